@@ -1,0 +1,24 @@
+"""acme_stac: self-tuning actor-critics as a distributed Acme agent.
+
+What needs JAX or the distributed stack is imported when it is first used.
+"""
+
+import importlib
+from typing import Any
+
+from acme_stac.config import AGENTS, DOMAINS, STACConfig, make_config
+
+_LAZY = {
+  "STACBuilder": "acme_stac.agent.builder",
+  "STACNetworks": "acme_stac.networks",
+  "make_networks": "acme_stac.networks",
+  "core": "acme_stac.core",
+  "environments": "acme_stac.environments",
+}
+
+
+def __getattr__(name: str) -> Any:
+  if name not in _LAZY:
+    raise AttributeError(f"module 'acme_stac' has no attribute {name!r}")
+  module = importlib.import_module(_LAZY[name])
+  return getattr(module, name, module)

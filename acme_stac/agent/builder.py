@@ -1,0 +1,144 @@
+"""STAC as an Acme agent: which parts it has and how they are made."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import reverb
+from acme import core
+from acme.agents.jax import builders
+from acme.jax import variable_utils
+from acme.utils import counting, loggers
+
+from acme_stac.agent import acting, adders, learning
+from acme_stac.config import STACConfig
+from acme_stac.networks import STACNetworks, make_networks
+
+
+class STACBuilder(
+  builders.GenericActorLearnerBuilder[
+    STACNetworks, acting.Policy, adders.Sample
+  ]
+):
+  """Makes queue, adder, actors and learner of a STAC agent.
+
+  The signatures are those of Acme's development head; `policy` is always an
+  `acting.Policy` of `make_policy`.
+  """
+
+  def __init__(
+    self,
+    config: STACConfig,
+    should_stop: Callable[[], bool] = lambda: False,
+  ):
+    """Makes a builder.
+
+    Args:
+      config: the agent's configuration.
+      should_stop: looked at wherever an actor or the learner waits for the
+        queue, so that a program can end while they are blocked.
+    """
+    self._config = config
+    self._should_stop = should_stop
+
+  def make_replay_tables(
+    self, environment_spec: Any, policy: acting.Policy | None = None
+  ) -> list[reverb.Table]:
+    """Returns the trajectory queue.
+
+    Every trajectory is learned from once; writers block when it is full.
+    """
+    del policy
+    return [
+      reverb.Table.queue(
+        adders.QUEUE,
+        max_size=self._config.queue_batches * self._config.batch_size,
+        signature=self._signature(environment_spec),
+      )
+    ]
+
+  def _signature(self, environment_spec: Any) -> adders.Sample:
+    networks = make_networks(environment_spec, self._config)
+    core_state = jax.eval_shape(lambda: networks.initial_state(1))
+    return adders.make_signature(environment_spec, core_state, self._config)
+
+  def make_dataset_iterator(
+    self, replay_client: reverb.Client
+  ) -> Iterator[adders.Sample]:
+    """Returns batches [T+1, B, ...] of trajectories in order of arrival."""
+    info = replay_client.server_info()[adders.QUEUE]
+    return adders.read_batches(
+      replay_client, info.signature, self._config, self._should_stop
+    )
+
+  def make_adder(
+    self,
+    replay_client: reverb.Client,
+    environment_spec: Any = None,
+    policy: acting.Policy | None = None,
+  ) -> adders.TrajectoryAdder:
+    """Returns the adder of one actor."""
+    del policy
+    return adders.TrajectoryAdder(
+      replay_client, environment_spec, self._config, self._should_stop
+    )
+
+  def make_actor(
+    self,
+    random_key: jax.Array,
+    policy: acting.Policy,
+    environment_spec: Any = None,
+    variable_source: core.VariableSource | None = None,
+    adder: adders.TrajectoryAdder | None = None,
+  ) -> acting.STACActor:
+    """Returns an actor of one environment or of a batch of them."""
+    del environment_spec
+    fresh_steps = (
+      self._config.trajectory_length - self._config.trajectory_overlap
+    )
+    client = variable_utils.VariableClient(
+      variable_source,
+      ["policy", "version"],
+      update_period=self._config.variable_update_period * fresh_steps,
+      device="cpu",
+    )
+    return acting.STACActor(policy, random_key, client, adder)
+
+  def make_learner(
+    self,
+    random_key: jax.Array,
+    networks: STACNetworks,
+    dataset: Iterator[adders.Sample],
+    logger_fn: Callable[..., loggers.Logger] | None = None,
+    environment_spec: Any = None,
+    replay_client: reverb.Client | None = None,
+    counter: counting.Counter | None = None,
+  ) -> learning.STACLearner:
+    """Returns the learner; it prefetches to its devices by itself."""
+    del environment_spec
+
+    def queue_fill() -> dict[str, float]:
+      if replay_client is None:
+        return {}
+      info = replay_client.server_info()[adders.QUEUE]
+      return {"queue_fill": info.current_size / info.max_size}
+
+    return learning.STACLearner(
+      networks,
+      self._config,
+      random_key,
+      dataset,
+      logger=logger_fn("learner") if logger_fn else None,
+      counter=counter,
+      extra_metrics=queue_fill,
+    )
+
+  def make_policy(
+    self,
+    networks: STACNetworks,
+    environment_spec: Any = None,
+    evaluation: bool = False,
+  ) -> acting.Policy:
+    """Returns how to act: by samples, or greedily in evaluation."""
+    del environment_spec
+    return acting.make_policy(networks, greedy=evaluation)

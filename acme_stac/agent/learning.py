@@ -1,0 +1,216 @@
+"""The learner: the jitted update on all local devices, fed ahead of time."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from acme import core
+from acme.utils import counting, loggers
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from acme_stac.agent.adders import Sample
+from acme_stac.config import STACConfig
+from acme_stac.core import TrainingState, make_update
+from acme_stac.core.types import Array, Trajectory
+from acme_stac.networks import STACNetworks
+
+_AXIS = "batch"
+
+
+class STACLearner(core.Learner):
+  """Consumes one batch per step; data parallel over the local devices.
+
+  Parameters are replicated and batches sharded, so that gradients and
+  metagradients are those of the whole batch, on any number of devices.
+  """
+
+  def __init__(
+    self,
+    networks: STACNetworks,
+    config: STACConfig,
+    random_key: Array,
+    iterator: Iterator[Sample],
+    *,
+    logger: loggers.Logger | None = None,
+    counter: counting.Counter | None = None,
+    log_every_seconds: float = 1.0,
+    extra_metrics: Callable[[], dict[str, float]] = dict,
+    devices: Sequence[jax.Device] | None = None,
+  ):
+    """Makes a learner.
+
+    Args:
+      networks: the agent's networks.
+      config: the agent's configuration.
+      random_key: initialises the parameters.
+      iterator: gives batches, [T+1, B, ...] of numpy arrays; when it ends,
+        `step` raises StopIteration.
+      logger: takes metrics.
+      counter: is incremented by every step.
+      log_every_seconds: least time between two rows of the log.
+      extra_metrics: called when a row is written, for what it adds.
+      devices: devices to use; all local ones by default.
+
+    Raises:
+      ValueError: if the batch cannot be split evenly over the devices.
+    """
+    devices = list(devices or jax.local_devices())
+    if config.batch_size % len(devices):
+      raise ValueError(
+        f"batch_size ({config.batch_size}) must be a multiple of the number of"
+        f" local devices ({len(devices)})."
+      )
+    mesh = Mesh(np.array(devices), (_AXIS,))
+    self._replicated = NamedSharding(mesh, PartitionSpec())
+    time_major = NamedSharding(mesh, PartitionSpec(None, _AXIS))
+    batch_major = NamedSharding(mesh, PartitionSpec(_AXIS))
+    self._trajectory_sharding = Trajectory(
+      *[time_major] * 6, core_state=batch_major
+    )
+    update = make_update(networks, config)
+    self._update = jax.jit(
+      update.update,
+      in_shardings=(self._replicated, self._trajectory_sharding),
+      out_shardings=self._replicated,
+    )
+    self._state: TrainingState = jax.device_put(
+      update.init(random_key), self._replicated
+    )
+    self._config = config
+    self._step = 0
+    self._iterator = prefetch(iterator, self._to_devices)
+    self._logger = logger
+    self._counter = counter or counting.Counter()
+    self._log_every_seconds = log_every_seconds
+    self._extra_metrics = extra_metrics
+    self._last_log = time.monotonic()
+    self._steps_at_last_log = 0
+    self._seconds_waiting = 0.0
+
+  def _to_devices(self, sample: Sample) -> tuple[Trajectory, np.ndarray]:
+    trajectory = Trajectory(
+      *[
+        jax.device_put(part, sharding)
+        for part, sharding in zip(
+          sample.trajectory, self._trajectory_sharding, strict=True
+        )
+      ]
+    )
+    return trajectory, sample.params_version
+
+  @property
+  def num_steps(self) -> int:
+    """Updates so far; also the version of the parameters."""
+    return self._step
+
+  def step(self):
+    """Consumes a batch.
+
+    Raises:
+      StopIteration: when there are no more.
+    """
+    started = time.monotonic()
+    trajectory, versions = next(self._iterator)
+    self._seconds_waiting += time.monotonic() - started
+    state, metrics = self._update(self._state, trajectory)
+    age = self._step - versions
+    self._state = state
+    self._step += 1
+    self._counter.increment(
+      steps=1, environment_steps=self._config.steps_per_update
+    )
+    now = time.monotonic()
+    elapsed = now - self._last_log
+    last = self._step >= self._config.num_updates
+    if self._logger and (elapsed >= self._log_every_seconds or last):
+      updates = self._step - self._steps_at_last_log
+      self._logger.write({
+        "learner_steps": self._step,
+        "environment_steps": self._step * self._config.steps_per_update,
+        **flatten_metrics(jax.device_get(metrics)),
+        "policy_age_mean": float(np.mean(age)),
+        "policy_age_max": int(np.max(age)),
+        "updates_per_second": updates / elapsed,
+        "environment_steps_per_second": updates
+        * self._config.steps_per_update
+        / elapsed,
+        "share_waiting_for_data": self._seconds_waiting / elapsed,
+        **self._extra_metrics(),
+      })
+      self._last_log = now
+      self._steps_at_last_log = self._step
+      self._seconds_waiting = 0.0
+
+  def get_variables(self, names: Sequence[str]) -> list[Any]:
+    """Returns variables of "policy" (parameters) and "version" (learner step).
+
+    Safe to call from other threads: states are never changed in place.
+    """
+    # The state carries its own step, so that both are of the same moment.
+    state = self._state
+    variables = {
+      "policy": lambda: jax.device_get(state.params),
+      "version": lambda: int(state.step),
+    }
+    return [variables[name]() for name in names]
+
+  def save(self) -> TrainingState:
+    """Returns the whole state as numpy arrays."""
+    return jax.device_get(self._state)
+
+  def restore(self, state: TrainingState):
+    """Goes on from a state of `save`."""
+    self._state = jax.device_put(state, self._replicated)
+    self._step = int(state.step)
+    self._steps_at_last_log = self._step
+
+
+def flatten_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+  """Returns scalars by name; of arrays [P] one per head, `name_head0`, ..."""
+  flat = {}
+  for name, value in metrics.items():
+    if np.ndim(value) == 0:
+      flat[name] = float(value)
+    else:
+      flat.update(
+        {f"{name}_head{i}": float(x) for i, x in enumerate(value)}
+      )
+  return flat
+
+
+def prefetch(
+  iterator: Iterator[Any], transform: Callable[[Any], Any], size: int = 1
+) -> Iterator[Any]:
+  """Applies `transform` in a thread, up to `size` elements ahead.
+
+  An error of the iterator or of `transform` is raised where the element would
+  have been taken.
+  """
+  ready: queue.Queue = queue.Queue(maxsize=size)
+
+  def run():
+    try:
+      for element in iterator:
+        ready.put((transform(element), None))
+      ready.put((None, StopIteration()))
+    except BaseException as error:  # Raised again in the consumer.
+      ready.put((None, error))
+
+  threading.Thread(target=run, daemon=True, name="prefetch").start()
+
+  class Prefetched:
+    def __iter__(self):
+      return self
+
+    def __next__(self):
+      element, error = ready.get()
+      if error is not None:
+        ready.put((None, error))
+        raise error
+      return element
+
+  return Prefetched()

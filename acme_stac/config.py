@@ -1,0 +1,319 @@
+"""Hyperparameters of every agent: `STACConfig` and the presets that fill it.
+
+No other module holds a default. The values are those of Table 3 of Zahavy et
+al. (2020) unless a field says otherwise.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# The names that can be self-tuned, in the order in which they are logged.
+# `alpha` ties the two leaky V-trace coefficients; `alpha_rho` and `alpha_c`
+# tune them apart.
+METAPARAMETER_NAMES = (
+  "discount",
+  "lambda_",
+  "value_cost",
+  "policy_cost",
+  "entropy_cost",
+  "alpha",
+  "alpha_rho",
+  "alpha_c",
+)
+
+TORSOS = ("mlp", "shallow", "deep")
+
+
+@dataclasses.dataclass(frozen=True)
+class STACConfig:
+  """Hyperparameters of an actor-critic of the STAC family.
+
+  Instances are immutable and validated at construction; derive a changed one
+  with `dataclasses.replace`.
+
+  Attributes:
+    num_heads: number P of actor-critic heads; head 0 acts. 1 is STAC, 3 STACX.
+    self_tuned: names of `METAPARAMETER_NAMES` that are learned by metagradient,
+      one scalar per name and head. The others keep their outer value exactly,
+      so that `()` is IMPALA.
+    discount: outer discount γ (Table 3: 0.995 Atari, 0.99 control).
+    lambda_: outer λ of the trace.
+    alpha: outer α_ρ = α_c of leaky V-trace; 1 is V-trace, 0 plain importance
+      sampling.
+    value_cost: outer weight g_v of the squared value error.
+    policy_cost: outer weight g_p of the policy gradient.
+    entropy_cost: outer weight g_e of the entropy bonus.
+    kl_cost: weight g_kl of KL(π_θ' || π_θ) in the outer loss.
+    clip_rho_threshold: truncation level ρ̄ of the importance weights.
+    clip_c_threshold: truncation level c̄ of the trace coefficients.
+    metaparameter_init: initial value of every η; σ(4.6) ≈ 0.99.
+    meta_learning_rate: step size of the meta-optimiser Adam.
+    meta_b1: first-moment decay of Adam.
+    meta_b2: second-moment decay of Adam.
+    meta_eps: ε of Adam.
+    learning_rate: initial step size of RMSProp. The losses are sums over time
+      and batch, so values from code that takes means do not transfer.
+    final_learning_rate: step size at the end of the linear decay.
+    rmsprop_decay: decay of the second moment.
+    rmsprop_eps: ε, added inside the square root.
+    max_gradient_norm: clip the gradient to this global norm; None leaves it as
+      it is (Table 3 has no clipping; IMPALA's own is 40).
+    batch_size: trajectories m per update.
+    trajectory_length: transitions n per trajectory.
+    trajectory_overlap: transitions that consecutive trajectories share.
+    num_environment_steps: the budget of a run (frames for Atari); the learning
+      rate decays over it.
+    action_repeat: environment steps (frames) per action.
+    max_abs_reward: clip rewards to this magnitude for learning only; None
+      leaves them as they are.
+    torso: "mlp", "shallow" or "deep" (IMPALA's two convolutional torsos).
+    torso_sizes: hidden sizes of the MLP torso, or channels of the deep torso's
+      stages (Table 2).
+    lstm_size: units of the LSTM behind the torso; None for none.
+    head_size: hidden units of each policy and each value head.
+    variable_update_period: trajectories between an actor's fetches of new
+      parameters.
+    queue_batches: capacity of the trajectory queue in learner batches. Small
+      keeps data near on-policy; actors block when it is full.
+  """
+
+  num_heads: int = 3
+  self_tuned: tuple[str, ...] = (
+    "discount",
+    "lambda_",
+    "value_cost",
+    "policy_cost",
+    "entropy_cost",
+    "alpha",
+  )
+  # Outer loss.
+  discount: float = 0.995
+  lambda_: float = 1.0
+  alpha: float = 1.0
+  value_cost: float = 0.25
+  policy_cost: float = 1.0
+  entropy_cost: float = 0.01
+  kl_cost: float = 1.0
+  clip_rho_threshold: float = 1.0
+  clip_c_threshold: float = 1.0
+  # Meta-optimiser.
+  metaparameter_init: float = 4.6
+  meta_learning_rate: float = 1e-3
+  meta_b1: float = 0.9
+  meta_b2: float = 0.999
+  meta_eps: float = 1e-4
+  # Optimiser.
+  learning_rate: float = 6e-4
+  final_learning_rate: float = 0.0
+  rmsprop_decay: float = 0.99
+  rmsprop_eps: float = 0.1
+  max_gradient_norm: float | None = None
+  # Data.
+  batch_size: int = 32
+  trajectory_length: int = 20
+  trajectory_overlap: int = 0
+  num_environment_steps: int = 200_000_000
+  action_repeat: int = 4
+  max_abs_reward: float | None = 1.0
+  # Networks.
+  torso: str = "deep"
+  torso_sizes: tuple[int, ...] = (16, 32, 32)
+  lstm_size: int | None = None
+  head_size: int = 256
+  # Actors and the way between them and the learner.
+  variable_update_period: int = 1
+  queue_batches: int = 2
+
+  def __post_init__(self):
+    for name in ("self_tuned", "torso_sizes"):
+      value = getattr(self, name)
+      if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ValueError(f"{name} must be a tuple, got {value!r}.")
+      object.__setattr__(self, name, tuple(value))
+    self._check_numbers()
+    for name in self.self_tuned:
+      if name not in METAPARAMETER_NAMES:
+        raise ValueError(
+          unknown("name in self_tuned", name, METAPARAMETER_NAMES)
+        )
+    if len(set(self.self_tuned)) != len(self.self_tuned):
+      raise ValueError(f"self_tuned names something twice: {self.self_tuned}.")
+    if "alpha" in self.self_tuned and {"alpha_rho", "alpha_c"} & set(
+      self.self_tuned
+    ):
+      raise ValueError(
+        "self_tuned has 'alpha', which ties both coefficients of leaky"
+        " V-trace, beside 'alpha_rho' or 'alpha_c', which tune them apart."
+        " Take one or the other."
+      )
+    if self.torso not in TORSOS:
+      raise ValueError(unknown("torso", self.torso, TORSOS))
+    if not self.torso_sizes and self.torso != "shallow":
+      raise ValueError(f"torso {self.torso!r} needs at least one torso size.")
+    if self.trajectory_overlap >= self.trajectory_length:
+      raise ValueError(
+        f"trajectory_overlap ({self.trajectory_overlap}) must be smaller than"
+        f" trajectory_length ({self.trajectory_length})."
+      )
+
+  def _check_numbers(self):
+    """Raises ValueError for numbers that are out of their range."""
+    positive_integers = (
+      "num_heads",
+      "batch_size",
+      "trajectory_length",
+      "num_environment_steps",
+      "action_repeat",
+      "head_size",
+      "variable_update_period",
+      "queue_batches",
+    )
+    for name in positive_integers:
+      _check_integer(name, getattr(self, name), minimum=1)
+    _check_integer("trajectory_overlap", self.trajectory_overlap, minimum=0)
+    for size in self.torso_sizes:
+      _check_integer("each of torso_sizes", size, minimum=1)
+    if self.lstm_size is not None:
+      _check_integer("lstm_size", self.lstm_size, minimum=1)
+    for name in ("discount", "lambda_", "alpha"):
+      _check_number(name, getattr(self, name), 0.0, 1.0)
+    for name in ("rmsprop_decay", "meta_b1", "meta_b2"):
+      _check_number(name, getattr(self, name), 0.0, 1.0, below=True)
+    for name in (
+      "value_cost",
+      "policy_cost",
+      "entropy_cost",
+      "kl_cost",
+      "meta_learning_rate",
+      "learning_rate",
+      "final_learning_rate",
+    ):
+      _check_number(name, getattr(self, name), 0.0)
+    for name in (
+      "rmsprop_eps",
+      "meta_eps",
+      "clip_rho_threshold",
+      "clip_c_threshold",
+    ):
+      _check_number(name, getattr(self, name), 0.0, above=True)
+    for name in ("max_gradient_norm", "max_abs_reward"):
+      if getattr(self, name) is not None:
+        _check_number(name, getattr(self, name), 0.0, above=True)
+    _check_number("metaparameter_init", self.metaparameter_init)
+
+  @property
+  def steps_per_trajectory(self) -> int:
+    """Environment steps (frames) that each trajectory adds."""
+    fresh = self.trajectory_length - self.trajectory_overlap
+    return fresh * self.action_repeat
+
+  @property
+  def steps_per_update(self) -> int:
+    """Environment steps (frames) that each learner update consumes."""
+    return self.batch_size * self.steps_per_trajectory
+
+  @property
+  def num_updates(self) -> int:
+    """Learner updates of a run: the budget, rounded up to whole batches."""
+    return -(-self.num_environment_steps // self.steps_per_update)
+
+
+def _check_integer(name: str, value: Any, minimum: int):
+  if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+    raise ValueError(
+      f"{name} must be a whole number of at least {minimum}, got {value!r}."
+    )
+
+
+def _check_number(
+  name: str,
+  value: Any,
+  minimum: float = float("-inf"),
+  maximum: float = float("inf"),
+  *,
+  above: bool = False,
+  below: bool = False,
+):
+  """Raises ValueError unless minimum <= value <= maximum (both finite)."""
+  ok = isinstance(value, (int, float)) and not isinstance(value, bool)
+  ok = ok and abs(value) < float("inf") and minimum <= value <= maximum
+  ok = ok and not (above and value == minimum)
+  ok = ok and not (below and value == maximum)
+  if not ok:
+    lower = "(" if above else "["
+    upper = ")" if below or maximum == float("inf") else "]"
+    raise ValueError(
+      f"{name} must be a finite number in {lower}{minimum}, {maximum}{upper},"
+      f" got {value!r}."
+    )
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+  """Returns the error text for a name that is none of `known`."""
+  known = sorted(known)
+  near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+  hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+  listed = ", ".join(known) if len(known) <= 80 else f"{len(known)} names"
+  return f"Unknown {kind}: {name!r}.{hint} Known: {listed}."
+
+
+_ALL = ("discount", "lambda_", "value_cost", "policy_cost", "entropy_cost")
+# Name -> the fields that make the agent (the rows of Fig. 2).
+_SELF_TUNED = {
+  "gamma": ("discount",),
+  "gamma_lambda": ("discount", "lambda_"),
+  "no_alpha": _ALL,
+}
+AGENTS: Mapping[str, Mapping[str, Any]] = {
+  "impala": {"num_heads": 1, "self_tuned": ()},
+  "impala_aux": {"num_heads": 3, "self_tuned": ()},
+  "stac": {"num_heads": 1, "self_tuned": (*_ALL, "alpha")},
+  "stacx": {"num_heads": 3, "self_tuned": (*_ALL, "alpha")},
+  **{
+    f"{agent}_{suffix}": {"num_heads": heads, "self_tuned": names}
+    for agent, heads in (("stac", 1), ("stacx", 3))
+    for suffix, names in _SELF_TUNED.items()
+  },
+}
+
+# Name -> what differs from the defaults above, which are the Atari column.
+DOMAINS: Mapping[str, Mapping[str, Any]] = {
+  "atari": {},
+  # Laptop-sized, not in the papers: chosen on CartPole-v1, docs/results.md.
+  "small": {
+    "discount": 0.99,
+    "learning_rate": 2e-3,
+    "num_environment_steps": 500_000,
+    "action_repeat": 1,
+    "max_abs_reward": None,
+    "torso": "mlp",
+    "torso_sizes": (256, 256),
+  },
+}
+
+
+def make_config(
+  agent: str, domain: str = "atari", **overrides: Any
+) -> STACConfig:
+  """Returns the configuration of a named agent.
+
+  Args:
+    agent: a name in `AGENTS`, for example "stacx".
+    domain: a name in `DOMAINS`: "atari" (Table 3) or "small".
+    **overrides: fields of `STACConfig` to set besides.
+
+  Raises:
+    ValueError: for an unknown agent, domain or field, with the known names,
+      and for a field out of its range.
+  """
+  if agent not in AGENTS:
+    raise ValueError(unknown("agent", agent, AGENTS))
+  if domain not in DOMAINS:
+    raise ValueError(unknown("domain", domain, DOMAINS))
+  fields = [field.name for field in dataclasses.fields(STACConfig)]
+  for name in overrides:
+    if name not in fields:
+      raise ValueError(unknown("config field", name, fields))
+  return STACConfig(**{**DOMAINS[domain], **AGENTS[agent], **overrides})

@@ -1,0 +1,23 @@
+"""The mathematics of STAC and STACX, in pure JAX.
+
+Imports nothing but JAX, Haiku, optax, rlax and what they bring, so that it
+works in an image without TensorFlow, Reverb, Launchpad or Acme.
+"""
+
+from acme_stac.core.distributions import Categorical, Distribution
+from acme_stac.core.losses import LossTerms, kl_loss, loss
+from acme_stac.core.metaparams import (
+  Hyperparameters,
+  constrain,
+  init_metaparams,
+  outer_hyperparameters,
+  squash,
+)
+from acme_stac.core.types import NetworkOutput, Trajectory
+from acme_stac.core.update import (
+  TrainingState,
+  Update,
+  learning_rate,
+  make_update,
+)
+from acme_stac.core.vtrace import LeakyVTraceOutput, leaky_vtrace, leaky_weights

@@ -1,0 +1,9 @@
+"""Environments by name, singly (dm_env) and in batches."""
+
+from acme_stac.environments.base import (
+  BatchedEnvironment,
+  BatchOfEnvironments,
+  EnvironmentOfBatch,
+  environment_spec,
+)
+from acme_stac.environments.registry import make, make_batched

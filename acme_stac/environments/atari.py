@@ -1,0 +1,135 @@
+"""Atari through ale-py's vector environment: everything per frame is C++."""
+
+import re
+
+import dm_env
+import numpy as np
+from dm_env import specs
+
+from acme_stac import config
+from acme_stac.environments import base
+
+try:
+  import ale_py.roms
+  from ale_py.vector_env import AtariVectorEnv
+except ImportError as error:
+  raise ImportError(
+    "ale-py is not installed; 'make setup' brings it, or pip install ale-py."
+  ) from error
+
+_FRAME_SKIP = 4
+_STACK = 4
+_SIZE = 84
+
+
+class Atari(base.BatchedEnvironment):
+  """One game, many members, with the papers' preprocessing.
+
+  84×84 grey frames, each the maximum of the last two of four repeated frames;
+  a stack of four; up to 30 no-ops at a start; uint8 observations [4, 84, 84],
+  oldest frame first. Rewards are the game's own: clipping is the learner's.
+  """
+
+  action_repeat = _FRAME_SKIP
+
+  def __init__(
+    self,
+    game: str,
+    num_environments: int,
+    seed: int,
+    *,
+    life_loss_is_terminal: bool = True,
+    sticky_action_probability: float = 0.0,
+    full_action_set: bool = False,
+    max_noops: int = 30,
+    max_frames_per_episode: int = 108_000,
+    num_threads: int = 0,
+  ):
+    """Makes the environments.
+
+    Args:
+      game: name of the ROM, for example "pong" or "ms_pacman".
+      num_environments: members of the batch.
+      seed: members are seeded with seed, seed + 1, ...
+      life_loss_is_terminal: give discount 0 when a life is lost, as IMPALA did.
+        The game goes on, and episodes and their returns are whole games.
+      sticky_action_probability: probability to repeat the previous action
+        (Machado et al. 2018: 0.25).
+      full_action_set: offer all 18 actions instead of those that the game uses.
+      max_noops: largest number of no-ops at the start of a game.
+      max_frames_per_episode: cut games off after this many frames; values
+        bootstrap there. 0 for no limit.
+      num_threads: threads that step the members; 0 leaves it to ale-py.
+
+    Raises:
+      ValueError: for an unknown game, with near matches.
+    """
+    # CamelCase names, as Gymnasium's ids have them, are understood too.
+    rom = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", game).lower()
+    games = ale_py.roms.get_all_rom_ids()
+    if rom not in games:
+      raise ValueError(config.unknown("Atari game", game, games))
+    if not 0.0 <= sticky_action_probability < 1.0:
+      raise ValueError(
+        "sticky_action_probability must be in [0, 1), got"
+        f" {sticky_action_probability}."
+      )
+    self.num_environments = num_environments
+    self._seed = seed
+    self._vector = AtariVectorEnv(
+      rom,
+      num_environments,
+      num_threads=num_threads,
+      max_num_frames_per_episode=max_frames_per_episode,
+      repeat_action_probability=sticky_action_probability,
+      full_action_space=full_action_set,
+      img_height=_SIZE,
+      img_width=_SIZE,
+      stack_num=_STACK,
+      frameskip=_FRAME_SKIP,
+      noop_max=max_noops,
+      life_loss_info=life_loss_is_terminal,
+      reward_clipping=False,
+      use_fire_reset=False,
+    )
+    self._lives = np.zeros(num_environments, np.int32)
+    self._ended = np.zeros(num_environments, bool)
+
+  def reset(self) -> dm_env.TimeStep:
+    observation, info = self._vector.reset(seed=self._seed)
+    # A later reset must not repeat the first one's games.
+    self._seed += self.num_environments
+    self._lives = info["lives"].copy()
+    self._ended = np.zeros(self.num_environments, bool)
+    return base.time_step(
+      observation,
+      np.zeros(self.num_environments),
+      ~self._ended,
+      self._ended,
+      self._ended,
+    )
+
+  def step(self, actions: np.ndarray) -> dm_env.TimeStep:
+    first = self._ended
+    observation, reward, terminated, truncated, info = self._vector.step(
+      np.asarray(actions, np.int32)
+    )
+    lives = info["lives"]
+    # A game goes on after a lost life as long as there is another one.
+    life_lost = terminated & (0 < lives) & (lives < self._lives) & ~first
+    self._lives = lives.copy()
+    game_over = terminated & ~life_lost
+    self._ended = game_over | truncated
+    step = base.time_step(
+      observation, reward, first, game_over, truncated & ~game_over
+    )
+    step.discount[life_lost] = 0.0
+    return step
+
+  def observation_spec(self) -> specs.BoundedArray:
+    return specs.BoundedArray(
+      (_STACK, _SIZE, _SIZE), np.uint8, 0, 255, name="frames"
+    )
+
+  def action_spec(self) -> specs.DiscreteArray:
+    return specs.DiscreteArray(int(self._vector.single_action_space.n))

@@ -1,0 +1,206 @@
+"""Batches of environments, and the bridges between them and dm_env."""
+
+import abc
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import dm_env
+import jax
+import numpy as np
+
+
+class EnvironmentSpec(NamedTuple):
+  """The specs of one environment, as `acme.specs.EnvironmentSpec` has them."""
+
+  observations: Any
+  actions: Any
+  rewards: Any
+  discounts: Any
+
+
+def environment_spec(environment: Any) -> EnvironmentSpec:
+  """Returns the specs of a dm_env or batched environment (of one member)."""
+  return EnvironmentSpec(
+    observations=environment.observation_spec(),
+    actions=environment.action_spec(),
+    rewards=environment.reward_spec(),
+    discounts=environment.discount_spec(),
+  )
+
+
+class BatchedEnvironment(abc.ABC):
+  """N environments that step together, with dm_env's semantics for each.
+
+  Time steps are `dm_env.TimeStep`s whose leaves have a leading axis [N]. A
+  member that returned LAST starts its next episode at the next step, whatever
+  its action, and returns FIRST. `reward` and `discount` of a FIRST step are 0
+  and 1 and belong to no transition. Arrays of a time step may be overwritten by
+  the next step; copy what is to be kept.
+
+  Specs describe one member, without the batch axis.
+  """
+
+  num_environments: int
+  # Environment steps (frames) per action.
+  action_repeat: int = 1
+
+  @abc.abstractmethod
+  def reset(self) -> dm_env.TimeStep:
+    """Starts a new episode in every member."""
+
+  @abc.abstractmethod
+  def step(self, actions: np.ndarray) -> dm_env.TimeStep:
+    """Steps every member with its action of `actions`, [N, ...]."""
+
+  @abc.abstractmethod
+  def observation_spec(self) -> Any:
+    """Returns the spec of one member's observation."""
+
+  @abc.abstractmethod
+  def action_spec(self) -> Any:
+    """Returns the spec of one member's action."""
+
+  def reward_spec(self) -> dm_env.specs.Array:
+    """Returns the spec of one member's reward."""
+    return dm_env.specs.Array((), np.float32, name="reward")
+
+  def discount_spec(self) -> dm_env.specs.BoundedArray:
+    """Returns the spec of one member's discount."""
+    return dm_env.specs.BoundedArray((), np.float32, 0.0, 1.0, name="discount")
+
+  def close(self):
+    """Frees the resources of the environments."""
+
+
+def time_step(
+  observation: Any,
+  reward: np.ndarray,
+  first: np.ndarray,
+  terminated: np.ndarray,
+  truncated: np.ndarray,
+) -> dm_env.TimeStep:
+  """Returns a batched time step from what vector environments return.
+
+  Args:
+    observation: nest of arrays [N, ...].
+    reward: [N], ignored where `first`.
+    first: [N] bool, members that started an episode.
+    terminated: [N] bool, members whose episode ended in a terminal state.
+    truncated: [N] bool, members whose episode was cut off by a limit: they end
+      with discount 1, so that values bootstrap there.
+  """
+  step_type = np.full(first.shape, dm_env.StepType.MID, np.int32)
+  step_type[terminated | truncated] = dm_env.StepType.LAST
+  step_type[first] = dm_env.StepType.FIRST
+  discount = 1.0 - (terminated & ~first).astype(np.float32)
+  reward = np.where(first, 0.0, reward).astype(np.float32)
+  return dm_env.TimeStep(step_type, reward, discount, observation)
+
+
+class BatchOfEnvironments(BatchedEnvironment):
+  """Steps single dm_env environments one after the other."""
+
+  def __init__(self, environments: Sequence[dm_env.Environment]):
+    """Takes ownership of `environments`, which must have equal specs.
+
+    Raises:
+      ValueError: if there are none, or their specs differ.
+    """
+    if not environments:
+      raise ValueError("A batch needs at least one environment.")
+    first, *others = environments
+    for other in others:
+      if environment_spec(other) != environment_spec(first):
+        raise ValueError(
+          "Environments of one batch must have equal specs, got"
+          f" {environment_spec(first)} and {environment_spec(other)}."
+        )
+    self._environments = list(environments)
+    self.num_environments = len(environments)
+
+  def _stack(self, steps: Sequence[dm_env.TimeStep]) -> dm_env.TimeStep:
+    observation = jax.tree_util.tree_map(
+      lambda *leaves: np.stack(leaves), *[step.observation for step in steps]
+    )
+
+    def column(name: str, default: float) -> np.ndarray:
+      values = [getattr(step, name) for step in steps]
+      return np.array(
+        [default if value is None else value for value in values], np.float32
+      )
+
+    return dm_env.TimeStep(
+      np.array([step.step_type for step in steps], np.int32),
+      column("reward", 0.0),
+      column("discount", 1.0),
+      observation,
+    )
+
+  def reset(self) -> dm_env.TimeStep:
+    return self._stack([member.reset() for member in self._environments])
+
+  def step(self, actions: np.ndarray) -> dm_env.TimeStep:
+    return self._stack([
+      member.step(action)
+      for member, action in zip(self._environments, actions, strict=True)
+    ])
+
+  def observation_spec(self) -> Any:
+    return self._environments[0].observation_spec()
+
+  def action_spec(self) -> Any:
+    return self._environments[0].action_spec()
+
+  def close(self):
+    for member in self._environments:
+      member.close()
+
+
+class EnvironmentOfBatch(dm_env.Environment):
+  """The one member of a batched environment as a dm_env environment."""
+
+  def __init__(self, batch: BatchedEnvironment):
+    if batch.num_environments != 1:
+      raise ValueError(f"Need a batch of one, got {batch.num_environments}.")
+    self._batch = batch
+    self._needs_reset = True
+
+  def _first(self, observation: Any) -> dm_env.TimeStep:
+    self._needs_reset = False
+    return dm_env.restart(observation)
+
+  def reset(self) -> dm_env.TimeStep:
+    return self._first(_member(self._batch.reset().observation))
+
+  def step(self, action: Any) -> dm_env.TimeStep:
+    if self._needs_reset:
+      return self.reset()
+    step = self._batch.step(np.asarray(action)[None])
+    observation = _member(step.observation)
+    if step.step_type[0] == dm_env.StepType.FIRST:
+      return self._first(observation)
+    return dm_env.TimeStep(
+      dm_env.StepType(int(step.step_type[0])),
+      float(step.reward[0]),
+      float(step.discount[0]),
+      observation,
+    )
+
+  def observation_spec(self) -> Any:
+    return self._batch.observation_spec()
+
+  def action_spec(self) -> Any:
+    return self._batch.action_spec()
+
+  def reward_spec(self) -> Any:
+    return self._batch.reward_spec()
+
+  def discount_spec(self) -> Any:
+    return self._batch.discount_spec()
+
+  def close(self):
+    self._batch.close()
+
+
+def _member(observation: Any) -> Any:
+  return jax.tree_util.tree_map(lambda x: np.array(x[0]), observation)

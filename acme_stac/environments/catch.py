@@ -1,0 +1,67 @@
+"""Catch: a ball falls on a board of 10×5 and a paddle must be under it."""
+
+import dm_env
+import numpy as np
+from dm_env import specs
+
+from acme_stac.environments import base
+
+
+class Catch(base.BatchedEnvironment):
+  """The game of bsuite, many boards at a time.
+
+  The ball starts at the top in a random column and falls one row a step; the
+  paddle in the bottom row moves left, stays or moves right. An episode lasts
+  rows − 1 steps; its last reward is 1 for a catch and −1 for a miss, all others
+  are 0. Observations are the board, float32 [rows, columns], with ones at ball
+  and paddle.
+  """
+
+  def __init__(
+    self, num_environments: int, seed: int, rows: int = 10, columns: int = 5
+  ):
+    self.num_environments = num_environments
+    self._rng = np.random.default_rng(seed)
+    self._rows, self._columns = rows, columns
+    self._ball_row = np.zeros(num_environments, np.int64)
+    self._ball_column = np.zeros(num_environments, np.int64)
+    self._paddle = np.zeros(num_environments, np.int64)
+    self._ended = np.zeros(num_environments, bool)
+
+  def reset(self) -> dm_env.TimeStep:
+    self._ended[:] = True
+    return self.step(np.zeros(self.num_environments, np.int64))
+
+  def step(self, actions: np.ndarray) -> dm_env.TimeStep:
+    first = self._ended
+    self._ball_row = np.where(first, 0, self._ball_row + 1)
+    self._ball_column[first] = self._rng.integers(
+      self._columns, size=np.sum(first)
+    )
+    moved = np.clip(self._paddle + actions - 1, 0, self._columns - 1)
+    self._paddle = np.where(first, self._columns // 2, moved)
+    self._ended = self._ball_row == self._rows - 1
+    caught = np.where(self._paddle == self._ball_column, 1.0, -1.0)
+    return base.time_step(
+      observation=self._boards(),
+      reward=np.where(self._ended, caught, 0.0),
+      first=first,
+      terminated=self._ended,
+      truncated=np.zeros_like(self._ended),
+    )
+
+  def _boards(self) -> np.ndarray:
+    members = np.arange(self.num_environments)
+    boards = np.zeros(
+      (self.num_environments, self._rows, self._columns), np.float32
+    )
+    boards[members, self._ball_row, self._ball_column] = 1.0
+    boards[members, -1, self._paddle] = 1.0
+    return boards
+
+  def observation_spec(self) -> specs.BoundedArray:
+    shape = (self._rows, self._columns)
+    return specs.BoundedArray(shape, np.float32, 0.0, 1.0, name="board")
+
+  def action_spec(self) -> specs.DiscreteArray:
+    return specs.DiscreteArray(3, name="action")

@@ -1,0 +1,106 @@
+"""Gymnasium's environments by id, through its own vectorisation."""
+
+from typing import Any
+
+import dm_env
+import numpy as np
+from dm_env import specs
+
+from acme_stac import config
+from acme_stac.environments import base
+
+try:
+  import gymnasium
+  from gymnasium.vector import AutoresetMode
+except ImportError as error:
+  raise ImportError(
+    "gymnasium is not installed; 'make setup' brings it, or pip install"
+    " gymnasium."
+  ) from error
+
+
+class GymnasiumEnvironment(base.BatchedEnvironment):
+  """A vector environment of Gymnasium.
+
+  Ids that bring a vector implementation of their own (CartPole-v1) use it; the
+  others are stepped one after the other.
+  """
+
+  def __init__(self, environment_id: str, num_environments: int, seed: int):
+    """Makes `num_environments` environments of a registered id.
+
+    Raises:
+      ValueError: for an unknown id, with near matches, for spaces that have no
+        dm_env spec, and for one that misses a dependency.
+    """
+    known = list(gymnasium.registry)
+    # "package:Name-v0" imports the package, which registers its ids.
+    if environment_id not in known and ":" not in environment_id:
+      raise ValueError(config.unknown("Gymnasium id", environment_id, known))
+    try:
+      self._vector = gymnasium.make_vec(
+        environment_id, num_envs=num_environments
+      )
+    except (gymnasium.error.Error, ImportError) as error:
+      raise ValueError(
+        f"Gymnasium cannot make {environment_id!r}: {error}"
+      ) from error
+    mode = self._vector.metadata.get("autoreset_mode")
+    if mode is not None and mode != AutoresetMode.NEXT_STEP:
+      raise ValueError(
+        f"{environment_id!r} resets its members by {mode}, only next-step"
+        " autoreset is supported."
+      )
+    self.num_environments = num_environments
+    self._seed = seed
+    self._observation_spec = _to_spec(self._vector.single_observation_space)
+    self._action_spec = _to_spec(self._vector.single_action_space)
+    self._ended = np.zeros(num_environments, bool)
+
+  def reset(self) -> dm_env.TimeStep:
+    observation, _ = self._vector.reset(seed=self._seed)
+    # A later reset must not repeat the first one's episodes.
+    self._seed += self.num_environments
+    self._ended = np.zeros(self.num_environments, bool)
+    return base.time_step(
+      observation,
+      np.zeros(self.num_environments),
+      ~self._ended,
+      self._ended,
+      self._ended,
+    )
+
+  def step(self, actions: np.ndarray) -> dm_env.TimeStep:
+    first = self._ended
+    observation, reward, terminated, truncated, _ = self._vector.step(actions)
+    self._ended = terminated | truncated
+    return base.time_step(
+      observation, reward, first, terminated, truncated & ~terminated
+    )
+
+  def observation_spec(self) -> Any:
+    return self._observation_spec
+
+  def action_spec(self) -> Any:
+    return self._action_spec
+
+  def close(self):
+    self._vector.close()
+
+
+def _to_spec(space: gymnasium.Space) -> Any:
+  """Returns the dm_env spec of a space; raises ValueError if there is none."""
+  if isinstance(space, gymnasium.spaces.Discrete):
+    if space.start:
+      raise ValueError(f"Discrete spaces must start at 0, got {space}.")
+    return specs.DiscreteArray(int(space.n))
+  if isinstance(space, gymnasium.spaces.Box):
+    return specs.BoundedArray(space.shape, space.dtype, space.low, space.high)
+  if isinstance(space, gymnasium.spaces.Dict):
+    return {name: _to_spec(part) for name, part in space.spaces.items()}
+  if isinstance(space, gymnasium.spaces.Tuple):
+    return tuple(_to_spec(part) for part in space.spaces)
+  raise ValueError(
+    f"Spaces of type {type(space).__name__} are not supported; Box, Discrete,"
+    " Dict and Tuple are."
+  )
