@@ -125,6 +125,11 @@ class STACActor(core.Actor):
     if self._adder:
       self._adder.add(action, next_timestep, self._extras)
 
+  def fetch_variables(self) -> int:
+    """Fetches parameters now and returns their version."""
+    self._variables.update_and_wait()
+    return int(self._variables.params[1])
+
   def update(self, wait: bool = False):
     """Asks for new parameters every few trajectories, in the background."""
     self._variables.update(wait)

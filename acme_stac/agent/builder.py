@@ -29,16 +29,32 @@ class STACBuilder(
   def __init__(
     self,
     config: STACConfig,
+    *,
+    environments_per_actor: int = 1,
+    log_every_seconds: float = 1.0,
     should_stop: Callable[[], bool] = lambda: False,
   ):
     """Makes a builder.
 
     Args:
       config: the agent's configuration.
+      environments_per_actor: environments that each actor steps at once; they
+        come to the queue as one item. Must divide the batch size.
+      log_every_seconds: least time between two rows of the learner's log.
       should_stop: looked at wherever an actor or the learner waits for the
         queue, so that a program can end while they are blocked.
+
+    Raises:
+      ValueError: if the environments do not divide the batch.
     """
+    if environments_per_actor < 1 or config.batch_size % environments_per_actor:
+      raise ValueError(
+        f"environments_per_actor ({environments_per_actor}) must divide"
+        f" batch_size ({config.batch_size}): batches are made of whole items."
+      )
     self._config = config
+    self._items_per_batch = config.batch_size // environments_per_actor
+    self._log_every_seconds = log_every_seconds
     self._should_stop = should_stop
 
   def make_replay_tables(
@@ -52,7 +68,7 @@ class STACBuilder(
     return [
       reverb.Table.queue(
         adders.QUEUE,
-        max_size=self._config.queue_batches * self._config.batch_size,
+        max_size=self._config.queue_batches * self._items_per_batch,
         signature=self._signature(environment_spec),
       )
     ]
@@ -130,6 +146,7 @@ class STACBuilder(
       dataset,
       logger=logger_fn("learner") if logger_fn else None,
       counter=counter,
+      log_every_seconds=self._log_every_seconds,
       extra_metrics=queue_fill,
     )
 

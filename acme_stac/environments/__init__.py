@@ -4,6 +4,7 @@ from acme_stac.environments.base import (
   BatchedEnvironment,
   BatchOfEnvironments,
   EnvironmentOfBatch,
+  EnvironmentSpec,
   environment_spec,
 )
 from acme_stac.environments.registry import make, make_batched

@@ -1,0 +1,144 @@
+"""Loops between a batch of environments and an actor."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import dm_env
+import numpy as np
+
+from acme_stac.agent import acting
+from acme_stac.environments import BatchedEnvironment
+
+
+class Episode(NamedTuple):
+  """A finished episode.
+
+  Attributes:
+    member: index of the environment in its batch.
+    episode_return: undiscounted sum of the environment's own rewards.
+    length: actions.
+    truncated: ended by a limit rather than in a terminal state.
+  """
+
+  member: int
+  episode_return: float
+  length: int
+  truncated: bool
+
+
+class BatchedEnvironmentLoop:
+  """Steps N environments with one actor and keeps the books on episodes.
+
+  Attributes:
+    num_steps: steps of the batch so far (N actions each).
+    seconds: time spent so far, by part: "environment", "inference", "writing"
+      (adding to the queue, waiting for it included).
+  """
+
+  def __init__(self, environment: BatchedEnvironment, actor: acting.STACActor):
+    self._environment = environment
+    self._actor = actor
+    self._timestep: dm_env.TimeStep | None = None
+    self._returns = np.zeros(environment.num_environments)
+    self._lengths = np.zeros(environment.num_environments, np.int64)
+    self.num_steps = 0
+    self.seconds = {"environment": 0.0, "inference": 0.0, "writing": 0.0}
+
+  def reset(self):
+    """Starts anew in every environment; unfinished episodes are forgotten."""
+    self._timestep = self._environment.reset()
+    self._returns[:] = 0.0
+    self._lengths[:] = 0
+    self._actor.observe_first(self._timestep)
+
+  def step(self, wait_for_variables: bool = False) -> list[Episode]:
+    """Acts once in every environment.
+
+    Args:
+      wait_for_variables: fetch parameters in the foreground when they are due,
+        so that a run of one process is repeatable.
+
+    Returns:
+      The episodes that ended with this step.
+    """
+    if self._timestep is None:
+      self.reset()
+      assert self._timestep is not None
+    started = time.perf_counter()
+    self._actor.update(wait=wait_for_variables)
+    action = self._actor.select_action(self._timestep.observation)
+    inferred = time.perf_counter()
+    timestep = self._environment.step(action)
+    stepped = time.perf_counter()
+    self._actor.observe(action, timestep)
+    written = time.perf_counter()
+    self._timestep = timestep
+    self.num_steps += 1
+    self.seconds["inference"] += inferred - started
+    self.seconds["environment"] += stepped - inferred
+    self.seconds["writing"] += written - stepped
+
+    # What a FIRST step carries belongs to no transition.
+    transition = timestep.step_type != dm_env.StepType.FIRST
+    self._returns += np.where(transition, timestep.reward, 0.0)
+    self._lengths += transition
+    episodes = []
+    for member in np.flatnonzero(timestep.step_type == dm_env.StepType.LAST):
+      episodes.append(
+        Episode(
+          int(member),
+          float(self._returns[member]),
+          int(self._lengths[member]),
+          bool(timestep.discount[member] > 0.0),
+        )
+      )
+      self._returns[member] = 0.0
+      self._lengths[member] = 0
+    return episodes
+
+
+def evaluate(
+  environment: BatchedEnvironment,
+  actor: acting.STACActor,
+  num_episodes: int,
+  should_stop: Callable[[], bool] = lambda: False,
+) -> list[Episode] | None:
+  """Runs whole episodes with the actor's parameters of this moment.
+
+  Every environment contributes the same number of its first episodes: taking
+  those that end first would favour short ones.
+
+  Args:
+    environment: N environments.
+    actor: acts; its `update` is not called.
+    num_episodes: episodes to run, rounded up to a multiple of N.
+    should_stop: ends the evaluation early if True.
+
+  Returns:
+    The episodes, or None if stopped early.
+  """
+  members = environment.num_environments
+  remaining = np.full(members, -(-num_episodes // members))
+  episodes: list[Episode] = []
+  loop = BatchedEnvironmentLoop(environment, _WithoutUpdates(actor))
+  while remaining.any():
+    if should_stop():
+      return None
+    for episode in loop.step():
+      if remaining[episode.member]:
+        remaining[episode.member] -= 1
+        episodes.append(episode)
+  return episodes
+
+
+class _WithoutUpdates:
+  """An actor that keeps its parameters."""
+
+  def __init__(self, actor: acting.STACActor):
+    self.observe_first = actor.observe_first
+    self.select_action = actor.select_action
+    self.observe = actor.observe
+
+  def update(self, wait: bool = False):
+    """Does nothing."""

@@ -1,0 +1,1 @@
+"""Scores, statistics and plots of finished or running work directories."""

@@ -1,0 +1,164 @@
+"""Plots of one work directory: learning curve and metaparameters."""
+
+import csv
+import pathlib
+import re
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+Columns = dict[str, np.ndarray]
+
+_SIGMA = re.compile(r"sigma_(.+)_head(\d+)")
+# How the papers write them.
+_SYMBOLS = {
+  "discount": "γ",
+  "lambda_": "λ",
+  "value_cost": "g_v / outer g_v",
+  "policy_cost": "g_p / outer g_p",
+  "entropy_cost": "g_e / outer g_e",
+  "alpha": "α",
+  "alpha_rho": "α_ρ",
+  "alpha_c": "α_c",
+}
+_EPISODE_WINDOW = 100
+
+
+def read_log(path: pathlib.Path, step: str | None = None) -> Columns:
+  """Reads a log as columns of floats; text becomes NaN.
+
+  Args:
+    path: a CSV file; none or an empty one gives no columns.
+    step: a column that grows. Where it falls back, a run was resumed from an
+      older checkpoint, and the rows that were repeated are left out.
+  """
+  if not path.exists():
+    return {}
+  with open(path, newline="") as file:
+    # The last row may be half written.
+    rows = [row for row in csv.DictReader(file) if None not in row.values()]
+  if step is not None:
+    kept: list[dict[str, str]] = []
+    for row in rows:
+      while kept and float(kept[-1][step]) >= float(row[step]):
+        kept.pop()
+      kept.append(row)
+    rows = kept
+  if not rows:
+    return {}
+  return {name: np.array([_number(r[name]) for r in rows]) for name in rows[0]}
+
+
+def _number(text: str) -> float:
+  try:
+    return {"True": 1.0, "False": 0.0}.get(text) or float(text)
+  except ValueError:
+    return float("nan")
+
+
+def plot_run(workdir: pathlib.Path) -> list[pathlib.Path]:
+  """Draws what the logs of a work directory hold.
+
+  Returns:
+    The files that were written, under plots/.
+  """
+  workdir = pathlib.Path(workdir)
+  directory = workdir / "plots"
+  learner = read_log(workdir / "logs" / "learner.csv", "learner_steps")
+  evaluator = read_log(workdir / "logs" / "evaluator.csv", "learner_steps")
+  figures = {
+    "learning_curve.png": _learning_curve(workdir, learner, evaluator),
+    "metaparameters.png": _metaparameters(learner),
+    "pipeline.png": _pipeline(learner),
+  }
+  written = []
+  for name, figure in figures.items():
+    if figure is None:
+      continue
+    directory.mkdir(exist_ok=True)
+    figure.savefig(directory / name, dpi=120, bbox_inches="tight")
+    plt.close(figure)
+    written.append(directory / name)
+  return written
+
+
+def _learning_curve(workdir, learner: Columns, evaluator: Columns):
+  """Draws episode returns of training and evaluation over steps."""
+  if not learner:
+    return None
+  figure, axes = plt.subplots(figsize=(7, 4))
+  steps, returns = learner["environment_steps"], learner.get("episode_return")
+  if returns is not None and np.isfinite(returns).any():
+    axes.plot(
+      steps, returns, label=f"training, last {_EPISODE_WINDOW} episodes"
+    )
+  if evaluator:
+    mean = evaluator["episode_return_mean"]
+    error = evaluator["episode_return_std"] / np.sqrt(evaluator["episodes"])
+    axes.errorbar(
+      evaluator["environment_steps"],
+      mean,
+      yerr=error,
+      fmt="o-",
+      capsize=3,
+      label="evaluation, mean ± standard error",
+    )
+  axes.set(
+    xlabel="environment steps", ylabel="episode return", title=workdir.name
+  )
+  axes.grid(alpha=0.3)
+  axes.legend()
+  return figure
+
+
+def _metaparameters(learner: Columns):
+  """Draws σ(η) of every head over steps, one panel a name (Fig. 5a)."""
+  found: dict[str, dict[int, np.ndarray]] = {}
+  for column, values in learner.items():
+    match = _SIGMA.fullmatch(column)
+    if match:
+      found.setdefault(match[1], {})[int(match[2])] = values
+  if not found:
+    return None
+  names = [name for name in _SYMBOLS if name in found]
+  columns = min(3, len(names))
+  rows = -(-len(names) // columns)
+  figure, grid = plt.subplots(
+    rows, columns, figsize=(4 * columns, 2.6 * rows), squeeze=False
+  )
+  for axes in grid.flat[len(names) :]:
+    axes.axis("off")
+  for axes, name in zip(grid.flat, names, strict=False):
+    for head, values in sorted(found[name].items()):
+      label = "head 0 (acts)" if head == 0 else f"head {head}"
+      axes.plot(learner["environment_steps"], values, label=label)
+    axes.set(title=_SYMBOLS[name], xlabel="environment steps")
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.grid(alpha=0.3)
+  grid.flat[0].legend(fontsize="small")
+  figure.suptitle("Self-tuned metaparameters, σ(η)")
+  figure.tight_layout()
+  return figure
+
+
+def _pipeline(learner: Columns):
+  """Draws rate, policy age, and where the learner waits."""
+  if not learner:
+    return None
+  panels = (
+    ("environment_steps_per_second", "environment steps/s"),
+    ("policy_age_mean", "policy age (updates)"),
+    ("queue_fill", "queue fill"),
+    ("share_waiting_for_data", "learner waiting for data"),
+  )
+  figure, grid = plt.subplots(1, 4, figsize=(16, 2.8))
+  for axes, (name, title) in zip(grid, panels, strict=True):
+    if name in learner:
+      axes.plot(learner["environment_steps"], learner[name])
+    axes.set(title=title, xlabel="environment steps")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+  return figure

@@ -1,0 +1,17 @@
+"""Laptop-sized runs: --config=configs/small.py:<environment name>."""
+
+import ml_collections
+
+from programs import experiment
+
+
+def get_config(
+  environment: str = "gymnasium:CartPole-v1",
+) -> ml_collections.ConfigDict:
+  """Returns a small run of an environment by name, for example "catch"."""
+  config = experiment.base_config("small", environment)
+  config.num_environment_steps = 500_000
+  config.environments_per_actor = 16
+  config.evaluation.every_steps = 50_000
+  config.evaluation.episodes = 16
+  return config

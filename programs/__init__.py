@@ -1,0 +1,1 @@
+"""Commands and the Launchpad program behind them."""

@@ -1,0 +1,299 @@
+"""From a configuration file and flags to a checked description of a run.
+
+Everything that can be wrong with a run is found here, before any process is
+started.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import types
+import typing
+from typing import Any
+
+import jax
+import ml_collections
+from ml_collections import config_dict
+
+import acme_stac
+from acme_stac import environments
+from programs.machine import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A run: plain data that every process gets.
+
+  Attributes:
+    agent: name of the agent preset.
+    config: the agent's hyperparameters.
+    environment: name of the environment.
+    environment_options: options of the environment, for training and
+      evaluation.
+    environment_spec: specs of one environment.
+    seed: seed of everything.
+    num_actors: actor processes.
+    environments_per_actor: environments that each of them steps.
+    evaluation_every_steps: environment steps between evaluations.
+    evaluation_episodes: episodes of an evaluation; 0 for no evaluator.
+    evaluation_greedy: evaluate the most probable actions instead of samples.
+    checkpoint_every_seconds: time between checkpoints.
+    log_every_seconds: least time between rows of a log.
+    workdir: directory of the run.
+  """
+
+  agent: str
+  config: acme_stac.STACConfig
+  environment: str
+  environment_options: dict[str, Any]
+  environment_spec: environments.EnvironmentSpec
+  seed: int
+  num_actors: int
+  environments_per_actor: int
+  evaluation_every_steps: int
+  evaluation_episodes: int
+  evaluation_greedy: bool
+  checkpoint_every_seconds: float
+  log_every_seconds: float
+  workdir: pathlib.Path
+
+  @property
+  def checkpoints(self) -> pathlib.Path:
+    """Directory of the checkpoints."""
+    return self.workdir / "checkpoints"
+
+  @property
+  def logs(self) -> pathlib.Path:
+    """Directory of the logs."""
+    return self.workdir / "logs"
+
+  def make_environment(
+    self, num_environments: int, seed: int
+  ) -> environments.BatchedEnvironment:
+    """Makes a batch of the run's environment."""
+    return environments.make_batched(
+      self.environment, num_environments, seed, **self.environment_options
+    )
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns what is written to config.json."""
+    fields = {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(self)
+      if field.name not in ("config", "environment_spec", "workdir")
+    }
+    return {**fields, "config": dataclasses.asdict(self.config)}
+
+
+def base_config(domain: str, environment: str) -> ml_collections.ConfigDict:
+  """Returns the fields of every configuration file.
+
+  Fields under `stac` override those of `acme_stac.STACConfig`; None leaves what
+  the agent's preset says.
+  """
+  overrides = {
+    field.name: config_dict.placeholder(_field_type(field))
+    for field in dataclasses.fields(acme_stac.STACConfig)
+    if field.name != "num_environment_steps"
+  }
+  return ml_collections.ConfigDict({
+    "agent": "stacx",
+    "domain": domain,
+    "environment": environment,
+    "environment_options": {},
+    "num_environment_steps": config_dict.placeholder(int),
+    "environments_per_actor": 16,
+    "seed": 0,
+    "evaluation": {
+      "every_steps": 100_000,
+      "episodes": 10,
+      "greedy": False,
+    },
+    "checkpoint_every_seconds": 60.0,
+    "log_every_seconds": 1.0,
+    "stac": overrides,
+  })
+
+
+def _field_type(field: dataclasses.Field) -> type:
+  hint = typing.get_type_hints(acme_stac.STACConfig)[field.name]
+  if typing.get_origin(hint) in (types.UnionType, typing.Union):
+    hint = next(t for t in typing.get_args(hint) if t is not type(None))
+  return typing.get_origin(hint) or hint
+
+
+def make_experiment(
+  config: ml_collections.ConfigDict, num_actors: int, workdir: str
+) -> Experiment:
+  """Checks a configuration and describes its run.
+
+  Args:
+    config: as a file under configs/ returns it.
+    num_actors: actor processes.
+    workdir: directory of the run.
+
+  Raises:
+    UserError: if anything about it cannot work.
+  """
+  try:
+    overrides = {
+      name: value for name, value in config.stac.items() if value is not None
+    }
+    for name in ("self_tuned", "torso_sizes"):
+      if name in overrides:
+        overrides[name] = tuple(overrides[name])
+    if config.num_environment_steps is not None:
+      overrides["num_environment_steps"] = config.num_environment_steps
+    options = config.environment_options.to_dict()
+    with _probe(config.environment, options) as probe:
+      overrides.setdefault("action_repeat", probe.action_repeat)
+      if overrides["action_repeat"] != probe.action_repeat:
+        raise ValueError(
+          f"action_repeat is {overrides['action_repeat']}, but"
+          f" {config.environment} takes {probe.action_repeat} environment steps"
+          " per action. Leave it out."
+        )
+      spec = environments.environment_spec(probe)
+    stac = acme_stac.make_config(config.agent, config.domain, **overrides)
+    experiment = Experiment(
+      agent=config.agent,
+      config=stac,
+      environment=config.environment,
+      environment_options=options,
+      environment_spec=spec,
+      seed=config.seed,
+      num_actors=num_actors,
+      environments_per_actor=config.environments_per_actor,
+      evaluation_every_steps=config.evaluation.every_steps,
+      evaluation_episodes=config.evaluation.episodes,
+      evaluation_greedy=config.evaluation.greedy,
+      checkpoint_every_seconds=config.checkpoint_every_seconds,
+      log_every_seconds=config.log_every_seconds,
+      workdir=pathlib.Path(workdir).expanduser().absolute(),
+    )
+    _check_sizes(experiment)
+    acme_stac.make_networks(spec, stac)
+  except (ValueError, ImportError) as error:
+    raise UserError(str(error)) from error
+  return experiment
+
+
+class _probe:  # noqa: N801 (a context manager, used like a function)
+  """Makes one environment to ask it for its specs, and closes it."""
+
+  def __init__(self, name: str, options: dict[str, Any]):
+    self._environment = environments.make_batched(name, 1, seed=0, **options)
+
+  def __enter__(self) -> environments.BatchedEnvironment:
+    return self._environment
+
+  def __exit__(self, *unused_args):
+    self._environment.close()
+
+
+def _check_sizes(experiment: Experiment):
+  """Raises ValueError for numbers of the run that are out of range."""
+  for name, minimum in (
+    ("num_actors", 1),
+    ("environments_per_actor", 1),
+    ("evaluation_every_steps", 1),
+    ("evaluation_episodes", 0),
+    ("seed", 0),
+  ):
+    value = getattr(experiment, name)
+    if not isinstance(value, int) or value < minimum:
+      raise ValueError(
+        f"{name} must be a whole number of at least {minimum}, got {value!r}."
+      )
+  for name in ("checkpoint_every_seconds", "log_every_seconds"):
+    value = getattr(experiment, name)
+    if not 0 < value < float("inf"):
+      raise ValueError(f"{name} must be a positive number, got {value!r}.")
+  batch = experiment.config.batch_size
+  if batch % experiment.environments_per_actor:
+    divisors = [n for n in range(1, batch + 1) if batch % n == 0]
+    raise ValueError(
+      f"environments_per_actor ({experiment.environments_per_actor}) must"
+      f" divide stac.batch_size ({batch}): {divisors}."
+    )
+
+
+def prepare_workdir(
+  experiment: Experiment,
+) -> tuple[int, list[str]]:
+  """Makes the work directory, or checks that its run can be resumed.
+
+  Returns:
+    The learner steps that are already done, and what has changed since.
+
+  Raises:
+    UserError: if the directory cannot be written, or holds another run.
+  """
+  from acme_stac.agent import checkpointing
+
+  workdir = experiment.workdir
+  try:
+    experiment.logs.mkdir(parents=True, exist_ok=True)
+    experiment.checkpoints.mkdir(exist_ok=True)
+    probe = workdir / f".write_test_{os.getpid()}"
+    probe.write_text("")
+    probe.unlink()
+  except OSError as error:
+    raise UserError(
+      f"The work directory {workdir} cannot be written ({error.strerror})."
+      " Choose another one with --workdir."
+    ) from error
+
+  path = workdir / "config.json"
+  new = json.loads(json.dumps(experiment.to_json()))
+  changes: list[str] = []
+  step = 0
+  if path.exists():
+    try:
+      old = json.loads(path.read_text())
+    except ValueError as error:
+      raise UserError(f"{path} is damaged: {error}.") from error
+    for name in ("environment", "agent"):
+      if old.get(name) != new[name]:
+        raise UserError(
+          f"{workdir} holds a run of {name} {old.get(name)!r}, not"
+          f" {new[name]!r}. Choose another --workdir, or remove this one."
+        )
+    changes = _differences(old, new)
+    try:
+      loaded = checkpointing.load(
+        experiment.checkpoints, training_state_template(experiment)
+      )
+    except checkpointing.CheckpointError as error:
+      hint = "\nChanged: " + "; ".join(changes) if changes else ""
+      raise UserError(
+        f"{workdir} cannot be resumed. {error}{hint}\nUse the configuration of"
+        " its config.json, or another --workdir."
+      ) from error
+    if loaded:
+      step = int(loaded[0].step)
+  temporary = path.with_suffix(".tmp")
+  temporary.write_text(json.dumps(new, indent=2) + "\n")
+  temporary.replace(path)
+  return step, changes
+
+
+def training_state_template(experiment: Experiment) -> Any:
+  """Returns shapes and dtypes of the learner's state, computing nothing."""
+  networks = acme_stac.make_networks(
+    experiment.environment_spec, experiment.config
+  )
+  update = acme_stac.core.make_update(networks, experiment.config)
+  return jax.eval_shape(update.init, jax.random.PRNGKey(0))
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+  if isinstance(old, dict) and isinstance(new, dict):
+    changes = []
+    for name in sorted(old.keys() | new.keys()):
+      changes += _differences(
+        old.get(name), new.get(name), f"{prefix}.{name}" if prefix else name
+      )
+    return changes
+  return [] if old == new else [f"{prefix}: {old!r} -> {new!r}"]

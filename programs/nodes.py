@@ -1,0 +1,546 @@
+"""What the nodes of the program do, apart from how they are launched.
+
+Node functions take plain data and clients, and import the heavy packages
+themselves: a process loads only what its node needs.
+"""
+
+import collections
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import acme_stac.agent  # noqa: F401  Before Acme: gives it its JAX names.
+from acme.utils import counting
+
+from programs.experiment import Experiment
+
+# Variables wait this long for a learner that is still starting.
+_VARIABLES_TIMEOUT_SECONDS = 5.0
+_RETURN_WINDOW = 100
+
+
+class RunCounter(counting.Counter):
+  """Counts, grants environment steps, and knows when the run is over.
+
+  Actors reserve the steps of every trajectory before they make it, so that the
+  run ends at its budget and not at the next look at a clock.
+  """
+
+  def __init__(self, budget: int, initial_steps: int = 0):
+    """Makes a counter.
+
+    Args:
+      budget: environment steps of the whole run.
+      initial_steps: environment steps that a resumed run has already done.
+    """
+    super().__init__()
+    self._budget = budget
+    self._initial = initial_steps
+    self._reserved = initial_steps
+    self._consumed = initial_steps
+    self._finished = False
+    self._first_update: float | None = None
+    self._returns: collections.deque[float] = collections.deque(
+      maxlen=_RETURN_WINDOW
+    )
+    self._evaluation: float | None = None
+    self._mutex = threading.Lock()
+
+  def reserve(self, steps: int) -> str:
+    """Asks for the environment steps of one more item.
+
+    Returns:
+      "go", "wait" (all steps are on their way to the learner) or "finished".
+    """
+    with self._mutex:
+      if self._finished:
+        return "finished"
+      if self._reserved >= self._budget:
+        return "wait"
+      self._reserved += steps
+      return "go"
+
+  def report_episodes(self, returns: Sequence[float]):
+    """Takes the returns of episodes that ended."""
+    with self._mutex:
+      self._returns.extend(returns)
+
+  def report_evaluation(self, mean_return: float):
+    """Takes the mean return of an evaluation."""
+    with self._mutex:
+      self._evaluation = mean_return
+
+  def report_learner(self, environment_steps: int) -> float | None:
+    """Takes how many environment steps the learner has consumed.
+
+    Returns:
+      The mean return of the last episodes, None if there are none yet.
+    """
+    with self._mutex:
+      if self._first_update is None:
+        self._first_update = time.monotonic()
+        self._initial = environment_steps
+      self._consumed = environment_steps
+      return self._mean_return()
+
+  def _mean_return(self) -> float | None:
+    return sum(self._returns) / len(self._returns) if self._returns else None
+
+  def finish(self):
+    """Says that the learner has done its last update."""
+    with self._mutex:
+      self._finished = True
+
+  def status(self) -> dict[str, Any]:
+    """Returns what the progress line shows.
+
+    `rate` is in environment steps per second since the first update.
+    """
+    with self._mutex:
+      now = time.monotonic()
+      since = now - (self._first_update or now)
+      rate = (self._consumed - self._initial) / since if since > 0 else 0.0
+      return {
+        "steps": self._consumed,
+        "budget": self._budget,
+        "rate": rate,
+        "return": self._mean_return(),
+        "evaluation": self._evaluation,
+        "finished": self._finished,
+      }
+
+
+class VariableServer:
+  """Holds the newest parameters, so that actors never ask the learner.
+
+  The learner sends each version once, however many actors there are.
+  """
+
+  def __init__(self):
+    self._variables: dict[str, Any] = {}
+    self._changed = threading.Condition()
+
+  def put(self, variables: dict[str, Any]):
+    """Takes the learner's newest variables."""
+    with self._changed:
+      self._variables = variables
+      self._changed.notify_all()
+
+  def get_variables(self, names: Sequence[str]) -> list[Any]:
+    """Returns variables by name.
+
+    Raises:
+      RuntimeError: if the learner has not sent any for some seconds.
+    """
+    with self._changed:
+      if not self._changed.wait_for(
+        lambda: self._variables, _VARIABLES_TIMEOUT_SECONDS
+      ):
+        raise RuntimeError("The learner has not sent parameters yet.")
+      return [self._variables[name] for name in names]
+
+
+def make_tables(experiment: Experiment) -> list[Any]:
+  """Returns the tables of the replay node."""
+  return _builder(experiment, lambda: False).make_replay_tables(
+    experiment.environment_spec
+  )
+
+
+def _builder(experiment: Experiment, should_stop: Callable[[], bool]) -> Any:
+  from acme_stac.agent import builder
+
+  return builder.STACBuilder(
+    experiment.config,
+    environments_per_actor=experiment.environments_per_actor,
+    log_every_seconds=experiment.log_every_seconds,
+    should_stop=should_stop,
+  )
+
+
+def _random_key(experiment: Experiment, step: int, *path: int) -> Any:
+  """Returns a key of a part of the run; a resumed run gets others."""
+  import jax
+
+  key = jax.random.PRNGKey(experiment.seed)
+  for number in (step, *path):
+    key = jax.random.fold_in(key, number)
+  return key
+
+
+def _environment_seed(experiment: Experiment, step: int, *path: int) -> int:
+  import jax
+
+  key = _random_key(experiment, step, *path)
+  # Members of a batch are seeded with consecutive numbers.
+  return int(jax.random.randint(key, (), 0, 2**30))
+
+
+_LEARNER, _ACTOR, _EVALUATOR = range(3)
+
+
+def _retry(call: Callable[[], Any], should_stop: Callable[[], bool]) -> Any:
+  """Calls until it succeeds: other nodes may still be starting."""
+  while True:
+    try:
+      return call()
+    except Exception:
+      if should_stop():
+        raise
+      logging.info("Waiting for another node ...")
+      time.sleep(0.2)
+
+
+class Learner:
+  """The learner with its checkpoints and the way to the variable server."""
+
+  def __init__(
+    self,
+    experiment: Experiment,
+    replay: Any,
+    counter: Any,
+    send_variables: Callable[[dict[str, Any]], Any],
+    should_stop: Callable[[], bool],
+  ):
+    """Makes the learner and restores the newest checkpoint.
+
+    Args:
+      experiment: the run.
+      replay: Reverb client.
+      counter: `RunCounter` or a client of it.
+      send_variables: sends variables to the variable server; may return a
+        future.
+      should_stop: whether the program is ending.
+    """
+    from acme_stac.agent import checkpointing
+    from acme_stac.networks import make_networks
+    from programs import logs
+
+    self._experiment = experiment
+    self._counter = counter
+    self._send_variables = send_variables
+    self._sending: Any = None
+    self._episode_return = float("nan")
+    self._should_stop = should_stop
+    builder = _builder(experiment, should_stop)
+    networks = make_networks(experiment.environment_spec, experiment.config)
+    dataset = _retry(
+      lambda: builder.make_dataset_iterator(replay), should_stop
+    )
+    self._learner = builder.make_learner(
+      _random_key(experiment, 0, _LEARNER),
+      networks,
+      dataset,
+      logger_fn=lambda label: logs.Enriched(
+        logs.make_logger(experiment, label, tensorboard=True),
+        lambda: {"episode_return": self._episode_return},
+      ),
+      environment_spec=experiment.environment_spec,
+      replay_client=replay,
+    )
+    restored = checkpointing.load(
+      experiment.checkpoints, self._learner.save()
+    )
+    self._metadata: dict[str, Any] = {"training_seconds": 0.0}
+    if restored:
+      state, self._metadata = restored
+      self._learner.restore(state)
+    self._started = time.monotonic()
+    self._last_checkpoint = self._started
+    self._last_saved_step = self._learner.num_steps
+
+  @property
+  def done(self) -> bool:
+    """Whether all updates of the run are done."""
+    return self._learner.num_steps >= self._experiment.config.num_updates
+
+  def step(self) -> bool:
+    """Does one update; returns False if there is no more data."""
+    try:
+      self._learner.step()
+    except StopIteration:
+      return False
+    if self._sending is None or self._sending.done():
+      self.send()
+    now = time.monotonic()
+    if (
+      now - self._last_checkpoint >= self._experiment.checkpoint_every_seconds
+    ):
+      self._last_checkpoint = now
+      try:
+        self.save()
+      except OSError as error:
+        # A full disk must not end the run: the next attempt may succeed.
+        logging.warning("The checkpoint could not be written: %s", error)
+    return True
+
+  def send(self):
+    """Sends the newest parameters."""
+    names = ["policy", "version"]
+    values = self._learner.get_variables(names)
+    self._sending = self._send_variables(
+      dict(zip(names, values, strict=True))
+    )
+    mean_return = self._counter.report_learner(
+      values[1] * self._experiment.config.steps_per_update
+    )
+    if mean_return is not None:
+      self._episode_return = mean_return
+
+  def save(self):
+    """Writes a checkpoint unless the newest one is of this step."""
+    from acme_stac.agent import checkpointing
+
+    step = self._learner.num_steps
+    if step == self._last_saved_step:
+      return
+    seconds = time.monotonic() - self._started
+    checkpointing.save(
+      self._experiment.checkpoints,
+      step,
+      self._learner.save(),
+      {
+        **self._experiment.to_json(),
+        "training_seconds": self._metadata["training_seconds"] + seconds,
+        "environment_steps": step * self._experiment.config.steps_per_update,
+      },
+    )
+    self._last_saved_step = step
+
+  def run(self):
+    """Learns to the end of the budget, or until the program is stopped."""
+    self.send()
+    try:
+      while not self.done and not self._should_stop():
+        if not self.step():
+          break
+    finally:
+      self.save()
+    if self.done:
+      if self._sending is not None:
+        self._sending.result()
+      self.send()
+      if self._sending is not None:
+        self._sending.result()
+      self._counter.finish()
+
+
+class Actor:
+  """An actor with its environments and logs."""
+
+  def __init__(
+    self,
+    experiment: Experiment,
+    index: int,
+    initial_step: int,
+    replay: Any,
+    variables: Any,
+    counter: Any,
+    should_stop: Callable[[], bool],
+  ):
+    """Makes an actor.
+
+    Args:
+      experiment: the run.
+      index: which actor.
+      initial_step: learner step at which the run was started or resumed.
+      replay: Reverb client.
+      variables: has `get_variables`.
+      counter: `RunCounter` or a client of it.
+      should_stop: whether the program is ending.
+    """
+    from acme_stac.agent import environment_loop
+    from acme_stac.networks import make_networks
+    from programs import logs
+
+    self._experiment = experiment
+    self._counter = counter
+    self._should_stop = should_stop
+    environment = experiment.make_environment(
+      experiment.environments_per_actor,
+      _environment_seed(experiment, initial_step, _ACTOR, index),
+    )
+    builder = _builder(experiment, should_stop)
+    spec = experiment.environment_spec
+    networks = make_networks(spec, experiment.config)
+    policy = builder.make_policy(networks, spec)
+    self._adder = builder.make_adder(replay, spec, policy)
+    self._actor = builder.make_actor(
+      _random_key(experiment, initial_step, _ACTOR, index),
+      policy,
+      spec,
+      variables,
+      self._adder,
+    )
+    self._loop = environment_loop.BatchedEnvironmentLoop(
+      environment, self._actor
+    )
+    self._steps_per_item = (
+      experiment.config.steps_per_trajectory
+      * experiment.environments_per_actor
+    )
+    self._log = logs.make_logger(experiment, f"actor_{index}")
+    self._episode_log = logs.make_logger(experiment, f"episodes_actor_{index}")
+    self._initial_steps = (
+      initial_step * experiment.config.steps_per_update
+    )
+    self._last_log = time.monotonic()
+    self._last = self._totals()
+
+  def run_item(self, wait_for_variables: bool = False) -> bool:
+    """Makes one item for the queue.
+
+    Args:
+      wait_for_variables: fetch parameters in the foreground.
+
+    Returns:
+      False if the program is ending.
+    """
+    items = self._adder.num_items
+    episodes = []
+    while self._adder.num_items == items:
+      if self._should_stop():
+        return False
+      episodes += self._loop.step(wait_for_variables)
+    if episodes:
+      self._counter.report_episodes([e.episode_return for e in episodes])
+    for episode in episodes:
+      self._episode_log.write({
+        "actor_steps": self._loop.num_steps,
+        "environment": self._experiment.environment,
+        **episode._asdict(),
+      })
+    self._write_log()
+    return True
+
+  def _totals(self) -> dict[str, float]:
+    return {
+      "steps": self._loop.num_steps
+      * self._experiment.environments_per_actor
+      * self._experiment.config.action_repeat,
+      "blocked": self._adder.seconds_blocked,
+      **self._loop.seconds,
+    }
+
+  def _write_log(self):
+    now = time.monotonic()
+    elapsed = now - self._last_log
+    if elapsed < self._experiment.log_every_seconds:
+      return
+    totals = self._totals()
+    delta = {name: totals[name] - self._last[name] for name in totals}
+    self._log.write({
+      "actor_environment_steps": totals["steps"],
+      "environment_steps_per_second": delta["steps"] / elapsed,
+      "share_environment": delta["environment"] / elapsed,
+      "share_inference": delta["inference"] / elapsed,
+      "share_writing": (delta["writing"] - delta["blocked"]) / elapsed,
+      "share_blocked_by_queue": delta["blocked"] / elapsed,
+    })
+    self._last_log, self._last = now, totals
+
+  def run(self):
+    """Makes items as the counter grants them, until the run is over."""
+    _retry(self._actor.fetch_variables, self._should_stop)
+    while not self._should_stop():
+      granted = self._counter.reserve(self._steps_per_item)
+      if granted == "finished":
+        return
+      if granted == "wait":
+        time.sleep(0.1)
+      elif not self.run_item():
+        return
+
+
+class Evaluator:
+  """Evaluates the newest parameters on fresh environments."""
+
+  def __init__(
+    self,
+    experiment: Experiment,
+    initial_step: int,
+    variables: Any,
+    counter: Any,
+    should_stop: Callable[[], bool],
+  ):
+    """Makes an evaluator; arguments are those of `Actor`."""
+    from acme_stac.agent import acting
+    from acme_stac.networks import make_networks
+    from programs import logs
+
+    self._experiment = experiment
+    self._counter = counter
+    self._should_stop = should_stop
+    self._num_environments = min(experiment.evaluation_episodes, 16)
+    self._initial_step = initial_step
+    builder = _builder(experiment, should_stop)
+    spec = experiment.environment_spec
+    networks = make_networks(spec, experiment.config)
+    self._actor: acting.STACActor = builder.make_actor(
+      _random_key(experiment, initial_step, _EVALUATOR),
+      builder.make_policy(
+        networks, spec, evaluation=experiment.evaluation_greedy
+      ),
+      spec,
+      variables,
+    )
+    self._log = logs.make_logger(
+      experiment, "evaluator", tensorboard=True
+    )
+    self._count = 0
+
+  def evaluate(self):
+    """Fetches parameters and runs the episodes of one evaluation."""
+    import numpy as np
+
+    from acme_stac.agent import environment_loop
+
+    version = _retry(self._actor.fetch_variables, self._should_stop)
+    environment = self._experiment.make_environment(
+      self._num_environments,
+      _environment_seed(
+        self._experiment, self._initial_step, _EVALUATOR, self._count
+      ),
+    )
+    self._count += 1
+    try:
+      episodes = environment_loop.evaluate(
+        environment,
+        self._actor,
+        self._experiment.evaluation_episodes,
+        self._should_stop,
+      )
+    finally:
+      environment.close()
+    if episodes is None:
+      return
+    returns = [episode.episode_return for episode in episodes]
+    self._log.write({
+      "environment_steps": version * self._experiment.config.steps_per_update,
+      "learner_steps": version,
+      "episodes": len(returns),
+      "episode_return_mean": float(np.mean(returns)),
+      "episode_return_std": float(np.std(returns)),
+      "episode_return_min": float(np.min(returns)),
+      "episode_return_max": float(np.max(returns)),
+      "episode_length_mean": float(np.mean([e.length for e in episodes])),
+      "greedy": int(self._experiment.evaluation_greedy),
+    })
+    self._counter.report_evaluation(float(np.mean(returns)))
+
+  def run(self):
+    """Evaluates every so many steps, and once more at the end."""
+    every = self._experiment.evaluation_every_steps
+    due = (
+      self._initial_step * self._experiment.config.steps_per_update // every
+    ) * every
+    while not self._should_stop():
+      status = self._counter.status()
+      if status["finished"] or status["steps"] >= due:
+        self.evaluate()
+        due = (status["steps"] // every + 1) * every
+      if status["finished"]:
+        return
+      time.sleep(0.2)

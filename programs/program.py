@@ -1,0 +1,111 @@
+"""The Launchpad program: nodes and the edges between them.
+
+  actor/0..N-1 --trajectories--> replay --batches--> learner
+       ^                                               |
+       +------------- variables <----parameters--------+
+  evaluator reads variables; counter grants steps and ends the run.
+"""
+
+from typing import Any
+
+import courier
+import launchpad as lp
+
+from programs import nodes
+from programs.experiment import Experiment
+
+# Longer than any call takes; a call to a node that is gone fails after it.
+_CALL_TIMEOUT_SECONDS = 20
+
+
+def _stopping() -> bool:
+  return lp.wait_for_stop(0)
+
+
+def _run_learner(experiment: Experiment, replay, counter, variables):
+  nodes.Learner(
+    experiment, replay, counter, variables.futures.put, _stopping
+  ).run()
+
+
+def _run_actor(
+  experiment: Experiment, index: int, step: int, replay, variables, counter
+):
+  nodes.Actor(
+    experiment, index, step, replay, variables, counter, _stopping
+  ).run()
+
+
+def _run_evaluator(experiment: Experiment, step: int, variables, counter):
+  nodes.Evaluator(experiment, step, variables, counter, _stopping).run()
+
+
+def make_program(
+  experiment: Experiment, initial_step: int
+) -> tuple[lp.Program, Any]:
+  """Returns the program of a run and the handle of its counter.
+
+  Args:
+    experiment: the run.
+    initial_step: learner steps of the checkpoint that is resumed, or 0.
+  """
+  program = lp.Program("acme_stac")
+  config = experiment.config
+  client = {"courier_client_kwargs": {"call_timeout": _CALL_TIMEOUT_SECONDS}}
+
+  with program.group("replay"):
+    replay = program.add_node(
+      lp.ReverbNode(_Tables(experiment))
+    )
+  with program.group("counter"):
+    counter = program.add_node(
+      lp.CourierNode(
+        nodes.RunCounter,
+        config.num_updates * config.steps_per_update,
+        initial_step * config.steps_per_update,
+        **client,
+      )
+    )
+  with program.group("variables"):
+    variables = program.add_node(
+      lp.CourierNode(nodes.VariableServer, **client)
+    )
+  with program.group("learner"):
+    program.add_node(
+      lp.PyNode(_run_learner, experiment, replay, counter, variables)
+    )
+  with program.group("actor"):
+    for index in range(experiment.num_actors):
+      program.add_node(
+        lp.PyNode(
+          _run_actor,
+          experiment,
+          index,
+          initial_step,
+          replay,
+          variables,
+          counter,
+        )
+      )
+  if experiment.evaluation_episodes:
+    with program.group("evaluator"):
+      program.add_node(
+        lp.PyNode(_run_evaluator, experiment, initial_step, variables, counter)
+      )
+  return program, counter
+
+
+class _Tables:
+  """Makes the tables of the replay node."""
+
+  def __init__(self, experiment: Experiment):
+    self._experiment = experiment
+
+  def __call__(self) -> list[Any]:
+    return nodes.make_tables(self._experiment)
+
+
+def make_status_client(counter: Any) -> courier.Client:
+  """Returns a client of the counter that does not wait long for an answer."""
+  counter.set_client_kwargs(call_timeout=2, wait_for_ready=False)
+  return counter.dereference()

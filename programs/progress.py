@@ -1,0 +1,73 @@
+"""The progress line in the launching terminal."""
+
+import sys
+import time
+from typing import Any, TextIO
+
+_TERMINAL_SECONDS = 1.0
+_FILE_SECONDS = 10.0
+
+
+class Progress:
+  """Shows steps, percent, rate, return and time left.
+
+  One line that is rewritten on a terminal; a new line every ten seconds in a
+  file or pipe.
+  """
+
+  def __init__(self, stream: TextIO | None = None):
+    self._stream = stream or sys.stdout
+    self._terminal = self._stream.isatty()
+    self._last = float("-inf")
+    self._width = 0
+    self.status: dict[str, Any] | None = None
+
+  def show(self, status: dict[str, Any]):
+    """Shows a status of `RunCounter`, unless one was shown just before."""
+    self.status = status
+    now = time.monotonic()
+    pause = _TERMINAL_SECONDS if self._terminal else _FILE_SECONDS
+    if now - self._last < pause:
+      return
+    self._last = now
+    self._print(format_status(status))
+
+  def _print(self, line: str):
+    if self._terminal:
+      self._stream.write("\r" + line.ljust(self._width))
+      self._width = len(line)
+    else:
+      self._stream.write(line + "\n")
+    self._stream.flush()
+
+  def close(self):
+    """Shows the last status once more and ends the line."""
+    if self.status is not None:
+      self._print(format_status(self.status))
+    if self._terminal and self._width:
+      self._stream.write("\n")
+
+
+def format_status(status: dict[str, Any]) -> str:
+  """Returns one line for a status of `RunCounter`."""
+  steps, budget, rate = status["steps"], status["budget"], status["rate"]
+  parts = [f"{steps:,}/{budget:,} steps ({steps / budget:.0%})"]
+  if rate:
+    parts.append(f"{rate:,.0f} steps/s")
+  if status["return"] is not None:
+    parts.append(f"return {status['return']:.1f}")
+  if status["evaluation"] is not None:
+    parts.append(f"evaluation {status['evaluation']:.1f}")
+  if status["finished"]:
+    parts.append("done")
+  elif rate:
+    parts.append(f"{_duration((budget - steps) / rate)} left")
+  else:
+    parts.append("starting")
+  return " | ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+  minutes, seconds = divmod(int(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -1,0 +1,142 @@
+"""Trains an agent.
+
+  python -m programs.train --config=configs/small.py:gymnasium:CartPole-v1 \
+    --config.agent=stacx --num_actors=1 --workdir=runs/cartpole
+
+The same --workdir resumes a run that was stopped. See docs/training.md.
+"""
+
+import os
+import sys
+
+from programs import machine
+
+
+def _define_flags():
+  from absl import flags
+  from ml_collections import config_flags
+
+  config_flags.DEFINE_config_file(
+    "config", "configs/small.py", "Configuration file, as path:argument."
+  )
+  flags.DEFINE_integer("num_actors", 1, "Actor processes.")
+  flags.DEFINE_string("workdir", None, "Directory of the run.")
+  flags.DEFINE_enum(
+    "launch",
+    "local_mp",
+    ["serial", "local_mt", "local_mp"],
+    "One thread (repeatable), threads, or processes.",
+  )
+  flags.DEFINE_string(
+    "terminal",
+    None,
+    "Show every node in a terminal of Launchpad's own, such as tmux_session.",
+  )
+  return flags.FLAGS
+
+
+def _parse(argv: list[str]):
+  """Parses flags; raises UserError with one readable line."""
+  from absl import flags
+
+  parsed = _define_flags()
+  if {"--help", "-h", "--helpfull"} & set(argv[1:]):
+    print(__doc__)
+    print(parsed.module_help(sys.modules["__main__"]) or "")
+    print(parsed.main_module_help())
+    raise SystemExit(0)
+  try:
+    rest = parsed(argv)
+  except flags.Error as error:
+    raise machine.UserError(str(error)) from error
+  except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+    raise machine.UserError(
+      f"--config: {str(error).strip(chr(34))}"
+    ) from error
+  if len(rest) > 1:
+    raise machine.UserError(f"Unknown arguments: {' '.join(rest[1:])}")
+  if not parsed.workdir:
+    raise machine.UserError("Say where the run is kept: --workdir=runs/NAME")
+  return parsed
+
+
+def main(argv: list[str]) -> int:
+  """Runs the command; returns its exit code."""
+  machine.check()
+  # Of all processes the learner alone may see the accelerator, and this one
+  # only describes the run, unless the learner is a thread of it.
+  learner_environment = {
+    name: os.environ[name]
+    for name in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES")
+    if name in os.environ
+  }
+  parsed = _parse(argv)
+  if parsed.launch == "local_mp":
+    os.environ["JAX_PLATFORMS"] = "cpu"
+
+  from programs import experiment as experiment_lib
+
+  experiment = experiment_lib.make_experiment(
+    parsed.config, parsed.num_actors, parsed.workdir
+  )
+  step, changes = experiment_lib.prepare_workdir(experiment)
+  return _run(experiment, step, changes, parsed, learner_environment)
+
+
+def _run(experiment, step, changes, parsed, learner_environment) -> int:
+  from programs import launching
+  from programs.progress import Progress
+
+  config = experiment.config
+  print(
+    f"{experiment.agent} on {experiment.environment}:"
+    f" {config.num_environment_steps:,} environment steps,"
+    f" {config.num_updates:,} updates,"
+    f" {experiment.num_actors} × {experiment.environments_per_actor}"
+    f" environments, in {experiment.workdir}"
+  )
+  if step:
+    print(f"Resuming after {step:,} updates.")
+    for change in changes:
+      print(f"  changed: {change}")
+  if step >= config.num_updates:
+    print("This run is done. A larger --config.num_environment_steps goes on.")
+    return 0
+  progress = Progress()
+  try:
+    if parsed.launch == "serial":
+      launching.run_serial(experiment, step, progress)
+    elif parsed.launch == "local_mt":
+      launching.run_threads(experiment, step, progress)
+    else:
+      launching.run_processes(
+        experiment, step, progress, learner_environment, parsed.terminal
+      )
+    progress.close()
+    print(f"Done. Logs, checkpoints and plots are in {experiment.workdir}")
+    code = 0
+  except launching.Interrupted:
+    progress.close()
+    print("Stopped; the checkpoint is saved. The same command goes on.")
+    code = 0
+  except launching.NodeDied as error:
+    progress.close()
+    print(f"{error}\nThe same command resumes.", file=sys.stderr)
+    code = 1
+  _plot(experiment)
+  return code
+
+
+def _plot(experiment):
+  from acme_stac.evaluation import plots
+
+  for path in plots.plot_run(experiment.workdir):
+    print(f"  {path}")
+
+
+if __name__ == "__main__":
+  try:
+    sys.exit(main(sys.argv))
+  except machine.UserError as error:
+    print(f"Error: {error}", file=sys.stderr)
+    sys.exit(2)
