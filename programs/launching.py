@@ -27,7 +27,7 @@ from programs.progress import Progress
 
 # Seconds that nodes have to end by themselves after SIGTERM: an update and a
 # checkpoint must fit.
-_STOP_SECONDS = 60
+_STOP_SECONDS = 30
 # Seconds that the evaluator has for its last evaluation.
 _LAST_EVALUATION_SECONDS = 300
 _POLL_SECONDS = 0.2
@@ -376,6 +376,7 @@ def _stop(running: list[_Node]) -> bool:
   )
   for node in running:
     if node.process.poll() is None:
+      print(f"\nNode {node.name} did not stop; killed.", file=sys.stderr)
       # Each node leads a session of its own: whatever it started goes too.
       os.killpg(node.process.pid, signal.SIGKILL)
       node.process.wait()

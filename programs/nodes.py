@@ -6,6 +6,7 @@ themselves: a process loads only what its node needs.
 
 import collections
 import logging
+import pickle
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -122,8 +123,13 @@ class VariableServer:
     self._variables: dict[str, Any] = {}
     self._changed = threading.Condition()
 
-  def put(self, variables: dict[str, Any]):
-    """Takes the learner's newest variables."""
+  def put(self, pickled_variables: bytes):
+    """Takes the learner's newest variables, a pickled dict.
+
+    Arrays hang a courier call when they are among its arguments (of results
+    they do not), so they travel as bytes.
+    """
+    variables = pickle.loads(pickled_variables)
     with self._changed:
       self._variables = variables
       self._changed.notify_all()
@@ -201,7 +207,7 @@ class Learner:
     experiment: Experiment,
     replay: Any,
     counter: Any,
-    send_variables: Callable[[dict[str, Any]], Any],
+    send_variables: Callable[[bytes], Any],
     should_stop: Callable[[], bool],
   ):
     """Makes the learner and restores the newest checkpoint.
@@ -263,6 +269,7 @@ class Learner:
     except StopIteration:
       return False
     if self._sending is None or self._sending.done():
+      self._check_sending()
       self.send()
     now = time.monotonic()
     if (
@@ -281,13 +288,18 @@ class Learner:
     names = ["policy", "version"]
     values = self._learner.get_variables(names)
     self._sending = self._send_variables(
-      dict(zip(names, values, strict=True))
+      pickle.dumps(dict(zip(names, values, strict=True)))
     )
     mean_return = self._counter.report_learner(
       values[1] * self._experiment.config.steps_per_update
     )
     if mean_return is not None:
       self._episode_return = mean_return
+
+  def _check_sending(self):
+    """Waits until the last parameters have arrived; raises if they did not."""
+    if self._sending is not None:
+      self._sending.result()
 
   def save(self):
     """Writes a checkpoint unless the newest one is of this step."""
@@ -312,6 +324,7 @@ class Learner:
   def run(self):
     """Learns to the end of the budget, or until the program is stopped."""
     self.send()
+    self._check_sending()
     try:
       while not self.done and not self._should_stop():
         if not self.step():
@@ -319,11 +332,9 @@ class Learner:
     finally:
       self.save()
     if self.done:
-      if self._sending is not None:
-        self._sending.result()
+      self._check_sending()
       self.send()
-      if self._sending is not None:
-        self._sending.result()
+      self._check_sending()
       self._counter.finish()
 
 

@@ -6,6 +6,7 @@
   evaluator reads variables; counter grants steps and ends the run.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import courier
@@ -15,16 +16,17 @@ from programs import nodes
 from programs.experiment import Experiment
 
 # Longer than any call takes; a call to a node that is gone fails after it.
-_CALL_TIMEOUT_SECONDS = 20
+_CALL_TIMEOUT_SECONDS = 10
 
 
-def _stopping() -> bool:
-  return lp.wait_for_stop(0)
+def _should_stop() -> Callable[[], bool]:
+  """Returns whether the program is ending, as a function for any thread."""
+  return lp.stop_event().is_set
 
 
 def _run_learner(experiment: Experiment, replay, counter, variables):
   nodes.Learner(
-    experiment, replay, counter, variables.futures.put, _stopping
+    experiment, replay, counter, variables.futures.put, _should_stop()
   ).run()
 
 
@@ -32,12 +34,12 @@ def _run_actor(
   experiment: Experiment, index: int, step: int, replay, variables, counter
 ):
   nodes.Actor(
-    experiment, index, step, replay, variables, counter, _stopping
+    experiment, index, step, replay, variables, counter, _should_stop()
   ).run()
 
 
 def _run_evaluator(experiment: Experiment, step: int, variables, counter):
-  nodes.Evaluator(experiment, step, variables, counter, _stopping).run()
+  nodes.Evaluator(experiment, step, variables, counter, _should_stop()).run()
 
 
 def make_program(
