@@ -34,11 +34,11 @@ _POLL_SECONDS = 0.2
 _TAIL_LINES = 15
 
 
-class NodeDied(Exception):
+class NodeDiedError(Exception):
   """A node ended the run; the text names it and shows its last lines."""
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818  No error.
   """The run was asked to stop by a signal, and has stopped."""
 
 
@@ -138,7 +138,7 @@ def run_threads(experiment: Experiment, initial_step: int, progress: Progress):
   """Runs every node as a thread of this process.
 
   Raises:
-    NodeDied: if a node raised an error.
+    NodeDiedError: if a node raised an error.
     Interrupted: after SIGINT or SIGTERM, with the checkpoint written.
   """
   graph, counter_handle = program.make_program(experiment, initial_step)
@@ -162,9 +162,9 @@ def run_threads(experiment: Experiment, initial_step: int, progress: Progress):
     # Launchpad would wait for its threads at exit, and kill this process.
     manager._disable_signals()
     if error is not None:
-      raise NodeDied(f"A node died: {error!r}") from error
+      raise NodeDiedError(f"A node died: {error!r}") from error
     if not ended:
-      raise NodeDied("Some nodes did not stop when asked to.")
+      raise NodeDiedError("Some nodes did not stop when asked to.")
     if stop:
       raise Interrupted
 
@@ -221,7 +221,7 @@ def run_processes(
       what this function does besides.
 
   Raises:
-    NodeDied: if a node ended before the run was done; the others have been
+    NodeDiedError: if a node ended before the run was done; the others have been
       stopped.
     Interrupted: after SIGINT or SIGTERM, with the checkpoint written.
   """
@@ -253,7 +253,7 @@ def run_processes(
       stopped = _stop(running)
     if stop:
       if not stopped:
-        raise NodeDied("Some nodes did not stop when asked to; killed.")
+        raise NodeDiedError("Some nodes did not stop when asked to; killed.")
       raise Interrupted
 
 
@@ -311,7 +311,7 @@ def _die_with_parent():
 def _watch(
   running: list[_Node], counter: Any, progress: Progress, stop: _StopRequest
 ):
-  """Returns when the run is done or is to stop; raises NodeDied."""
+  """Returns when the run is done or is to stop; raises NodeDiedError."""
   learner_done: float | None = None
   last_status = 0.0
   while not stop:
@@ -336,7 +336,7 @@ def _watch(
           5.0,
         ):
           continue
-        raise NodeDied(_describe_death(node, code))
+        raise NodeDiedError(_describe_death(node, code))
     if learner_done is not None:
       if "evaluator" not in waiting_for:
         _finished(counter, progress)

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import acme_stac.agent  # noqa: F401  Before Acme: gives it its JAX names.
 from acme.utils import counting
 
+import acme_stac.agent  # noqa: F401  Before Acme: gives it its JAX names.
 from programs.experiment import Experiment
 
 # Variables wait this long for a learner that is still starting.

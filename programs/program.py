@@ -1,9 +1,10 @@
 """The Launchpad program: nodes and the edges between them.
 
-  actor/0..N-1 --trajectories--> replay --batches--> learner
-       ^                                               |
-       +------------- variables <----parameters--------+
-  evaluator reads variables; counter grants steps and ends the run.
+actor/0..N-1 --trajectories--> replay --batches--> learner
+     ^                                                |
+     +------------- variables <----parameters---------+
+
+The evaluator reads variables; the counter grants steps and ends the run.
 """
 
 from collections.abc import Callable

@@ -119,7 +119,7 @@ def _run(experiment, step, changes, parsed, learner_environment) -> int:
     progress.close()
     print("Stopped; the checkpoint is saved. The same command goes on.")
     code = 0
-  except launching.NodeDied as error:
+  except launching.NodeDiedError as error:
     progress.close()
     print(f"{error}\nThe same command resumes.", file=sys.stderr)
     code = 1

@@ -123,6 +123,7 @@ class STACActor(core.Actor):
       np.asarray(next_timestep.step_type, np.int32)
     )
     if self._adder:
+      assert self._extras is not None, "observe comes after select_action"
       self._adder.add(action, next_timestep, self._extras)
 
   def fetch_variables(self) -> int:

@@ -7,7 +7,7 @@ is left alone.
 | name | stands for | needed by |
 |---|---|---|
 | `jax.tree_map` | `jax.tree_util.tree_map` | everything |
-| `jax.xla.Device`, `jax.xla.DeviceArray` | `jax.Device`, `jax.Array` | jax/utils |
+| `jax.xla.Device`, `.DeviceArray` | `jax.Device`, `jax.Array` | jax/utils |
 | `jax.pxla.ShardedDeviceArray` | `jax.Array` | `get_from_first_device` |
 | `jnp.DeviceArray` | `jax.Array` | savers, utils, adders |
 

@@ -36,7 +36,14 @@ class BatchedEnvironmentLoop:
       (adding to the queue, waiting for it included).
   """
 
-  def __init__(self, environment: BatchedEnvironment, actor: acting.STACActor):
+  def __init__(
+    self,
+    environment: BatchedEnvironment,
+    actor: acting.STACActor,
+    update: bool = True,
+  ):
+    """Makes a loop; `update` is whether the actor fetches parameters."""
+    self._update = update
     self._environment = environment
     self._actor = actor
     self._timestep: dm_env.TimeStep | None = None
@@ -66,7 +73,8 @@ class BatchedEnvironmentLoop:
       self.reset()
       assert self._timestep is not None
     started = time.perf_counter()
-    self._actor.update(wait=wait_for_variables)
+    if self._update:
+      self._actor.update(wait=wait_for_variables)
     action = self._actor.select_action(self._timestep.observation)
     inferred = time.perf_counter()
     timestep = self._environment.step(action)
@@ -121,7 +129,7 @@ def evaluate(
   members = environment.num_environments
   remaining = np.full(members, -(-num_episodes // members))
   episodes: list[Episode] = []
-  loop = BatchedEnvironmentLoop(environment, _WithoutUpdates(actor))
+  loop = BatchedEnvironmentLoop(environment, actor, update=False)
   while remaining.any():
     if should_stop():
       return None
@@ -130,15 +138,3 @@ def evaluate(
         remaining[episode.member] -= 1
         episodes.append(episode)
   return episodes
-
-
-class _WithoutUpdates:
-  """An actor that keeps its parameters."""
-
-  def __init__(self, actor: acting.STACActor):
-    self.observe_first = actor.observe_first
-    self.select_action = actor.select_action
-    self.observe = actor.observe
-
-  def update(self, wait: bool = False):
-    """Does nothing."""

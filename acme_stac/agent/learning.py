@@ -69,7 +69,13 @@ class STACLearner(core.Learner):
     time_major = NamedSharding(mesh, PartitionSpec(None, _AXIS))
     batch_major = NamedSharding(mesh, PartitionSpec(_AXIS))
     self._trajectory_sharding = Trajectory(
-      *[time_major] * 6, core_state=batch_major
+      observation=time_major,
+      action=time_major,
+      reward=time_major,
+      discount=time_major,
+      step_type=time_major,
+      behaviour_log_prob=time_major,
+      core_state=batch_major,
     )
     update = make_update(networks, config)
     self._update = jax.jit(

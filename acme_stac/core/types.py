@@ -30,11 +30,12 @@ class Trajectory(NamedTuple):
   """
 
   observation: Any
-  action: Array
-  reward: Array
-  discount: Array
-  step_type: Array
-  behaviour_log_prob: Array
+  # Arrays of JAX or NumPy, their specs or their shardings.
+  action: Any
+  reward: Any
+  discount: Any
+  step_type: Any
+  behaviour_log_prob: Any
   core_state: CoreState = ()
 
 

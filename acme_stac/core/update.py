@@ -22,11 +22,21 @@ Array = jax.Array
 class Networks(Protocol):
   """What the update asks of the networks."""
 
-  init: Callable[[Array], Params]
-  # (params, observation [T+1, B, ...], core_state [B, ...], step_type [T+1, B])
-  # -> NetworkOutput [T+1, B, P, ...]
-  unroll: Callable[[Params, Any, CoreState, Array], NetworkOutput]
-  distribution: Distribution
+  @property
+  def init(self) -> Callable[[Array], Params]:
+    """(random key) -> params."""
+
+  @property
+  def unroll(self) -> Callable[[Params, Any, CoreState, Array], NetworkOutput]:
+    """Applies the networks to sequences.
+
+    (params, observation [T+1, B, ...], core_state [B, ...], step_type [T+1, B])
+    -> NetworkOutput [T+1, B, P, ...].
+    """
+
+  @property
+  def distribution(self) -> Distribution:
+    """The family of the policy."""
 
 
 class TrainingState(NamedTuple):
@@ -206,13 +216,16 @@ def make_update(networks: Networks, config: STACConfig) -> Update:
     finite = _all_finite((
       gradient, new_params, new_optimizer_state, new_eta, new_meta_state
     ))
-    changed = (new_params, new_optimizer_state, new_eta, new_meta_state)
-    kept = state[:4]
-    changed = jax.tree_util.tree_map(
-      lambda new, old: jnp.where(finite, new, old), changed, kept
-    )
     skipped = state.skipped_updates + jnp.where(finite, 0, 1)
-    new_state = TrainingState(*changed, state.step + 1, skipped)
+    changed = state._replace(
+      params=new_params,
+      optimizer_state=new_optimizer_state,
+      metaparams=new_eta,
+      meta_optimizer_state=new_meta_state,
+    )
+    new_state = jax.tree_util.tree_map(
+      lambda new, old: jnp.where(finite, new, old), changed, state
+    )._replace(step=state.step + 1, skipped_updates=skipped)
 
     metrics.update(
       value_loss=terms.value,

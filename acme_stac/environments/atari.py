@@ -11,6 +11,7 @@ from acme_stac.environments import base
 
 try:
   import ale_py.roms
+  import gymnasium
   from ale_py.vector_env import AtariVectorEnv
 except ImportError as error:
   raise ImportError(
@@ -92,6 +93,9 @@ class Atari(base.BatchedEnvironment):
       reward_clipping=False,
       use_fire_reset=False,
     )
+    space = self._vector.single_action_space
+    assert isinstance(space, gymnasium.spaces.Discrete)
+    self._num_actions = int(space.n)
     self._lives = np.zeros(num_environments, np.int32)
     self._ended = np.zeros(num_environments, bool)
 
@@ -116,7 +120,7 @@ class Atari(base.BatchedEnvironment):
     )
     lives = info["lives"]
     # A game goes on after a lost life as long as there is another one.
-    life_lost = terminated & (0 < lives) & (lives < self._lives) & ~first
+    life_lost = terminated & (lives > 0) & (lives < self._lives) & ~first
     self._lives = lives.copy()
     game_over = terminated & ~life_lost
     self._ended = game_over | truncated
@@ -132,4 +136,4 @@ class Atari(base.BatchedEnvironment):
     )
 
   def action_spec(self) -> specs.DiscreteArray:
-    return specs.DiscreteArray(int(self._vector.single_action_space.n))
+    return specs.DiscreteArray(self._num_actions)

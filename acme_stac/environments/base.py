@@ -68,7 +68,7 @@ class BatchedEnvironment(abc.ABC):
     """Returns the spec of one member's discount."""
     return dm_env.specs.BoundedArray((), np.float32, 0.0, 1.0, name="discount")
 
-  def close(self):
+  def close(self):  # noqa: B027  Many have nothing to free.
     """Frees the resources of the environments."""
 
 

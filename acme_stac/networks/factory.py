@@ -75,7 +75,7 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
     output = NetworkOutput(jnp.stack(policies, -2), jnp.stack(values, -1))
     return output, core_state
 
-  transformed = hk.without_apply_rng(hk.transform(forward))
+  transformed: Any = hk.without_apply_rng(hk.transform(forward))
 
   def initial_state(batch_size: int) -> CoreState:
     if config.lstm_size is None:
