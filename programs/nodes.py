@@ -14,7 +14,6 @@ from typing import Any
 
 from acme.utils import counting
 
-import acme_stac.agent  # noqa: F401  Before Acme: gives it its JAX names.
 from programs.experiment import Experiment
 
 # Variables wait this long for a learner that is still starting.

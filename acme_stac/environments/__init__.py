@@ -7,4 +7,5 @@ from acme_stac.environments.base import (
   EnvironmentSpec,
   environment_spec,
 )
+from acme_stac.environments.catch import Catch
 from acme_stac.environments.registry import make, make_batched

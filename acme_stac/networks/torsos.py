@@ -11,10 +11,11 @@ Array = jax.Array
 
 def flatten_observation(observation) -> Array:
   """Concatenates a nest of arrays [N, ...] to one float array [N, D]."""
-  leaves = [
-    x.reshape(x.shape[0], -1).astype(jnp.float32)
-    for x in jax.tree_util.tree_leaves(observation)
-  ]
+  leaves = []
+  for leaf in jax.tree_util.tree_leaves(observation):
+    leaf = leaf.reshape(leaf.shape[0], -1)
+    is_float = jnp.issubdtype(leaf.dtype, jnp.floating)
+    leaves.append(leaf if is_float else leaf.astype(jnp.float32))
   return leaves[0] if len(leaves) == 1 else jnp.concatenate(leaves, axis=-1)
 
 

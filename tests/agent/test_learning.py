@@ -1,0 +1,147 @@
+import itertools
+import threading
+
+import jax
+import numpy as np
+import pytest
+from acme.utils import loggers
+
+from acme_stac import core
+from acme_stac.agent import adders, learning
+from tests import helpers
+
+
+def samples(config, count=None):
+  seeds = itertools.count() if count is None else range(count)
+  for seed in seeds:
+    yield adders.Sample(
+      helpers.trajectory(config, seed),
+      np.zeros(config.batch_size, np.int32),
+    )
+
+
+def make(config, **kwargs):
+  networks = helpers.networks(config)
+  kwargs.setdefault("iterator", samples(config))
+  return learning.STACLearner(
+    networks, config, jax.random.PRNGKey(0), **kwargs
+  )
+
+
+@pytest.mark.parametrize("agent", ["impala", "stacx"])
+@pytest.mark.parametrize("lstm_size", [None, 4])
+def test_many_devices_equal_one(agent, lstm_size):
+  """Gradients and metagradients of the whole batch, however it is split."""
+  assert len(jax.local_devices()) == 4
+  config = helpers.small_config(agent, lstm_size=lstm_size)
+  states = []
+  for count in (1, 2, 4):
+    learner = make(config, devices=jax.local_devices()[:count])
+    for _ in range(4):
+      learner.step()
+    states.append(learner.save())
+  for other in states[1:]:
+    jax.tree_util.tree_map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5),
+      other[:4],
+      states[0][:4],
+    )
+
+
+def test_devices_must_divide_the_batch():
+  config = helpers.small_config(batch_size=6)
+  with pytest.raises(ValueError, match=r"\(6\) must be a multiple.*\(4\)"):
+    make(config)
+
+
+def test_restored_learner_goes_on_exactly():
+  config = helpers.small_config()
+  whole = make(config)
+  for _ in range(6):
+    whole.step()
+  first = make(config, iterator=samples(config, 3))
+  for _ in range(3):
+    first.step()
+  rest = make(config, iterator=itertools.islice(samples(config), 3, None))
+  rest.restore(first.save())
+  assert rest.num_steps == 3
+  for _ in range(3):
+    rest.step()
+  jax.tree_util.tree_map(
+    np.testing.assert_array_equal, rest.save(), whole.save()
+  )
+  assert rest.get_variables(["version"]) == [6]
+
+
+def test_log():
+  config = helpers.small_config()
+  logger = loggers.InMemoryLogger()
+  learner = make(
+    config,
+    logger=logger,
+    log_every_seconds=0.0,
+    extra_metrics=lambda: {"queue_fill": 0.5},
+  )
+  learner.step()
+  learner.step()
+  row = logger.data[-1]
+  for name in config.self_tuned:
+    for head in range(3):
+      assert 0.98 < row[f"sigma_{name}_head{head}"] < 1.0
+  for name in (
+    "value_loss_head2",
+    "policy_loss_head0",
+    "entropy_loss_head1",
+    "outer_loss",
+    "kl",
+    "entropy",
+    "gradient_norm",
+    "meta_gradient_norm",
+    "importance_weight_mean",
+    "importance_weight_max",
+    "environment_steps_per_second",
+  ):
+    assert np.isfinite(row[name]), name
+  assert row["learner_steps"] == 2
+  assert row["environment_steps"] == 2 * config.steps_per_update
+  # The second batch came from version 0 and met version 1.
+  assert row["policy_age_mean"] == 1.0
+  assert row["skipped_updates"] == 0
+  assert row["queue_fill"] == 0.5
+  expected = core.learning_rate(1, config)
+  np.testing.assert_allclose(row["learning_rate"], expected, rtol=1e-6)
+
+
+def test_end_and_errors_of_the_data():
+  config = helpers.small_config()
+  learner = make(config, iterator=samples(config, 1))
+  learner.step()
+  for _ in range(2):
+    with pytest.raises(StopIteration):
+      learner.step()
+
+  def broken():
+    yield next(samples(config))
+    raise OSError("the wire broke")
+
+  learner = make(config, iterator=broken())
+  learner.step()
+  with pytest.raises(OSError, match="the wire broke"):
+    learner.step()
+
+
+def test_prefetch_is_ahead_but_bounded():
+  taken = []
+  more = threading.Event()
+
+  def source():
+    for i in range(10):
+      taken.append(i)
+      more.set()
+      yield i
+
+  iterator = learning.prefetch(source(), lambda x: 2 * x, size=2)
+  assert next(iterator) == 0
+  assert more.wait(5)
+  assert [*iterator] == list(range(2, 20, 2))
+  assert taken == list(range(10))

@@ -1,0 +1,55 @@
+import jax
+import numpy as np
+import pytest
+
+from acme_stac import core
+from acme_stac.config import METAPARAMETER_NAMES
+from tests import helpers
+
+
+def sigmoid(x):
+  return 1 / (1 + np.exp(-x))
+
+
+def test_constrain_squashes_and_scales():
+  config = helpers.small_config("stacx", value_cost=0.3, entropy_cost=0.02)
+  eta = core.init_metaparams(config)
+  assert set(eta) == set(config.self_tuned)
+  eta = {k: np.array([-1.0, 0.5, 2.0]) + i for i, (k, _) in
+         enumerate(sorted(eta.items()))}
+  zeta = core.constrain(eta, config)
+  for name, scale in (("discount", 1), ("lambda_", 1), ("value_cost", 0.3),
+                      ("policy_cost", 1), ("entropy_cost", 0.02)):
+    np.testing.assert_allclose(
+      getattr(zeta, name), scale * sigmoid(eta[name]), rtol=1e-5
+    )
+  for name in ("alpha_rho", "alpha_c"):
+    np.testing.assert_allclose(
+      getattr(zeta, name), sigmoid(eta["alpha"]), rtol=1e-5
+    )
+
+
+def test_initial_value():
+  config = helpers.small_config("stac")
+  for value in core.squash(core.init_metaparams(config)).values():
+    np.testing.assert_allclose(value, [0.99], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", METAPARAMETER_NAMES)
+def test_any_one_name_can_be_tuned_alone(name):
+  config = helpers.small_config("stacx", self_tuned=(name,))
+  zeta = core.constrain(core.init_metaparams(config), config)
+  outer = core.outer_hyperparameters(config)
+  for field, value in zeta._asdict().items():
+    tuned = field == name or (name == "alpha" and field.startswith("alpha"))
+    exact = bool(np.all(np.asarray(value) == np.float32(getattr(outer, field))))
+    # What is not self-tuned is exactly at its outer value.
+    assert exact != tuned
+    assert value.shape == (3,)
+
+
+def test_gradient_reaches_only_its_head():
+  config = helpers.small_config("stacx")
+  eta = core.init_metaparams(config)
+  gradient = jax.grad(lambda e: core.constrain(e, config).discount[1])(eta)
+  assert [bool(g) for g in gradient["discount"]] == [False, True, False]

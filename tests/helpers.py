@@ -1,0 +1,70 @@
+"""Random data and small networks that several tests use."""
+
+import dm_env
+import numpy as np
+from dm_env import specs
+
+import acme_stac
+from acme_stac import core
+from acme_stac.environments import EnvironmentSpec
+
+NUM_ACTIONS = 3
+
+
+def environment_spec(observation=(4,), dtype=np.float32, actions=NUM_ACTIONS):
+  return EnvironmentSpec(
+    observations=specs.Array(observation, dtype),
+    actions=specs.DiscreteArray(actions),
+    rewards=specs.Array((), np.float32),
+    discounts=specs.BoundedArray((), np.float32, 0.0, 1.0),
+  )
+
+
+def small_config(agent="stacx", **overrides):
+  return acme_stac.make_config(
+    agent,
+    "small",
+    **{
+      "torso_sizes": (8,),
+      "head_size": 8,
+      "batch_size": 4,
+      "trajectory_length": 5,
+      "num_environment_steps": 2000,
+      **overrides,
+    },
+  )
+
+
+def trajectory(
+  config, seed=0, observation=(4,), episode_ends=True, dtype=np.float32
+):
+  """Returns a random trajectory whose masked rows hold ordinary numbers."""
+  rng = np.random.default_rng(seed)
+  shape = (config.trajectory_length + 1, config.batch_size)
+  step_type = np.full(shape, dm_env.StepType.MID, np.int32)
+  discount = np.ones(shape, dtype)
+  if episode_ends:
+    # Member 0: a termination; member 1: a time limit; both in the middle.
+    step_type[2, :2] = dm_env.StepType.LAST
+    step_type[3, :2] = dm_env.StepType.FIRST
+    discount[2, 0] = 0.0
+  log_prob = rng.uniform(-2.0, -0.3, shape).astype(dtype)
+  core_state = ()
+  if config.lstm_size is not None:
+    import haiku as hk
+
+    state = rng.normal(size=(2, config.batch_size, config.lstm_size))
+    core_state = hk.LSTMState(*state.astype(dtype))
+  return core.Trajectory(
+    observation=rng.normal(size=(*shape, *observation)).astype(dtype),
+    action=rng.integers(0, NUM_ACTIONS, shape).astype(np.int32),
+    reward=rng.normal(size=shape).astype(dtype),
+    discount=discount,
+    step_type=step_type,
+    behaviour_log_prob=log_prob,
+    core_state=core_state,
+  )
+
+
+def networks(config, **kwargs):
+  return acme_stac.make_networks(environment_spec(**kwargs), config)

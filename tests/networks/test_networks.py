@@ -1,0 +1,162 @@
+import dm_env
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dm_env import specs
+
+import acme_stac
+from acme_stac.environments import EnvironmentSpec
+from tests import helpers
+
+IMAGE = {"observation": (4, 84, 84), "dtype": np.uint8}
+
+
+def count(params):
+  return sum(x.size for x in jax.tree_util.tree_leaves(params))
+
+
+def rows(networks, config, time=5, batch=3, observation=(4,), seed=0):
+  rng = np.random.default_rng(seed)
+  step_type = np.full((time, batch), dm_env.StepType.MID, np.int32)
+  step_type[2, 1] = dm_env.StepType.FIRST
+  step_type[0, 2] = dm_env.StepType.FIRST
+  core = jax.tree_util.tree_map(
+    lambda x: rng.normal(size=x.shape).astype(np.float32),
+    networks.initial_state(batch),
+  )
+  if np.prod(observation) > 1000:
+    data = rng.integers(0, 255, (time, batch, *observation)).astype(np.uint8)
+  else:
+    data = rng.normal(size=(time, batch, *observation)).astype(np.float32)
+  return data, core, step_type
+
+
+@pytest.mark.parametrize("lstm_size", [None, 256])
+@pytest.mark.parametrize(
+  "torso,sizes,spec",
+  [
+    ("mlp", (256, 256), {}),
+    ("shallow", (), IMAGE),
+    ("deep", (16, 32, 32), IMAGE),
+  ],
+)
+def test_unroll_is_step_after_step(torso, sizes, spec, lstm_size):
+  """What the actor computes one by one, the learner computes at once.
+
+  Episode starts inside the sequence reset the core, only for their member.
+  """
+  config = helpers.small_config(
+    torso=torso, torso_sizes=sizes, lstm_size=lstm_size
+  )
+  networks = helpers.networks(config, **spec)
+  params = networks.init(jax.random.PRNGKey(0))
+  data, core, step_type = rows(
+    networks, config, observation=spec.get("observation", (4,))
+  )
+  output = jax.jit(networks.unroll)(params, data, core, step_type)
+  assert output.policy.shape == (5, 3, 3, helpers.NUM_ACTIONS)
+  assert output.value.shape == (5, 3, 3)
+  step = jax.jit(networks.step)
+  for t in range(5):
+    one, core = step(params, data[t], core, step_type[t])
+    np.testing.assert_allclose(one.policy, output.policy[t], atol=2e-5)
+    np.testing.assert_allclose(one.value, output.value[t], atol=2e-5)
+
+
+def test_core_is_reset_where_an_episode_starts():
+  config = helpers.small_config(lstm_size=16)
+  networks = helpers.networks(config)
+  params = networks.init(jax.random.PRNGKey(0))
+  data, core, step_type = rows(networks, config)
+  before = networks.unroll(params, data, core, step_type).value
+  other = data.copy()
+  other[:2] += 1.0
+  after = networks.unroll(params, other, core, step_type).value
+  changed = np.any(np.asarray(before != after), axis=-1)
+  # Member 1 starts an episode at row 2: nothing older reaches it.
+  assert not changed[2:, 1].any()
+  assert changed[2:, 0].all()
+  # Member 2 starts one at row 0: its stored state does not matter.
+  moved = jax.tree_util.tree_map(lambda x: x + 1.0, core)
+  again = networks.unroll(params, data, moved, step_type).value
+  np.testing.assert_array_equal(again[:, 2], before[:, 2])
+  assert np.any(again[:, 0] != before[:, 0])
+
+
+def test_parameter_counts_of_table_2():
+  """Counted by hand from the layers' sizes."""
+
+  def linear(inputs, outputs):
+    return inputs * outputs + outputs
+
+  def conv(inputs, outputs, size=3):
+    return inputs * outputs * size**2 + outputs
+
+  heads = 3 * (
+    linear(256, 256) + linear(256, 6) + linear(256, 256) + linear(256, 1)
+  )
+  deep = linear(11 * 11 * 32, 256)
+  for inputs, outputs in ((4, 16), (16, 32), (32, 32)):
+    deep += conv(inputs, outputs) + 4 * conv(outputs, outputs)
+  shallow = conv(4, 16, 8) + conv(16, 32, 4) + linear(9 * 9 * 32, 256)
+  key = jax.random.PRNGKey(0)
+  for torso, size in (("deep", deep), ("shallow", shallow)):
+    config = acme_stac.make_config("stacx", "atari", torso=torso)
+    networks = helpers.networks(config, **IMAGE, actions=6)
+    assert count(jax.eval_shape(networks.init, key)) == size + heads
+  config = acme_stac.make_config("stacx", "small", lstm_size=256)
+  networks = helpers.networks(config, actions=6)
+  mlp = linear(4, 256) + linear(256, 256) + linear(2 * 256, 4 * 256)
+  assert count(networks.init(key)) == mlp + heads
+
+
+def test_channels_first_and_last_are_the_same_image():
+  config = helpers.small_config(torso="deep", torso_sizes=(4,))
+  first = helpers.networks(config, observation=(4, 20, 20), dtype=np.uint8)
+  last = helpers.networks(config, observation=(20, 20, 4), dtype=np.uint8)
+  image = np.random.default_rng(0).integers(
+    0, 255, (1, 2, 4, 20, 20), dtype=np.uint8
+  )
+  params = first.init(jax.random.PRNGKey(0))
+  step_type = jnp.ones((1, 2), jnp.int32)
+  a = first.unroll(params, image, (), step_type)
+  b = last.unroll(params, np.moveaxis(image, 2, -1), (), step_type)
+  np.testing.assert_allclose(a.policy, b.policy, rtol=1e-5)
+
+
+def test_nested_observations():
+  config = helpers.small_config()
+  spec = EnvironmentSpec(
+    {"a": specs.Array((2,), np.float64), "b": specs.Array((), np.int64)},
+    specs.DiscreteArray(2),
+    None,
+    None,
+  )
+  networks = acme_stac.make_networks(spec, config)
+  params = networks.init(jax.random.PRNGKey(0))
+  data = {"a": np.zeros((1, 3, 2)), "b": np.zeros((1, 3), int)}
+  out = networks.unroll(params, data, (), np.ones((1, 3), np.int32))
+  assert out.value.shape == (1, 3, 3)
+
+
+@pytest.mark.parametrize(
+  "actions",
+  [
+    specs.BoundedArray((2,), np.float32, -1, 1),
+    specs.BoundedArray((3,), np.int32, 0, 4),
+  ],
+)
+def test_other_actions_are_refused(actions):
+  spec = helpers.environment_spec()._replace(actions=actions)
+  with pytest.raises(ValueError, match="one discrete choice.*catch"):
+    acme_stac.make_networks(spec, helpers.small_config())
+
+
+def test_images_for_convolutions():
+  config = helpers.small_config(torso="deep")
+  with pytest.raises(ValueError, match="Set torso to 'mlp'"):
+    helpers.networks(config, observation=(4,))
+  config = helpers.small_config(torso="shallow")
+  with pytest.raises(ValueError, match="at least 20×20"):
+    helpers.networks(config, observation=(10, 5))
