@@ -51,10 +51,8 @@ def trajectory(
   log_prob = rng.uniform(-2.0, -0.3, shape).astype(dtype)
   core_state = ()
   if config.lstm_size is not None:
-    import haiku as hk
-
     state = rng.normal(size=(2, config.batch_size, config.lstm_size))
-    core_state = hk.LSTMState(*state.astype(dtype))
+    core_state = tuple(state.astype(dtype))
   return core.Trajectory(
     observation=rng.normal(size=(*shape, *observation)).astype(dtype),
     action=rng.integers(0, NUM_ACTIONS, shape).astype(np.int32),

@@ -285,7 +285,8 @@ def read_batches(
   while not should_stop():
     # Ends when no item has come for a while, so that we may look and retry.
     for item in dataset.as_numpy_iterator():
-      items.append(item.data)
+      # Reverb makes named tuples of its own.
+      items.append(Sample(Trajectory(*item.data[0]), *item.data[1:]))
       size += len(item.data.params_version)
       if size == config.batch_size:
         yield _concatenate(items)

@@ -65,9 +65,10 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
     if config.lstm_size is not None:
       core = hk.ResetCore(hk.LSTM(config.lstm_size))
       reset = step_type == int(dm_env.StepType.FIRST)
-      features, core_state = hk.dynamic_unroll(
-        core, (features, reset), core_state
+      features, state = hk.dynamic_unroll(
+        core, (features, reset), hk.LSTMState(*core_state)
       )
+      core_state = tuple(state)
     policies, values = [], []
     for head in range(config.num_heads):
       policies.append(_head(config, num_actions, f"policy_{head}")(features))
@@ -81,7 +82,8 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
     if config.lstm_size is None:
       return ()
     zeros = jnp.zeros([batch_size, config.lstm_size])
-    return hk.LSTMState(hidden=zeros, cell=zeros)
+    # A plain tuple (hidden, cell): Reverb gives back other named tuples.
+    return zeros, zeros
 
   def init(key: Array) -> Params:
     observation = jax.tree_util.tree_map(

@@ -143,7 +143,7 @@ def test_core_state_is_that_of_the_first_row():
       )
   batches = parts.make_dataset_iterator(client)
   for start in (0, 2, 4):
-    hidden = next(batches).trajectory.core_state.hidden
+    hidden, _ = next(batches).trajectory.core_state
     np.testing.assert_array_equal(hidden, np.full((2, 3), start))
   server.stop()
 

@@ -253,7 +253,7 @@ def test_metagradient_equals_a_jacobian_vector_product():
             strict=True,
           )
         )
-        np.testing.assert_allclose(exact[name][head], product, rtol=1e-9)
+        np.testing.assert_allclose(exact[name][head], product, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", METAPARAMETER_NAMES)
@@ -261,9 +261,9 @@ def test_every_metaparameter_moves(name):
   """The trap: default compositions give a metagradient of exactly zero."""
   config = helpers.small_config("stacx", self_tuned=(name,))
   _, update, state, trajectory = setup(config)
-  new, metrics = jax.jit(update.update)(state, trajectory)
-  assert np.all(np.asarray(new.metaparams[name]) != config.metaparameter_init)
-  assert metrics["meta_gradient_norm"] > 0
+  step = core.Update(update.init, jax.jit(update.update))
+  gradient = metagradient(step, config, state, trajectory)
+  assert np.all(np.asarray(gradient[name]) != 0.0)
 
 
 @pytest.mark.parametrize("heads", [1, 3])

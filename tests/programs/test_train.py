@@ -1,0 +1,349 @@
+"""The command itself, with real processes."""
+
+import csv
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from acme_stac.agent import checkpointing
+from programs import experiment as experiment_lib
+
+SMALL = (
+  "--config.stac.torso_sizes=(16,)",
+  "--config.stac.head_size=16",
+  "--config.evaluation.episodes=4",
+  "--config.log_every_seconds=0.05",
+)
+
+
+def command(workdir, *arguments, config="configs/small.py:catch"):
+  return [
+    sys.executable,
+    "-m",
+    "programs.train",
+    f"--config={config}",
+    f"--workdir={workdir}",
+    *arguments,
+  ]
+
+
+def environment():
+  # Without the devices that conftest makes: a batch of 32 fits them, but it
+  # costs compile time.
+  return {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+
+
+def run(workdir, *arguments, **kwargs):
+  return subprocess.run(
+    command(workdir, *arguments, **kwargs),
+    capture_output=True,
+    text=True,
+    env=environment(),
+    timeout=300,
+  )
+
+
+def rows(path):
+  with open(path, newline="") as file:
+    return list(csv.DictReader(file))
+
+
+def nodes_of(workdir):
+  """Processes of a run: they all have its log directory open."""
+  found = []
+  for process in psutil.process_iter(["cmdline"]):
+    if "process_entry" in " ".join(process.info["cmdline"] or []):
+      try:
+        files = os.readlink(f"/proc/{process.pid}/fd/1")
+      except OSError:
+        continue
+      if files.startswith(str(workdir)):
+        found.append(process)
+  return found
+
+
+def start(workdir, *arguments):
+  return subprocess.Popen(
+    command(workdir, *arguments),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    env=environment(),
+  )
+
+
+def wait_for(condition, seconds=120):
+  deadline = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < deadline, "timed out"
+    time.sleep(0.1)
+
+
+def learner_steps(workdir):
+  path = pathlib.Path(workdir) / "logs" / "learner.csv"
+  if not path.exists():
+    return 0
+  found = [r["learner_steps"] for r in rows(path)]
+  return int(float(found[-1] or 0)) if found else 0
+
+
+@pytest.mark.slow
+def test_local_mp_trains_stops_and_leaves_nothing(tmp_path):
+  result = run(
+    tmp_path,
+    "--num_actors=2",
+    "--config.agent=stacx",
+    "--config.num_environment_steps=60000",
+    *SMALL,
+  )
+  assert result.returncode == 0, result.stdout + result.stderr
+  assert not nodes_of(tmp_path)
+  assert re.search(r"[\d,]+/60,160 steps .*return", result.stdout)
+  assert "Done." in result.stdout
+  # The budget, in whole batches, and no step more on either side.
+  learner = rows(tmp_path / "logs" / "learner.csv")
+  assert float(learner[-1]["environment_steps"]) == 60160
+  evaluator = rows(tmp_path / "logs" / "evaluator.csv")
+  assert float(evaluator[-1]["environment_steps"]) == 60160
+  made = sum(
+    float(rows(tmp_path / "logs" / f"actor_{i}.csv")[-1][
+      "actor_environment_steps"])
+    for i in range(2)
+  )
+  assert made <= 60160 + 2 * 320
+  # Every step that an actor made was learned from, once.
+  episodes = [
+    row
+    for i in range(2)
+    for row in rows(tmp_path / "logs" / f"episodes_actor_{i}.csv")
+  ]
+  assert abs(len(episodes) - 60160 / 10) <= 2 * 16
+  assert {row["length"] for row in episodes} == {"9"}
+  last = learner[-1]
+  for head in range(3):
+    assert 0.9 < float(last[f"sigma_discount_head{head}"]) < 1.0
+  for name in ("learning_curve", "metaparameters", "pipeline"):
+    image = tmp_path / "plots" / f"{name}.png"
+    assert image.stat().st_size > 5000
+  assert list((tmp_path / "tensorboard").iterdir())
+  assert float(evaluator[-1]["episode_return_mean"]) > float(
+    evaluator[0]["episode_return_mean"]
+  )
+
+  # Done is done; a larger budget goes on from there.
+  again = run(
+    tmp_path, "--config.num_environment_steps=60000", *SMALL
+  )
+  assert "This run is done" in again.stdout and again.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("node", ["actor", "replay", "counter", "learner"])
+def test_death_of_a_node_ends_the_run_with_its_name(tmp_path, node):
+  process = start(tmp_path, "--config.num_environment_steps=100000000", *SMALL)
+  try:
+    wait_for(lambda: learner_steps(tmp_path) > 5)
+    running = nodes_of(tmp_path)
+    assert len(running) == 6
+    (victim,) = [
+      p
+      for p in running
+      if os.readlink(f"/proc/{p.pid}/fd/1").endswith(f"/{node}.log")
+    ]
+    victim.kill()
+    output, _ = process.communicate(timeout=60)
+  finally:
+    process.kill()
+  assert process.returncode == 1
+  assert f"Node {node} was killed by SIGKILL" in output
+  assert f"{node}.log" in output and "  | " in output
+  assert not nodes_of(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_save_and_end(tmp_path, number):
+  process = start(tmp_path, "--config.num_environment_steps=100000000", *SMALL)
+  try:
+    wait_for(lambda: learner_steps(tmp_path) > 5)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+  finally:
+    process.kill()
+  assert process.returncode == 0, output
+  assert "the checkpoint is saved" in output
+  assert not nodes_of(tmp_path)
+  (saved,) = checkpointing.list_checkpoints(tmp_path / "checkpoints")
+  assert int(saved.stem.split("_")[1]) >= learner_steps(tmp_path)
+
+
+@pytest.mark.slow
+def test_killed_launcher_leaves_no_node_and_resumes(tmp_path):
+  arguments = (
+    "--config.num_environment_steps=10000000",
+    "--config.checkpoint_every_seconds=1.",
+    *SMALL,
+  )
+  process = start(tmp_path, *arguments)
+  try:
+    checkpoints = tmp_path / "checkpoints"
+    wait_for(lambda: len(checkpointing.list_checkpoints(checkpoints)) > 1)
+  finally:
+    process.kill()
+  wait_for(lambda: not nodes_of(tmp_path), 60)
+  newest = checkpointing.list_checkpoints(checkpoints)[-1]
+  step = int(newest.stem.split("_")[1])
+  with np.load(newest) as file:
+    eta = file[".metaparams['discount']"]
+  before = rows(tmp_path / "logs" / "learner.csv")
+
+  process = start(tmp_path, *arguments)
+  try:
+    wait_for(
+      lambda: len(rows(tmp_path / "logs" / "learner.csv")) > len(before) + 2
+    )
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+  finally:
+    process.kill()
+  assert f"Resuming after {step:,} updates" in output
+  first = rows(tmp_path / "logs" / "learner.csv")[len(before)]
+  assert int(float(first["learner_steps"])) == step + 1
+  np.testing.assert_allclose(
+    float(first["sigma_discount_head0"]), 1 / (1 + np.exp(-eta[0])), rtol=1e-6
+  )
+  # The learning rate goes on where it was.
+  fraction = step / (10_000_000 // 320 + 1)
+  rate = [float(row["learning_rate"]) for row in before]
+  assert float(first["learning_rate"]) <= rate[0] * (1 - fraction) * 1.001
+
+
+@pytest.mark.slow
+def test_serial_is_repeatable_and_resumes(tmp_path):
+  arguments = (
+    "--launch=serial",
+    "--config.num_environment_steps=12800",
+    "--num_actors=2",
+    *SMALL,
+  )
+  states = []
+  for name in ("a", "b"):
+    result = run(tmp_path / name, *arguments)
+    assert result.returncode == 0, result.stderr
+    (newest,) = checkpointing.list_checkpoints(tmp_path / name / "checkpoints")
+    with np.load(newest) as file:
+      states.append({k: file[k] for k in file.files if k != "metadata"})
+  assert states[0].keys() == states[1].keys()
+  for name, array in states[0].items():
+    np.testing.assert_array_equal(array, states[1][name])
+  # A run whose budget grows goes on.
+  result = run(tmp_path / "a", *arguments,
+               "--config.num_environment_steps=19200")
+  assert "Resuming after" in result.stdout
+  assert "changed: config.num_environment_steps" in result.stdout
+  assert learner_steps(tmp_path / "a") == -(-19200 // 320)
+
+
+@pytest.mark.slow
+def test_local_mt(tmp_path):
+  result = run(
+    tmp_path,
+    "--launch=local_mt",
+    "--config.agent=impala",
+    "--config.num_environment_steps=20000",
+    *SMALL,
+  )
+  assert result.returncode == 0, result.stdout + result.stderr
+  assert "Done." in result.stdout
+  assert learner_steps(tmp_path) == -(-20000 // 320)
+  assert rows(tmp_path / "logs" / "evaluator.csv")
+
+
+ERRORS = [
+  (("--config.agent=stackx",), "Did you mean 'stacx'"),
+  (("--config.environment=atari:pongg",), "Did you mean 'pong'"),
+  (("--config.environment=gymnasium:Pendulum-v1",), "one discrete choice"),
+  (("--config.stac.batch_size=0",), "batch_size must be a whole number"),
+  (("--config.stac.discount=1.5",), "discount must be"),
+  (("--config.stac.batchsize=4",), "batchsize"),
+  (("--config.num_environment_steps=-5",), "num_environment_steps"),
+  (("--num_actors=0",), "num_actors must be"),
+  (("--config.environments_per_actor=5",), "must divide"),
+  (("--config.environments_per_actor=-1",), "environments_per_actor"),
+  (("--workdir=/proc/none",), "cannot be written"),
+  (("--workdir=",), "--workdir=runs/NAME"),
+  (("--launch=cloud",), "should be one of"),
+  (("--config=configs/smal.py",), "configs/smal.py"),
+  (("--nosuchflag",), "nosuchflag"),
+  (("stray",), "Unknown arguments: stray"),
+]
+
+
+@pytest.mark.parametrize("arguments,message", ERRORS)
+def test_errors_before_any_process(tmp_path, arguments, message, monkeypatch):
+  result = run(tmp_path / "run", *arguments)
+  assert result.returncode == 2, result.stdout + result.stderr
+  assert message in result.stderr
+  assert "Traceback" not in result.stderr
+  assert result.stderr.count("Error: ") == 1
+  assert not (tmp_path / "run" / "logs" / "nodes").exists()
+
+
+def make_experiment(workdir, **changes):
+  from configs import small
+
+  config = small.get_config("catch")
+  for name, value in changes.items():
+    config.update_from_flattened_dict({name: value})
+  return experiment_lib.make_experiment(config, 1, str(workdir))
+
+
+def test_other_run_in_the_work_directory(tmp_path):
+  import jax
+
+  import acme_stac
+
+  first = make_experiment(tmp_path)
+  experiment_lib.prepare_workdir(first)
+  with pytest.raises(experiment_lib.UserError, match="of agent 'stacx'"):
+    experiment_lib.prepare_workdir(make_experiment(tmp_path, agent="stac"))
+  other = make_experiment(tmp_path, environment="gymnasium:CartPole-v1")
+  with pytest.raises(experiment_lib.UserError, match="of environment 'catch'"):
+    experiment_lib.prepare_workdir(other)
+  networks = acme_stac.make_networks(first.environment_spec, first.config)
+  state = acme_stac.core.make_update(networks, first.config).init(
+    jax.random.PRNGKey(0)
+  )
+  checkpointing.save(first.checkpoints, 3, state, {})
+  larger = make_experiment(tmp_path, **{"stac.head_size": 300})
+  with pytest.raises(experiment_lib.UserError) as error:
+    experiment_lib.prepare_workdir(larger)
+  assert "256) in the checkpoint" in str(error.value)
+  assert "config.head_size: 256 -> 300" in str(error.value)
+
+
+def test_wrong_python(monkeypatch):
+  from programs import machine
+
+  monkeypatch.setattr(sys, "version_info", (3, 12, 1))
+  with pytest.raises(machine.UserError, match="Python 3.12.1.*make setup"):
+    machine.check()
+
+
+def test_missing_system_library(monkeypatch):
+  from programs import machine
+
+  def broken(name):
+    raise ImportError("libfoo.so.1: cannot open shared object file")
+
+  monkeypatch.setattr(machine.importlib, "import_module", broken)
+  with pytest.raises(machine.UserError, match="a system library is missing"):
+    machine.check()
