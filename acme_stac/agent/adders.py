@@ -223,9 +223,9 @@ class TrajectoryAdder(adders.Adder):
     started = time.monotonic()
     while not self._should_stop():
       try:
-        # One item may be on its way while the next is being made.
+        # Not one item ahead of the queue: what waits grows stale.
         self._writer.flush(
-          block_until_num_items=1, timeout_ms=_POLL_MILLISECONDS
+          block_until_num_items=0, timeout_ms=_POLL_MILLISECONDS
         )
         break
       except reverb.DeadlineExceededError:

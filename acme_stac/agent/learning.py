@@ -189,19 +189,25 @@ def flatten_metrics(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def prefetch(
-  iterator: Iterator[Any], transform: Callable[[Any], Any], size: int = 1
+  iterator: Iterator[Any], transform: Callable[[Any], Any]
 ) -> Iterator[Any]:
-  """Applies `transform` in a thread, up to `size` elements ahead.
+  """Takes and transforms elements in a thread, one ahead and no more.
+
+  What waits here grows stale, so the next element is not even taken from the
+  iterator before this one is consumed.
 
   An error of the iterator or of `transform` is raised where the element would
   have been taken.
   """
-  ready: queue.Queue = queue.Queue(maxsize=size)
+  ready: queue.Queue = queue.Queue()
+  room = threading.Semaphore()
 
   def run():
     try:
+      room.acquire()
       for element in iterator:
         ready.put((transform(element), None))
+        room.acquire()
       ready.put((None, StopIteration()))
     except BaseException as error:  # Raised again in the consumer.
       ready.put((None, error))
@@ -217,6 +223,7 @@ def prefetch(
       if error is not None:
         ready.put((None, error))
         raise error
+      room.release()
       return element
 
   return Prefetched()

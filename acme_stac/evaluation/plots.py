@@ -54,8 +54,8 @@ def read_log(path: pathlib.Path, step: str | None = None) -> Columns:
 
 def _number(text: str) -> float:
   try:
-    return {"True": 1.0, "False": 0.0}.get(text) or float(text)
-  except ValueError:
+    return {"True": 1.0, "False": 0.0}[text] if text.isalpha() else float(text)
+  except (KeyError, ValueError):
     return float("nan")
 
 

@@ -131,14 +131,7 @@ def test_acme_environment_loop_drives_the_actor():
   server = reverb.Server(parts.make_replay_tables(spec))
   client = reverb.Client(f"localhost:{server.port}")
   policy = parts.make_policy(networks=networks, environment_spec=spec)
-  learner = parts.make_learner(
-    jax.random.PRNGKey(0),
-    networks,
-    parts.make_dataset_iterator(client),
-    environment_spec=spec,
-    replay_client=client,
-  ) if len(jax.local_devices()) == 1 else None
-  source = learner or Source(networks.init(jax.random.PRNGKey(0)))
+  source = Source(networks.init(jax.random.PRNGKey(0)))
   actor = parts.make_actor(
     jax.random.PRNGKey(1),
     policy,
@@ -146,7 +139,8 @@ def test_acme_environment_loop_drives_the_actor():
     variable_source=source,
     adder=parts.make_adder(client, spec, policy),
   )
-  result = acme_loop.EnvironmentLoop(environment, actor).run(num_episodes=10)
-  assert result is None or result
+  loop = acme_loop.EnvironmentLoop(environment, actor)
+  results = [loop.run_episode() for _ in range(10)]
+  assert {result["episode_length"] for result in results} == {9}
   assert client.server_info()["trajectories"].current_size == 10 * 10 // 7
   server.stop()

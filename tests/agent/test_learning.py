@@ -1,5 +1,6 @@
 import itertools
 import threading
+import time
 
 import jax
 import numpy as np
@@ -140,8 +141,10 @@ def test_prefetch_is_ahead_but_bounded():
       more.set()
       yield i
 
-  iterator = learning.prefetch(source(), lambda x: 2 * x, size=2)
-  assert next(iterator) == 0
+  iterator = learning.prefetch(source(), lambda x: 2 * x)
   assert more.wait(5)
+  time.sleep(0.2)
+  assert taken == [0]
+  assert next(iterator) == 0
   assert [*iterator] == list(range(2, 20, 2))
   assert taken == list(range(10))
