@@ -75,8 +75,9 @@ class STACConfig:
     head_size: hidden units of each policy and each value head.
     variable_update_period: trajectories between an actor's fetches of new
       parameters.
-    queue_batches: capacity of the trajectory queue in learner batches. Small
-      keeps data near on-policy; actors block when it is full.
+    queue_batches: trajectories that may be on their way to the learner, in
+      batches; actors wait beyond that. It bounds the age of the policy that
+      acts. 2 lets actors fill a batch while the learner works on another.
   """
 
   num_heads: int = 3
@@ -124,7 +125,7 @@ class STACConfig:
   head_size: int = 256
   # Actors and the way between them and the learner.
   variable_update_period: int = 1
-  queue_batches: int = 1
+  queue_batches: int = 2
 
   def __post_init__(self):
     for name in ("self_tuned", "torso_sizes"):

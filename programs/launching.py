@@ -70,14 +70,10 @@ def run_serial(experiment: Experiment, initial_step: int, progress: Progress):
   """
   import reverb
 
-  config = experiment.config
   with _StopRequest() as stop:
     server = reverb.Server(nodes.make_tables(experiment))
     replay = server.localhost_client()
-    counter = nodes.RunCounter(
-      config.num_updates * config.steps_per_update,
-      initial_step * config.steps_per_update,
-    )
+    counter = nodes.make_counter(experiment, initial_step)
     variables = nodes.VariableServer()
     learner = nodes.Learner(
       experiment, replay, counter, variables.put, lambda: bool(stop)

@@ -18,25 +18,30 @@ from programs.experiment import Experiment
 
 # Variables wait this long for a learner that is still starting.
 _VARIABLES_TIMEOUT_SECONDS = 5.0
+# A reservation that cannot be granted is answered after this time.
+_RESERVE_TIMEOUT_SECONDS = 0.5
 _RETURN_WINDOW = 100
 
 
 class RunCounter(counting.Counter):
   """Counts, grants environment steps, and knows when the run is over.
 
-  Actors reserve the steps of every trajectory before they make it, so that the
-  run ends at its budget and not at the next look at a clock.
+  Actors reserve the steps of every item before they make it, so that the run
+  ends at its budget and not at the next look at a clock, and so that actors are
+  never far ahead of the learner.
   """
 
-  def __init__(self, budget: int, initial_steps: int = 0):
+  def __init__(self, budget: int, max_ahead: int, initial_steps: int = 0):
     """Makes a counter.
 
     Args:
       budget: environment steps of the whole run.
+      max_ahead: environment steps that may be on their way to the learner.
       initial_steps: environment steps that a resumed run has already done.
     """
     super().__init__()
     self._budget = budget
+    self._max_ahead = max_ahead
     self._initial = initial_steps
     self._reserved = initial_steps
     self._consumed = initial_steps
@@ -46,18 +51,26 @@ class RunCounter(counting.Counter):
       maxlen=_RETURN_WINDOW
     )
     self._evaluation: float | None = None
-    self._mutex = threading.Lock()
+    self._mutex = threading.Condition()
 
   def reserve(self, steps: int) -> str:
     """Asks for the environment steps of one more item.
 
     Returns:
-      "go", "wait" (all steps are on their way to the learner) or "finished".
+      "go", "wait" (ask again: the learner has to catch up) or "finished".
     """
+
+    def granted() -> bool:
+      limit = min(self._budget, self._consumed + self._max_ahead)
+      return self._reserved + steps <= limit
+
     with self._mutex:
+      self._mutex.wait_for(
+        lambda: self._finished or granted(), _RESERVE_TIMEOUT_SECONDS
+      )
       if self._finished:
         return "finished"
-      if self._reserved >= self._budget:
+      if not granted():
         return "wait"
       self._reserved += steps
       return "go"
@@ -83,6 +96,7 @@ class RunCounter(counting.Counter):
         self._first_update = time.monotonic()
         self._initial = environment_steps
       self._consumed = environment_steps
+      self._mutex.notify_all()
       return self._mean_return()
 
   def _mean_return(self) -> float | None:
@@ -92,6 +106,7 @@ class RunCounter(counting.Counter):
     """Says that the learner has done its last update."""
     with self._mutex:
       self._finished = True
+      self._mutex.notify_all()
 
   def status(self) -> dict[str, Any]:
     """Returns what the progress line shows.
@@ -270,6 +285,7 @@ class Learner:
     if self._sending is None or self._sending.done():
       self._check_sending()
       self.send()
+    self._report()
     now = time.monotonic()
     if (
       now - self._last_checkpoint >= self._experiment.checkpoint_every_seconds
@@ -289,8 +305,11 @@ class Learner:
     self._sending = self._send_variables(
       pickle.dumps(dict(zip(names, values, strict=True)))
     )
+
+  def _report(self):
+    """Tells the counter how far the learner is; it lets the actors go on."""
     mean_return = self._counter.report_learner(
-      values[1] * self._experiment.config.steps_per_update
+      self._learner.num_steps * self._experiment.config.steps_per_update
     )
     if mean_return is not None:
       self._episode_return = mean_return
@@ -324,6 +343,7 @@ class Learner:
     """Learns to the end of the budget, or until the program is stopped."""
     self.send()
     self._check_sending()
+    self._report()
     try:
       while not self.done and not self._should_stop():
         if not self.step():
@@ -396,6 +416,7 @@ class Actor:
     self._initial_steps = (
       initial_step * experiment.config.steps_per_update
     )
+    self._seconds_waiting = 0.0
     self._last_log = time.monotonic()
     self._last = self._totals()
 
@@ -431,6 +452,7 @@ class Actor:
       * self._experiment.environments_per_actor
       * self._experiment.config.action_repeat,
       "blocked": self._adder.seconds_blocked,
+      "waiting": self._seconds_waiting,
       **self._loop.seconds,
     }
 
@@ -448,6 +470,7 @@ class Actor:
       "share_inference": delta["inference"] / elapsed,
       "share_writing": (delta["writing"] - delta["blocked"]) / elapsed,
       "share_blocked_by_queue": delta["blocked"] / elapsed,
+      "share_waiting_for_learner": delta["waiting"] / elapsed,
     })
     self._last_log, self._last = now, totals
 
@@ -455,12 +478,12 @@ class Actor:
     """Makes items as the counter grants them, until the run is over."""
     _retry(self._actor.fetch_variables, self._should_stop)
     while not self._should_stop():
+      started = time.monotonic()
       granted = self._counter.reserve(self._steps_per_item)
       if granted == "finished":
         return
-      if granted == "wait":
-        time.sleep(0.1)
-      elif not self.run_item():
+      self._seconds_waiting += time.monotonic() - started
+      if granted == "go" and not self.run_item():
         return
 
 
@@ -554,3 +577,23 @@ class Evaluator:
       if status["finished"]:
         return
       time.sleep(0.2)
+
+
+def make_counter(experiment: Experiment, initial_step: int) -> RunCounter:
+  """Returns the counter of a run.
+
+  Args:
+    experiment: the run.
+    initial_step: learner steps that are already done.
+  """
+  config = experiment.config
+  # Every actor can work while the learner does.
+  making = experiment.num_actors * experiment.environments_per_actor
+  ahead = max(
+    config.queue_batches * config.batch_size, config.batch_size + making
+  )
+  return RunCounter(
+    config.num_updates * config.steps_per_update,
+    ahead * config.steps_per_trajectory,
+    initial_step * config.steps_per_update,
+  )

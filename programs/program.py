@@ -53,7 +53,6 @@ def make_program(
     initial_step: learner steps of the checkpoint that is resumed, or 0.
   """
   program = lp.Program("acme_stac")
-  config = experiment.config
   client = {"courier_client_kwargs": {"call_timeout": _CALL_TIMEOUT_SECONDS}}
 
   with program.group("replay"):
@@ -63,9 +62,11 @@ def make_program(
   with program.group("counter"):
     counter = program.add_node(
       lp.CourierNode(
-        nodes.RunCounter,
-        config.num_updates * config.steps_per_update,
-        initial_step * config.steps_per_update,
+        nodes.make_counter,
+        experiment,
+        initial_step,
+        # Each actor may have a call that waits for the learner.
+        courier_kwargs={"thread_pool_size": experiment.num_actors + 8},
         **client,
       )
     )
