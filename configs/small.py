@@ -14,4 +14,6 @@ def get_config(
   config.environments_per_actor = 16
   config.evaluation.every_steps = 50_000
   config.evaluation.episodes = 16
+  # The entropy bonus is large here: what was learned shows in the mode.
+  config.evaluation.greedy = True
   return config

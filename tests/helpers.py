@@ -28,6 +28,7 @@ def small_config(agent="stacx", **overrides):
       "torso_sizes": (8,),
       "head_size": 8,
       "max_abs_reward": None,
+      "max_gradient_norm": None,
       "batch_size": 4,
       "trajectory_length": 5,
       "num_environment_steps": 2000,
