@@ -20,6 +20,8 @@ from programs.experiment import Experiment
 _VARIABLES_TIMEOUT_SECONDS = 5.0
 # A reservation that cannot be granted is answered after this time.
 _RESERVE_TIMEOUT_SECONDS = 0.5
+# Without an update or a grant for this long, what is under way counts as lost.
+_LOST_SECONDS = 120.0
 _RETURN_WINDOW = 100
 
 
@@ -46,6 +48,7 @@ class RunCounter(counting.Counter):
     self._reserved = initial_steps
     self._consumed = initial_steps
     self._finished = False
+    self._last_change = time.monotonic()
     self._first_update: float | None = None
     self._returns: collections.deque[float] = collections.deque(
       maxlen=_RETURN_WINDOW
@@ -62,7 +65,10 @@ class RunCounter(counting.Counter):
 
     def granted() -> bool:
       limit = min(self._budget, self._consumed + self._max_ahead)
-      return self._reserved + steps <= limit
+      if self._reserved + steps <= limit:
+        return True
+      # Items that were lost on their way must not stop the run for ever.
+      return time.monotonic() - self._last_change > _LOST_SECONDS
 
     with self._mutex:
       self._mutex.wait_for(
@@ -73,6 +79,7 @@ class RunCounter(counting.Counter):
       if not granted():
         return "wait"
       self._reserved += steps
+      self._last_change = time.monotonic()
       return "go"
 
   def report_episodes(self, returns: Sequence[float]):
@@ -96,6 +103,7 @@ class RunCounter(counting.Counter):
         self._first_update = time.monotonic()
         self._initial = environment_steps
       self._consumed = environment_steps
+      self._last_change = time.monotonic()
       self._mutex.notify_all()
       return self._mean_return()
 

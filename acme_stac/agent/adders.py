@@ -251,18 +251,14 @@ def _batched(timestep: dm_env.TimeStep) -> dm_env.TimeStep:
 
 
 def read_batches(
-  client: reverb.Client,
-  signature: Sample,
-  config: STACConfig,
-  should_stop: Callable[[], bool] = lambda: False,
+  client: reverb.Client, signature: Sample, config: STACConfig
 ) -> Iterator[Sample]:
-  """Yields batches of `batch_size` trajectories, oldest first.
+  """Yields batches of `batch_size` trajectories, oldest first, without end.
 
   Args:
     client: client of the server with the table `QUEUE`.
     signature: of the table's items, from `make_signature`.
     config: the agent's configuration.
-    should_stop: looked at while waiting for data; ends the iterator if True.
 
   Yields:
     Samples of numpy arrays, time-major [T+1, B, ...].
@@ -278,27 +274,23 @@ def read_batches(
     shapes=tree.map_structure(lambda spec: spec.shape, signature),
     max_in_flight_samples_per_worker=1,
     num_workers_per_iterator=1,
-    rate_limiter_timeout_ms=_POLL_MILLISECONDS,
+    # No time-out: what a sampler has under way when it times out is lost.
   )
   items: list[Sample] = []
   size = 0
-  while not should_stop():
-    # Ends when no item has come for a while, so that we may look and retry.
-    for item in dataset.as_numpy_iterator():
-      # Reverb makes named tuples of its own.
-      items.append(Sample(Trajectory(*item.data[0]), *item.data[1:]))
-      size += len(item.data.params_version)
-      if size == config.batch_size:
-        yield _concatenate(items)
-        items, size = [], 0
-      elif size > config.batch_size:
-        raise ValueError(
-          f"Items of {[len(x.params_version) for x in items]} trajectories do"
-          f" not make a batch of {config.batch_size}. The number of"
-          " environments per actor must divide the batch size."
-        )
-      if should_stop():
-        return
+  for item in dataset.as_numpy_iterator():
+    # Reverb makes named tuples of its own.
+    items.append(Sample(Trajectory(*item.data[0]), *item.data[1:]))
+    size += len(item.data.params_version)
+    if size == config.batch_size:
+      yield _concatenate(items)
+      items, size = [], 0
+    elif size > config.batch_size:
+      raise ValueError(
+        f"Items of {[len(x.params_version) for x in items]} trajectories do"
+        f" not make a batch of {config.batch_size}. The number of"
+        " environments per actor must divide the batch size."
+      )
 
 
 def _concatenate(items: list[Sample]) -> Sample:

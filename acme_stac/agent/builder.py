@@ -84,7 +84,7 @@ class STACBuilder(
     """Returns batches [T+1, B, ...] of trajectories in order of arrival."""
     info = replay_client.server_info()[adders.QUEUE]
     return adders.read_batches(
-      replay_client, info.signature, self._config, self._should_stop
+      replay_client, info.signature, self._config
     )
 
   def make_adder(
@@ -148,6 +148,7 @@ class STACBuilder(
       counter=counter,
       log_every_seconds=self._log_every_seconds,
       extra_metrics=queue_fill,
+      should_stop=self._should_stop,
     )
 
   def make_policy(

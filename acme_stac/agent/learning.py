@@ -19,6 +19,8 @@ from acme_stac.core.types import Array, Trajectory
 from acme_stac.networks import STACNetworks
 
 _AXIS = "batch"
+# How long a wait for data lasts before a look whether to stop.
+_POLL_SECONDS = 0.2
 
 
 class STACLearner(core.Learner):
@@ -39,6 +41,7 @@ class STACLearner(core.Learner):
     counter: counting.Counter | None = None,
     log_every_seconds: float = 1.0,
     extra_metrics: Callable[[], dict[str, float]] = dict,
+    should_stop: Callable[[], bool] = lambda: False,
     devices: Sequence[jax.Device] | None = None,
   ):
     """Makes a learner.
@@ -53,6 +56,8 @@ class STACLearner(core.Learner):
       counter: is incremented by every step.
       log_every_seconds: least time between two rows of the log.
       extra_metrics: called when a row is written, for what it adds.
+      should_stop: looked at while waiting for data; `step` then raises
+        StopIteration.
       devices: devices to use; all local ones by default.
 
     Raises:
@@ -88,7 +93,7 @@ class STACLearner(core.Learner):
     )
     self._config = config
     self._step = 0
-    self._iterator = prefetch(iterator, self._to_devices)
+    self._iterator = prefetch(iterator, self._to_devices, should_stop)
     self._logger = logger
     self._counter = counter or counting.Counter()
     self._log_every_seconds = log_every_seconds
@@ -189,7 +194,9 @@ def flatten_metrics(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def prefetch(
-  iterator: Iterator[Any], transform: Callable[[Any], Any]
+  iterator: Iterator[Any],
+  transform: Callable[[Any], Any],
+  should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Any]:
   """Takes and transforms elements in a thread, one ahead and no more.
 
@@ -197,7 +204,7 @@ def prefetch(
   iterator before this one is consumed.
 
   An error of the iterator or of `transform` is raised where the element would
-  have been taken.
+  have been taken. The end comes early if `should_stop` while waiting.
   """
   ready: queue.Queue = queue.Queue()
   room = threading.Semaphore()
@@ -219,7 +226,13 @@ def prefetch(
       return self
 
     def __next__(self):
-      element, error = ready.get()
+      while True:
+        try:
+          element, error = ready.get(timeout=_POLL_SECONDS)
+          break
+        except queue.Empty:
+          if should_stop():
+            raise StopIteration from None
       if error is not None:
         ready.put((None, error))
         raise error

@@ -131,6 +131,23 @@ def test_end_and_errors_of_the_data():
     learner.step()
 
 
+def test_stopping_frees_a_waiting_learner():
+  stopped = threading.Event()
+
+  def silent():
+    stopped.wait(30)
+    yield
+
+  learner = make(
+    helpers.small_config(), iterator=silent(), should_stop=stopped.is_set
+  )
+  threading.Timer(0.5, stopped.set).start()
+  started = time.monotonic()
+  with pytest.raises(StopIteration):
+    learner.step()
+  assert 0.4 < time.monotonic() - started < 5
+
+
 def test_prefetch_is_ahead_but_bounded():
   taken = []
   more = threading.Event()
