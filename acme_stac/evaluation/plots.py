@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import ticker
 
 Columns = dict[str, np.ndarray]
 
@@ -79,6 +80,8 @@ def plot_run(workdir: pathlib.Path) -> list[pathlib.Path]:
     if figure is None:
       continue
     directory.mkdir(exist_ok=True)
+    for axes in figure.axes:
+      axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
     figure.savefig(directory / name, dpi=120, bbox_inches="tight")
     plt.close(figure)
     written.append(directory / name)
@@ -97,6 +100,7 @@ def _learning_curve(workdir, learner: Columns, evaluator: Columns):
     )
   if evaluator:
     mean = evaluator["episode_return_mean"]
+    how = "greedy" if evaluator["greedy"][-1] else "sampled"
     error = evaluator["episode_return_std"] / np.sqrt(evaluator["episodes"])
     axes.errorbar(
       evaluator["environment_steps"],
@@ -104,7 +108,7 @@ def _learning_curve(workdir, learner: Columns, evaluator: Columns):
       yerr=error,
       fmt="o-",
       capsize=3,
-      label="evaluation, mean ± standard error",
+      label=f"evaluation ({how}), mean ± standard error",
     )
   axes.set(
     xlabel="environment steps", ylabel="episode return", title=workdir.name
