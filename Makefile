@@ -3,12 +3,14 @@
 # make setup   only set up: a virtual environment in .venv from requirements.lock
 # make lint    ruff and mypy
 # make lock    remake requirements.lock from pyproject.toml (needs uv)
+#
+# PYTHON=/path/to/python3.10 says which Python to set up with.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup train test lint lock
 
-PYTHON := .venv/bin/python
+VENV_PYTHON := .venv/bin/python
 CONFIG ?= configs/small.py:gymnasium:CartPole-v1
 WORKDIR ?= runs/cartpole
 FLAGS ?=
@@ -23,14 +25,14 @@ setup: .venv/.complete
 	@touch $@
 
 train: setup
-	$(PYTHON) -m programs.train --config=$(CONFIG) --num_actors=1 --workdir=$(WORKDIR) $(FLAGS)
+	$(VENV_PYTHON) -m programs.train --config=$(CONFIG) --num_actors=1 --workdir=$(WORKDIR) $(FLAGS)
 
 lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 
 test: lint
-	$(PYTHON) -m pytest $(FLAGS)
+	$(VENV_PYTHON) -m pytest $(FLAGS)
 
 lock:
 	{ echo '# Exact versions and hashes of the whole environment (Linux x86-64, Python 3.10),'; \
