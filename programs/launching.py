@@ -7,6 +7,7 @@ describes are started and watched here.
 
 import ctypes
 import dataclasses
+import functools
 import os
 import pathlib
 import signal
@@ -361,15 +362,23 @@ def _describe_death(node: _Node, code: int) -> str:
   )
 
 
+def _all_ended(group: list[_Node]) -> bool:
+  return all(node.process.poll() is not None for node in group)
+
+
 def _stop(running: list[_Node]) -> bool:
   """Ends all nodes; returns whether they did so by themselves."""
-  for node in running:
-    if node.process.poll() is None:
-      node.process.terminate()
-  ended = _wait(
-    lambda: all(node.process.poll() is not None for node in running),
-    _STOP_SECONDS,
-  )
+  # Those that call others first, so that no call waits for a node that is gone.
+  servers = ("replay", "counter", "variables")
+  for group in (
+    [node for node in running if node.name not in servers],
+    [node for node in running if node.name in servers],
+  ):
+    for node in group:
+      if node.process.poll() is None:
+        node.process.terminate()
+    _wait(functools.partial(_all_ended, group), _STOP_SECONDS)
+  ended = _all_ended(running)
   for node in running:
     if node.process.poll() is None:
       print(f"\nNode {node.name} did not stop; killed.", file=sys.stderr)

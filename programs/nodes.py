@@ -293,7 +293,12 @@ class Learner:
     if self._sending is None or self._sending.done():
       self._check_sending()
       self.send()
-    self._report()
+    try:
+      self._report()
+    except Exception:
+      # When the whole program ends, the counter may be gone first.
+      if not self._should_stop():
+        raise
     now = time.monotonic()
     if (
       now - self._last_checkpoint >= self._experiment.checkpoint_every_seconds
