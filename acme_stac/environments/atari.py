@@ -105,13 +105,7 @@ class Atari(base.BatchedEnvironment):
     self._seed += self.num_environments
     self._lives = info["lives"].copy()
     self._ended = np.zeros(self.num_environments, bool)
-    return base.time_step(
-      observation,
-      np.zeros(self.num_environments),
-      ~self._ended,
-      self._ended,
-      self._ended,
-    )
+    return base.first_time_step(observation, self.num_environments)
 
   def step(self, actions: np.ndarray) -> dm_env.TimeStep:
     first = self._ended

@@ -97,6 +97,14 @@ def time_step(
   return dm_env.TimeStep(step_type, reward, discount, observation)
 
 
+def first_time_step(
+  observation: Any, num_environments: int
+) -> dm_env.TimeStep:
+  """Returns the time step at which every member starts an episode."""
+  no = np.zeros(num_environments, bool)
+  return time_step(observation, np.zeros(num_environments), ~no, no, no)
+
+
 class BatchOfEnvironments(BatchedEnvironment):
   """Steps single dm_env environments one after the other."""
 

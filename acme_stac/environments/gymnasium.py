@@ -62,13 +62,7 @@ class GymnasiumEnvironment(base.BatchedEnvironment):
     # A later reset must not repeat the first one's episodes.
     self._seed += self.num_environments
     self._ended = np.zeros(self.num_environments, bool)
-    return base.time_step(
-      observation,
-      np.zeros(self.num_environments),
-      ~self._ended,
-      self._ended,
-      self._ended,
-    )
+    return base.first_time_step(observation, self.num_environments)
 
   def step(self, actions: np.ndarray) -> dm_env.TimeStep:
     first = self._ended
