@@ -218,7 +218,7 @@ def test_killed_launcher_leaves_no_node_and_resumes(tmp_path):
     float(first["sigma_discount_head0"]), 1 / (1 + np.exp(-eta[0])), rtol=1e-6
   )
   # The learning rate goes on where it was.
-  fraction = step / (10_000_000 // 320 + 1)
+  fraction = step / (10_000_000 / 640)
   rate = [float(row["learning_rate"]) for row in before]
   assert float(first["learning_rate"]) <= rate[0] * (1 - fraction) * 1.001
 
@@ -246,7 +246,7 @@ def test_serial_is_repeatable_and_resumes(tmp_path):
                "--config.num_environment_steps=19200")
   assert "Resuming after" in result.stdout
   assert "changed: config.num_environment_steps" in result.stdout
-  assert learner_steps(tmp_path / "a") == -(-19200 // 320)
+  assert learner_steps(tmp_path / "a") == 19200 // 640
 
 
 @pytest.mark.slow
@@ -260,7 +260,7 @@ def test_local_mt(tmp_path):
   )
   assert result.returncode == 0, result.stdout + result.stderr
   assert "Done." in result.stdout
-  assert learner_steps(tmp_path) == -(-20000 // 320)
+  assert learner_steps(tmp_path) == -(-20000 // 640)
   assert rows(tmp_path / "logs" / "evaluator.csv")
 
 
