@@ -7,6 +7,7 @@ The same --workdir resumes a run that was stopped. See docs/training.md.
 """
 
 import os
+import pathlib
 import sys
 
 from programs import machine
@@ -47,9 +48,16 @@ def _parse(argv: list[str]):
     raise SystemExit(0)
   try:
     rest = parsed(argv)
+    # A file that cannot be loaded is noticed when it is first asked.
+    assert parsed.config.agent
   except flags.Error as error:
     raise machine.UserError(str(error)) from error
-  except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+  except OSError as error:
+    known = sorted(str(path) for path in pathlib.Path("configs").glob("[a-z]*.py"))
+    raise machine.UserError(
+      f"--config: {error}\nConfiguration files: {', '.join(known)}"
+    ) from error
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise machine.UserError(
       f"--config: {str(error).strip(chr(34))}"
     ) from error
