@@ -53,7 +53,8 @@ def _parse(argv: list[str]):
   except flags.Error as error:
     raise machine.UserError(str(error)) from error
   except OSError as error:
-    known = sorted(str(path) for path in pathlib.Path("configs").glob("[a-z]*.py"))
+    files = pathlib.Path("configs").glob("[a-z]*.py")
+    known = sorted(str(path) for path in files)
     raise machine.UserError(
       f"--config: {error}\nConfiguration files: {', '.join(known)}"
     ) from error
