@@ -123,7 +123,8 @@ def test_single_environment_and_episode_ends():
 
 def test_core_state_is_that_of_the_first_row():
   config = helpers.small_config(
-    trajectory_length=4, trajectory_overlap=2, batch_size=2, lstm_size=3
+    trajectory_length=4, trajectory_overlap=2, batch_size=2, lstm_size=3,
+    queue_batches=10,
   )
   server, client, parts, adder = make(config)
   networks = helpers.networks(config, observation=())
