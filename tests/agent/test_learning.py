@@ -135,7 +135,7 @@ def test_stopping_frees_a_waiting_learner():
   stopped = threading.Event()
 
   def silent():
-    stopped.wait(30)
+    threading.Event().wait(30)
     yield
 
   learner = make(
