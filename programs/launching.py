@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import launchpad as lp
-from launchpad.launch import worker_manager  # noqa: F401  Defines its flags.
 from launchpad.nodes.python.local_multi_processing import PythonProcess
 
 from programs import nodes, program

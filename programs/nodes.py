@@ -426,9 +426,6 @@ class Actor:
     )
     self._log = logs.make_logger(experiment, f"actor_{index}")
     self._episode_log = logs.make_logger(experiment, f"episodes_actor_{index}")
-    self._initial_steps = (
-      initial_step * experiment.config.steps_per_update
-    )
     self._seconds_waiting = 0.0
     self._last_log = time.monotonic()
     self._last = self._totals()
