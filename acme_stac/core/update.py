@@ -76,7 +76,7 @@ class Update(NamedTuple):
 
 def learning_rate(step: Array | int, config: STACConfig) -> Array:
   """Returns RMSProp's step size: linear from the first to the last update."""
-  fraction = jnp.clip(step / config.num_updates, 0.0, 1.0)
+  fraction = jnp.clip(jnp.asarray(step) / config.num_updates, 0.0, 1.0)
   return config.learning_rate + fraction * (
     config.final_learning_rate - config.learning_rate
   )

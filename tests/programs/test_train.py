@@ -134,6 +134,9 @@ def test_local_mp_trains_stops_and_leaves_nothing(tmp_path):
     image = tmp_path / "plots" / f"{name}.png"
     assert image.stat().st_size > 5000
   assert list((tmp_path / "tensorboard").iterdir())
+  assert float(evaluator[-1]["episode_return_mean"]) > float(
+    evaluator[0]["episode_return_mean"]
+  )
 
   # Done is done; a larger budget goes on from there.
   again = run(
