@@ -11,7 +11,7 @@ from typing import Any
 
 # The names that can be self-tuned, in the order in which they are logged.
 # `alpha` ties the two leaky V-trace coefficients; `alpha_rho` and `alpha_c`
-# tune them apart.
+# tune them apart. `clip_threshold` is the truncation level ρ̄ = c̄.
 METAPARAMETER_NAMES = (
   "discount",
   "lambda_",
@@ -21,9 +21,19 @@ METAPARAMETER_NAMES = (
   "alpha",
   "alpha_rho",
   "alpha_c",
+  "clip_threshold",
 )
 
-TORSOS = ("mlp", "shallow", "deep")
+# Field -> the values it can have; `STACConfig` says what they mean.
+CHOICES: Mapping[str, tuple[str, ...]] = {
+  "behaviour": ("head_0", "random_head", "average"),
+  "outer_loss": ("actor_critic", "policy_gradient"),
+  "outer_batch": ("same", "next", "separate"),
+  "metaparameter_range": ("sigmoid", "clip"),
+  "meta_optimizer": ("adam", "sgd"),
+  "optimizer": ("rmsprop", "adam"),
+  "torso": ("mlp", "shallow", "deep", "deep_strided"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +44,12 @@ class STACConfig:
   with `dataclasses.replace`.
 
   Attributes:
-    num_heads: number P of actor-critic heads; head 0 acts. 1 is STAC, 3 STACX.
+    num_heads: number P of actor-critic heads. 1 is STAC, 3 STACX.
+    behaviour: which policy acts, and with it whose performance the outer loss
+      measures (section 9.3, "Behaviour policy"). "head_0": the first head.
+      "random_head": a head drawn for every episode; the outer loss is the mean
+      over the heads. "average": the mean of the heads' logits, whose value is
+      learned by a value head of its own, with the outer hyperparameters.
     self_tuned: names of `METAPARAMETER_NAMES` that are learned by metagradient,
       one scalar per name and head. The others keep their outer value exactly,
       so that `()` is IMPALA.
@@ -48,16 +63,31 @@ class STACConfig:
     kl_cost: weight g_kl of KL(π_θ' || π_θ) in the outer loss.
     clip_rho_threshold: truncation level ρ̄ of the importance weights.
     clip_c_threshold: truncation level c̄ of the trace coefficients.
+    outer_loss: "actor_critic" is Algorithm 1; "policy_gradient" its policy term
+      alone, without value, entropy and KL terms (Xu et al., 2018).
+    outer_batch: the experience of the outer loss. "same": that of the inner
+      loss (Algorithm 2). "next": the batch after it, which the next update
+      learns from (Xu et al.). "separate": a batch of its own that no inner loss
+      sees; an update then consumes two.
+    embedded: self-tuned names whose value of the moment, per head, is embedded
+      and given to the heads besides the features (Xu et al., section 1.4).
+    embedding_size: units of that embedding.
+    embedding_per_head: an embedding for each head instead of a shared one.
+    metaparameter_range: "sigmoid": hyperparameters are σ(η) (Algorithm 2 line
+      10). "clip": they are η itself, projected to [0, 1] after each update.
     metaparameter_init: initial value of every η; σ(4.6) ≈ 0.99.
-    meta_learning_rate: step size of the meta-optimiser Adam.
+    meta_optimizer: "adam", or "sgd": plain gradient steps.
+    meta_learning_rate: step size of the meta-optimiser.
     meta_b1: first-moment decay of Adam.
     meta_b2: second-moment decay of Adam.
     meta_eps: ε of Adam.
-    learning_rate: initial step size of RMSProp. The losses are sums over time
-      and batch, so values from code that takes means do not transfer.
+    optimizer: "rmsprop" (Table 3), or "adam" with the usual decays 0.9 and
+      0.999. The metagradient flows through either.
+    learning_rate: initial step size of the optimiser. The losses are sums over
+      time and batch, so values from code that takes means do not transfer.
     final_learning_rate: step size at the end of the linear decay.
-    rmsprop_decay: decay of the second moment.
-    rmsprop_eps: ε, added inside the square root.
+    rmsprop_decay: decay of RMSProp's second moment.
+    rmsprop_eps: ε of RMSProp, added inside the square root.
     max_gradient_norm: clip the gradient to this global norm; None leaves it as
       it is (Table 3 has no clipping; IMPALA's own is 40).
     batch_size: trajectories m per update.
@@ -68,11 +98,15 @@ class STACConfig:
     action_repeat: environment steps (frames) per action.
     max_abs_reward: clip rewards to this magnitude for learning only; None
       leaves them as they are.
-    torso: "mlp", "shallow" or "deep" (IMPALA's two convolutional torsos).
-    torso_sizes: hidden sizes of the MLP torso, or channels of the deep torso's
-      stages (Table 2).
+    torso: "mlp", "shallow" or "deep" (IMPALA's two convolutional torsos), or
+      "deep_strided", which is "deep" with strides in place of pooling.
+    torso_sizes: hidden sizes of the MLP torso, () for none, or channels of the
+      deep torso's stages (Table 2).
     lstm_size: units of the LSTM behind the torso; None for none.
-    head_size: hidden units of each policy and each value head.
+    head_sizes: hidden sizes of each policy and each value head.
+    log_sigma_min: σ_min of section 9.3, least log standard deviation of a
+      continuous policy before squashing.
+    log_sigma_max: σ_max of section 9.3, largest log standard deviation.
     variable_update_period: trajectories between an actor's fetches of new
       parameters.
     queue_batches: trajectories that may be on their way to the learner, in
@@ -81,6 +115,7 @@ class STACConfig:
   """
 
   num_heads: int = 3
+  behaviour: str = "head_0"
   self_tuned: tuple[str, ...] = (
     "discount",
     "lambda_",
@@ -99,13 +134,22 @@ class STACConfig:
   kl_cost: float = 1.0
   clip_rho_threshold: float = 1.0
   clip_c_threshold: float = 1.0
+  outer_loss: str = "actor_critic"
+  outer_batch: str = "same"
+  # Embedding of metaparameters.
+  embedded: tuple[str, ...] = ()
+  embedding_size: int = 16
+  embedding_per_head: bool = False
   # Meta-optimiser.
+  metaparameter_range: str = "sigmoid"
   metaparameter_init: float = 4.6
+  meta_optimizer: str = "adam"
   meta_learning_rate: float = 1e-3
   meta_b1: float = 0.9
   meta_b2: float = 0.999
   meta_eps: float = 1e-4
   # Optimiser.
+  optimizer: str = "rmsprop"
   learning_rate: float = 6e-4
   final_learning_rate: float = 0.0
   rmsprop_decay: float = 0.99
@@ -122,25 +166,48 @@ class STACConfig:
   torso: str = "deep"
   torso_sizes: tuple[int, ...] = (16, 32, 32)
   lstm_size: int | None = None
-  head_size: int = 256
+  head_sizes: tuple[int, ...] = (256,)
+  log_sigma_min: float = -3.0
+  log_sigma_max: float = 0.5
   # Actors and the way between them and the learner.
   variable_update_period: int = 1
   queue_batches: int = 2
 
   def __post_init__(self):
-    for name in ("self_tuned", "torso_sizes"):
+    for name in ("self_tuned", "embedded", "torso_sizes", "head_sizes"):
       value = getattr(self, name)
       if isinstance(value, str) or not isinstance(value, Iterable):
         raise ValueError(f"{name} must be a tuple, got {value!r}.")
       object.__setattr__(self, name, tuple(value))
     self._check_numbers()
+    for name, known in CHOICES.items():
+      if getattr(self, name) not in known:
+        raise ValueError(unknown(name, getattr(self, name), known))
+    self._check_metaparameters()
+    if not self.torso_sizes and self.torso in ("deep", "deep_strided"):
+      raise ValueError(f"torso {self.torso!r} needs at least one torso size.")
+    if self.trajectory_overlap >= self.trajectory_length:
+      raise ValueError(
+        f"trajectory_overlap ({self.trajectory_overlap}) must be smaller than"
+        f" trajectory_length ({self.trajectory_length})."
+      )
+    if self.log_sigma_min >= self.log_sigma_max:
+      raise ValueError(
+        f"log_sigma_min ({self.log_sigma_min}) must be smaller than"
+        f" log_sigma_max ({self.log_sigma_max})."
+      )
+
+  def _check_metaparameters(self):
+    """Raises ValueError for names that do not fit together."""
     for name in self.self_tuned:
       if name not in METAPARAMETER_NAMES:
         raise ValueError(
           unknown("name in self_tuned", name, METAPARAMETER_NAMES)
         )
-    if len(set(self.self_tuned)) != len(self.self_tuned):
-      raise ValueError(f"self_tuned names something twice: {self.self_tuned}.")
+    for name in ("self_tuned", "embedded"):
+      value = getattr(self, name)
+      if len(set(value)) != len(value):
+        raise ValueError(f"{name} names something twice: {value}.")
     if "alpha" in self.self_tuned and {"alpha_rho", "alpha_c"} & set(
       self.self_tuned
     ):
@@ -149,14 +216,23 @@ class STACConfig:
         " V-trace, beside 'alpha_rho' or 'alpha_c', which tune them apart."
         " Take one or the other."
       )
-    if self.torso not in TORSOS:
-      raise ValueError(unknown("torso", self.torso, TORSOS))
-    if not self.torso_sizes and self.torso != "shallow":
-      raise ValueError(f"torso {self.torso!r} needs at least one torso size.")
-    if self.trajectory_overlap >= self.trajectory_length:
+    for name in self.embedded:
+      if name not in self.self_tuned:
+        raise ValueError(
+          f"embedded has {name!r}, which is not self-tuned, so that its"
+          f" embedding would be a constant. Self-tuned: {self.self_tuned}."
+        )
+    if not isinstance(self.embedding_per_head, bool):
       raise ValueError(
-        f"trajectory_overlap ({self.trajectory_overlap}) must be smaller than"
-        f" trajectory_length ({self.trajectory_length})."
+        "embedding_per_head must be True or False, got"
+        f" {self.embedding_per_head!r}."
+      )
+    if self.metaparameter_range == "clip" and not (
+      0.0 <= self.metaparameter_init <= 1.0
+    ):
+      raise ValueError(
+        "With metaparameter_range 'clip' metaparameter_init is a value in"
+        f" [0, 1], got {self.metaparameter_init!r}."
       )
 
   def _check_numbers(self):
@@ -167,15 +243,16 @@ class STACConfig:
       "trajectory_length",
       "num_environment_steps",
       "action_repeat",
-      "head_size",
+      "embedding_size",
       "variable_update_period",
       "queue_batches",
     )
     for name in positive_integers:
       _check_integer(name, getattr(self, name), minimum=1)
     _check_integer("trajectory_overlap", self.trajectory_overlap, minimum=0)
-    for size in self.torso_sizes:
-      _check_integer("each of torso_sizes", size, minimum=1)
+    for name in ("torso_sizes", "head_sizes"):
+      for size in getattr(self, name):
+        _check_integer(f"each of {name}", size, minimum=1)
     if self.lstm_size is not None:
       _check_integer("lstm_size", self.lstm_size, minimum=1)
     for name in ("discount", "lambda_", "alpha"):
@@ -202,7 +279,18 @@ class STACConfig:
     for name in ("max_gradient_norm", "max_abs_reward"):
       if getattr(self, name) is not None:
         _check_number(name, getattr(self, name), 0.0, above=True)
-    _check_number("metaparameter_init", self.metaparameter_init)
+    for name in ("metaparameter_init", "log_sigma_min", "log_sigma_max"):
+      _check_number(name, getattr(self, name))
+
+  @property
+  def batches_per_update(self) -> int:
+    """Batches that each learner update consumes."""
+    return 2 if self.self_tuned and self.outer_batch == "separate" else 1
+
+  @property
+  def batches_ahead(self) -> int:
+    """Batches that the learner holds beyond those it has consumed."""
+    return 1 if self.self_tuned and self.outer_batch == "next" else 0
 
   @property
   def steps_per_trajectory(self) -> int:
@@ -213,7 +301,8 @@ class STACConfig:
   @property
   def steps_per_update(self) -> int:
     """Environment steps (frames) that each learner update consumes."""
-    return self.batch_size * self.steps_per_trajectory
+    trajectories = self.batches_per_update * self.batch_size
+    return trajectories * self.steps_per_trajectory
 
   @property
   def num_updates(self) -> int:
@@ -260,28 +349,105 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
   return f"Unknown {kind}: {name!r}.{hint} Known: {listed}."
 
 
-_ALL = ("discount", "lambda_", "value_cost", "policy_cost", "entropy_cost")
-# Name -> the fields that make the agent (the rows of Fig. 2).
-_SELF_TUNED = {
-  "gamma": ("discount",),
-  "gamma_lambda": ("discount", "lambda_"),
-  "no_alpha": _ALL,
-}
+_COSTS = ("value_cost", "policy_cost", "entropy_cost")
+_NO_ALPHA = ("discount", "lambda_", *_COSTS)
+_ALL = (*_NO_ALPHA, "alpha")
+_STACX = {"num_heads": 3, "self_tuned": _ALL}
+# Name -> the fields that make the agent; docs/agents.md has a row for each.
 AGENTS: Mapping[str, Mapping[str, Any]] = {
   "impala": {"num_heads": 1, "self_tuned": ()},
   "impala_aux": {"num_heads": 3, "self_tuned": ()},
-  "stac": {"num_heads": 1, "self_tuned": (*_ALL, "alpha")},
-  "stacx": {"num_heads": 3, "self_tuned": (*_ALL, "alpha")},
+  "stac": {"num_heads": 1, "self_tuned": _ALL},
+  "stacx": _STACX,
+  # The rows of Fig. 2.
   **{
     f"{agent}_{suffix}": {"num_heads": heads, "self_tuned": names}
     for agent, heads in (("stac", 1), ("stacx", 3))
-    for suffix, names in _SELF_TUNED.items()
+    for suffix, names in {
+      "gamma": ("discount",),
+      "gamma_lambda": ("discount", "lambda_"),
+      "no_alpha": _NO_ALPHA,
+    }.items()
+  },
+  "stacx_split_alpha": {
+    "num_heads": 3,
+    "self_tuned": (*_NO_ALPHA, "alpha_rho", "alpha_c"),
+  },
+  "stacx_truncation": {
+    "num_heads": 3,
+    "self_tuned": (*_ALL, "clip_threshold"),
+  },
+  "stacx_random_ensemble": {**_STACX, "behaviour": "random_head"},
+  "stacx_average_ensemble": {**_STACX, "behaviour": "average"},
+  "metagradient_impala": {
+    "num_heads": 1,
+    "self_tuned": ("discount", "lambda_"),
+    "outer_loss": "policy_gradient",
+    "outer_batch": "next",
+    "value_cost": 0.5,
+  },
+  "gamma_embedding": {
+    "num_heads": 1,
+    "self_tuned": ("discount", "lambda_"),
+    "embedded": ("discount",),
+  },
+  "stacx_gamma_embedding": {**_STACX, "embedded": ("discount",)},
+  # The replication's own hyperparameters, whatever the domain. Its losses are
+  # means over 30 steps with gradients clipped at 0.5; here they are sums.
+  "a2c_meta_gamma": {
+    "num_heads": 1,
+    "self_tuned": ("discount",),
+    "discount": 0.99,
+    "value_cost": 0.5,
+    "policy_cost": 1.0,
+    "entropy_cost": 0.0,
+    "outer_loss": "policy_gradient",
+    "outer_batch": "separate",
+    "metaparameter_range": "clip",
+    "metaparameter_init": 0.99,
+    "meta_optimizer": "sgd",
+    "meta_learning_rate": 1e-4,
+    "optimizer": "adam",
+    "learning_rate": 0.01,
+    "final_learning_rate": 0.01,
+    "max_gradient_norm": 15.0,
+    "batch_size": 1,
+    "trajectory_length": 30,
+    "trajectory_overlap": 0,
+    "max_abs_reward": None,
+    "torso": "mlp",
+    "torso_sizes": (),
+    "lstm_size": None,
+    "head_sizes": (40, 40),
   },
 }
 
+# The control column of Table 3 and of Table 2, which both domains share.
+_CONTROL = {
+  "discount": 0.99,
+  "learning_rate": 1e-3,
+  "final_learning_rate": 1e-4,
+  "batch_size": 24,
+  "trajectory_length": 40,
+  "trajectory_overlap": 30,
+  "num_environment_steps": 30_000_000,
+  "action_repeat": 1,
+  "max_abs_reward": None,
+  "lstm_size": 256,
+}
 # Name -> what differs from the defaults above, which are the Atari column.
 DOMAINS: Mapping[str, Mapping[str, Any]] = {
   "atari": {},
+  "control_features": {
+    **_CONTROL,
+    "torso": "mlp",
+    "torso_sizes": (256, 256),
+  },
+  "control_pixels": {
+    **_CONTROL,
+    "torso": "deep_strided",
+    "torso_sizes": (32, 32, 32),
+  },
   # Laptop-sized, not in the papers: chosen on CartPole-v1, docs/results.md.
   # Rewards of 1 count as 0.1 and gradients are clipped, so that RMSProp's ε
   # damps the first steps; the entropy keeps the auxiliary heads near the acting
@@ -307,7 +473,9 @@ def make_config(
 
   Args:
     agent: a name in `AGENTS`, for example "stacx".
-    domain: a name in `DOMAINS`: "atari" (Table 3) or "small".
+    domain: a name in `DOMAINS`: "atari", "control_features" and
+      "control_pixels" are the columns of Tables 2 and 3, "small" is
+      laptop-sized.
     **overrides: fields of `STACConfig` to set besides.
 
   Raises:

@@ -26,7 +26,7 @@ def small_config(agent="stacx", **overrides):
     "small",
     **{
       "torso_sizes": (8,),
-      "head_size": 8,
+      "head_sizes": (8,),
       "max_abs_reward": None,
       "max_gradient_norm": None,
       "batch_size": 4,

@@ -29,7 +29,7 @@ TABLE_3_ATARI = {
   "torso": "deep",
   "torso_sizes": (16, 32, 32),
   "lstm_size": None,
-  "head_size": 256,
+  "head_sizes": (256,),
   "max_gradient_norm": None,
   "clip_rho_threshold": 1,
   "clip_c_threshold": 1,

@@ -4,11 +4,18 @@ Imports nothing but JAX, Haiku, optax, rlax and what they bring, so that it
 works in an image without TensorFlow, Reverb, Launchpad or Acme.
 """
 
-from acme_stac.core.distributions import Categorical, Distribution
+from acme_stac.core.behaviour import acting_output
+from acme_stac.core.distributions import (
+  Categorical,
+  Distribution,
+  SquashedGaussian,
+)
 from acme_stac.core.losses import LossTerms, kl_loss, loss
 from acme_stac.core.metaparams import (
   Hyperparameters,
+  conditioning,
   constrain,
+  fixed_hyperparameters,
   init_metaparams,
   outer_hyperparameters,
   squash,

@@ -16,11 +16,19 @@ Array = jax.Array
 
 
 class LossTerms(NamedTuple):
-  """The parts of a loss, unweighted, as sums over time and batch (scalars)."""
+  """The parts of a loss, unweighted, as sums over time and batch (scalars).
+
+  Attributes:
+    value: squared errors of the value.
+    policy: the policy gradient's surrogate.
+    entropy: what the entropy cost multiplies.
+    advantage: r + γ v' − V, no part of the loss: how far returns exceed values.
+  """
 
   value: Array
   policy: Array
   entropy: Array
+  advantage: Array
 
 
 def transition_mask(step_type: Array) -> Array:
@@ -117,7 +125,9 @@ def loss(
     + hyperparameters.policy_cost * policy_loss
     + hyperparameters.entropy_cost * entropy_loss
   )
-  return total, LossTerms(value_loss, policy_loss, entropy_loss)
+  return total, LossTerms(
+    value_loss, policy_loss, entropy_loss, jnp.sum(valid(advantage))
+  )
 
 
 def kl_loss(

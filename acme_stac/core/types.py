@@ -21,7 +21,7 @@ class Trajectory(NamedTuple):
 
   Attributes:
     observation: nest of arrays [T+1, B, ...].
-    action: [T+1, B, ...].
+    action: [T+1, B, ...], as the distribution makes and takes them.
     reward: [T+1, B], unclipped.
     discount: [T+1, B], the environment's own: 0 at a termination.
     step_type: [T+1, B] int, values of `dm_env.StepType`.
@@ -44,7 +44,8 @@ class NetworkOutput(NamedTuple):
 
   Attributes:
     policy: parameters of the action distribution, [..., P, K].
-    value: [..., P].
+    value: [..., P]; [..., P + 1] if the average of the heads acts, whose value
+      is the last.
   """
 
   policy: Array

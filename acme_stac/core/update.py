@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import optax
 
 from acme_stac.config import STACConfig
-from acme_stac.core import losses, metaparams
+from acme_stac.core import behaviour, losses, metaparams
 from acme_stac.core.distributions import Distribution
-from acme_stac.core.types import CoreState, NetworkOutput, Params, Trajectory
+from acme_stac.core.types import NetworkOutput, Params, Trajectory
 
 Array = jax.Array
 
@@ -27,11 +27,12 @@ class Networks(Protocol):
     """(random key) -> params."""
 
   @property
-  def unroll(self) -> Callable[[Params, Any, CoreState, Array], NetworkOutput]:
+  def unroll(self) -> Callable[..., NetworkOutput]:
     """Applies the networks to sequences.
 
     (params, observation [T+1, B, ...], core_state [B, ...], step_type [T+1, B])
-    -> NetworkOutput [T+1, B, P, ...].
+    -> NetworkOutput [T+1, B, P, ...]. If metaparameters are embedded, their
+    values [P, K] are a fifth argument.
     """
 
   @property
@@ -49,6 +50,8 @@ class TrainingState(NamedTuple):
     meta_optimizer_state: moments of Adam.
     step: updates so far, skipped ones included; int32 scalar.
     skipped_updates: updates dropped for a number that was not finite.
+    ordered_updates: updates so far with α_ρ ≥ α_c, int32 [P]; () unless both
+      are tuned apart.
   """
 
   params: Params
@@ -57,6 +60,7 @@ class TrainingState(NamedTuple):
   meta_optimizer_state: optax.OptState
   step: Array
   skipped_updates: Array
+  ordered_updates: Any
 
 
 class Update(NamedTuple):
@@ -64,18 +68,18 @@ class Update(NamedTuple):
 
   Attributes:
     init: (random key) -> TrainingState.
-    update: (TrainingState, Trajectory) -> (TrainingState, metrics); metrics are
-      scalars, or [P] with one entry per head.
+    update: (TrainingState, Trajectory, held_out) -> (TrainingState, metrics).
+      The outer loss is that of the trajectory `held_out`; without it, of the
+      one that was learned from. Metrics are scalars, or [P] with one entry per
+      head.
   """
 
   init: Callable[[Array], TrainingState]
-  update: Callable[
-    [TrainingState, Trajectory], tuple[TrainingState, dict[str, Array]]
-  ]
+  update: Callable[..., tuple[TrainingState, dict[str, Array]]]
 
 
 def learning_rate(step: Array | int, config: STACConfig) -> Array:
-  """Returns RMSProp's step size: linear from the first to the last update."""
+  """Returns the step size: linear from the first to the last update."""
   fraction = jnp.clip(jnp.asarray(step) / config.num_updates, 0.0, 1.0)
   return config.learning_rate + fraction * (
     config.final_learning_rate - config.learning_rate
@@ -86,9 +90,9 @@ def make_update(networks: Networks, config: STACConfig) -> Update:
   """Returns the update of a configuration, to be jitted by the caller.
 
   The inner loss of all heads is averaged and differentiated in θ; θ' follows by
-  RMSProp; the outer loss of head 0 at θ' plus the KL term is differentiated in
-  η, exactly: through RMSProp, its second moments included. With nothing
-  self-tuned this is IMPALA and costs what IMPALA costs.
+  the optimiser; the outer loss of the acting policy at θ' plus the KL term is
+  differentiated in η, exactly: through the optimiser, its moments included.
+  With nothing self-tuned this is IMPALA and costs what IMPALA costs.
 
   An update with any number that is not finite changes neither parameters nor
   metaparameters nor the optimisers' states; it is counted.
@@ -102,31 +106,27 @@ def make_update(networks: Networks, config: STACConfig) -> Update:
     if config.max_gradient_norm is not None
     else []
   )
-  optimizer = optax.chain(
-    *clip,
-    optax.scale_by_rms(
-      decay=config.rmsprop_decay, eps=config.rmsprop_eps, eps_in_sqrt=True
-    ),
-  )
-  meta_optimizer = optax.adam(
-    config.meta_learning_rate,
-    b1=config.meta_b1,
-    b2=config.meta_b2,
-    eps=config.meta_eps,
-  )
+  optimizer = optax.chain(*clip, _make_optimizer(config))
+  meta_optimizer = _make_meta_optimizer(config)
+  fixed = metaparams.fixed_hyperparameters(config)
   outer_hyperparameters = metaparams.outer_hyperparameters(config)
-  head_loss = functools.partial(
+  split_alpha = {"alpha_rho", "alpha_c"} <= set(config.self_tuned)
+  kl_cost = config.kl_cost if config.outer_loss == "actor_critic" else 0.0
+  # Of heads side by side: [..., P, K] and [..., P].
+  head_losses = functools.partial(
     losses.loss,
     distribution=networks.distribution,
     max_abs_reward=config.max_abs_reward,
   )
 
-  def unroll(params: Params, trajectory: Trajectory) -> NetworkOutput:
+  def unroll(params: Params, eta, trajectory: Trajectory) -> NetworkOutput:
+    condition = metaparams.conditioning(eta, config)
     return networks.unroll(
       params,
       trajectory.observation,
       trajectory.core_state,
       trajectory.step_type,
+      *([] if condition is None else [condition]),
     )
 
   def init(key: Array) -> TrainingState:
@@ -139,22 +139,41 @@ def make_update(networks: Networks, config: STACConfig) -> Update:
       meta_optimizer_state=meta_optimizer.init(eta),
       step=jnp.zeros([], jnp.int32),
       skipped_updates=jnp.zeros([], jnp.int32),
+      ordered_updates=(
+        jnp.zeros([config.num_heads], jnp.int32) if split_alpha else ()
+      ),
     )
 
-  def inner_loss(params, hyperparameters, trajectory):
+  def inner_loss(params, eta, trajectory):
     """Averages the heads' losses (Algorithm 2 line 11)."""
-    output = unroll(params, trajectory)
+    output = unroll(params, eta, trajectory)
     per_head, terms = jax.vmap(
-      functools.partial(head_loss, inner=True),
+      functools.partial(head_losses, inner=True),
       in_axes=(-2, -1, None, 0),
-    )(output.policy, output.value, trajectory, hyperparameters)
-    return jnp.mean(per_head), (output, terms)
+    )(
+      output.policy,
+      output.value[..., : config.num_heads],
+      trajectory,
+      metaparams.constrain(eta, config),
+    )
+    total = jnp.mean(per_head)
+    if config.behaviour == "average":
+      # The average is trained through the heads; only its value is its own.
+      acting = behaviour.acting_output(output, config)
+      value_loss, _ = head_losses(
+        acting.policy[..., 0, :],
+        acting.value[..., 0],
+        trajectory,
+        fixed._replace(policy_cost=0.0, entropy_cost=0.0),
+        inner=True,
+      )
+      total += value_loss / config.num_heads
+    return total, (output, terms)
 
   def step_params(params, optimizer_state, eta, step, trajectory):
     """Returns θ'(η) and the rest of line 12."""
-    hyperparameters = metaparams.constrain(eta, config)
     gradient, (output, terms) = jax.grad(inner_loss, has_aux=True)(
-      params, hyperparameters, trajectory
+      params, eta, trajectory
     )
     direction, new_optimizer_state = optimizer.update(gradient, optimizer_state)
     rate = learning_rate(step, config)
@@ -163,49 +182,71 @@ def make_update(networks: Networks, config: STACConfig) -> Update:
     )
     return new_params, (new_optimizer_state, gradient, output, terms)
 
-  def outer_loss(eta, params, optimizer_state, step, trajectory):
-    """Returns the loss of head 0 at θ'(η) and the KL term (lines 13, 14)."""
+  def outer_loss(eta, moved, params, optimizer_state, step, *trajectories):
+    """Returns the acting policy's loss at θ'(η) and the KL term (lines 13, 14).
+
+    `moved` is added to θ': zeros, there to be differentiated in.
+    """
+    trajectory, held_out = trajectories
     new_params, inner = step_params(
       params, optimizer_state, eta, step, trajectory
     )
-    *_, output, _ = inner
-    new_output = unroll(new_params, trajectory)
-    loss, terms = head_loss(
-      new_output.policy[..., 0, :],
-      new_output.value[..., 0],
-      trajectory,
-      outer_hyperparameters,
-      inner=False,
-    )
-    kl = losses.kl_loss(
-      new_output.policy[..., 0, :],
-      output.policy[..., 0, :],
-      trajectory.step_type,
-      networks.distribution,
-    )
-    total = loss + config.kl_cost * kl
+    new_params = jax.tree_util.tree_map(jnp.add, new_params, moved)
+    if held_out is None:
+      held_out, old_output = trajectory, inner[2]
+    elif kl_cost:
+      old_output = unroll(params, eta, held_out)
+    else:
+      old_output = None
+    new = behaviour.acting_output(unroll(new_params, eta, held_out), config)
+    loss, terms = jax.vmap(
+      functools.partial(head_losses, inner=False), in_axes=(-2, -1, None, None)
+    )(new.policy, new.value, held_out, outer_hyperparameters)
+    total, terms = jnp.mean(loss), jax.tree_util.tree_map(jnp.mean, terms)
+    kl = jnp.zeros([])
+    if old_output is not None:
+      old = behaviour.acting_output(old_output, config)
+      kl = jnp.mean(
+        jax.vmap(losses.kl_loss, in_axes=(-2, -2, None, None))(
+          new.policy, old.policy, held_out.step_type, networks.distribution
+        )
+      )
+      total += kl_cost * kl
     return total, (new_params, inner, terms, kl)
 
-  def update(state: TrainingState, trajectory: Trajectory):
+  def update(
+    state: TrainingState,
+    trajectory: Trajectory,
+    held_out: Trajectory | None = None,
+  ):
     arguments = (state.params, state.optimizer_state)
     metrics: dict[str, Array] = {}
     new_eta, new_meta_state = state.metaparams, state.meta_optimizer_state
     if config.self_tuned:
-      (outer, aux), meta_gradient = jax.value_and_grad(
-        outer_loss, has_aux=True
-      )(state.metaparams, *arguments, state.step, trajectory)
+      zeros = jax.tree_util.tree_map(jnp.zeros_like, state.params)
+      (outer, aux), (meta_gradient, outer_gradient) = jax.value_and_grad(
+        outer_loss, argnums=(0, 1), has_aux=True
+      )(state.metaparams, zeros, *arguments, state.step, trajectory, held_out)
       new_params, inner, outer_terms, kl = aux
       meta_direction, new_meta_state = meta_optimizer.update(
         meta_gradient, state.meta_optimizer_state
       )
-      new_eta = optax.apply_updates(state.metaparams, meta_direction)
+      new_eta = metaparams.project(
+        optax.apply_updates(state.metaparams, meta_direction), config
+      )
+      outer_mask = losses.transition_mask(
+        (trajectory if held_out is None else held_out).step_type
+      )
       metrics.update(
         outer_loss=outer,
         outer_value_loss=outer_terms.value,
         outer_policy_loss=outer_terms.policy,
         outer_entropy_loss=outer_terms.entropy,
+        outer_advantage=outer_terms.advantage
+        / jnp.maximum(jnp.sum(outer_mask), 1),
         kl=kl,
         meta_gradient_norm=optax.global_norm(meta_gradient),
+        gradient_cosine=_cosine(inner[1], outer_gradient),
       )
     else:
       new_params, inner = step_params(
@@ -226,6 +267,15 @@ def make_update(networks: Networks, config: STACConfig) -> Update:
     new_state = jax.tree_util.tree_map(
       lambda new, old: jnp.where(finite, new, old), changed, state
     )._replace(step=state.step + 1, skipped_updates=skipped)
+    if split_alpha:
+      squashed = metaparams.squash(state.metaparams, config)
+      ordered = squashed["alpha_rho"] >= squashed["alpha_c"]
+      new_state = new_state._replace(
+        ordered_updates=state.ordered_updates + ordered
+      )
+      metrics["share_alpha_rho_at_least_alpha_c"] = (
+        new_state.ordered_updates / new_state.step
+      )
 
     metrics.update(
       value_loss=terms.value,
@@ -237,27 +287,28 @@ def make_update(networks: Networks, config: STACConfig) -> Update:
       **_statistics(output, trajectory),
       **{
         f"sigma_{name}": value
-        for name, value in metaparams.squash(state.metaparams).items()
+        for name, value in metaparams.squash(state.metaparams, config).items()
       },
     )
     return new_state, metrics
 
   def _statistics(output: NetworkOutput, trajectory: Trajectory):
-    """Returns means over transitions: what the acting head did."""
+    """Returns means over transitions and the policies that may have acted."""
     mask = losses.transition_mask(trajectory.step_type)
-    count = jnp.maximum(jnp.sum(mask), 1)
-    policy = output.policy[:-1, :, 0]
+    policy = behaviour.acting_output(output, config).policy[:-1]
+    count = jnp.maximum(jnp.sum(mask), 1) * policy.shape[-2]
     action = jnp.where(
       mask.reshape(mask.shape + (1,) * (trajectory.action.ndim - 2)),
       trajectory.action[:-1],
       0,
     )
-    log_ratio = (
-      networks.distribution.log_prob(policy, action)
-      - trajectory.behaviour_log_prob[:-1]
-    )
-    weights = jnp.where(mask, jnp.exp(log_ratio), 0.0)
-    entropy = jnp.where(mask, networks.distribution.entropy(policy), 0.0)
+    log_prob = jax.vmap(
+      networks.distribution.log_prob, in_axes=(-2, None), out_axes=-1
+    )(policy, action)
+    log_ratio = log_prob - trajectory.behaviour_log_prob[:-1, :, None]
+    valid = mask[..., None]
+    weights = jnp.where(valid, jnp.exp(log_ratio), 0.0)
+    entropy = jnp.where(valid, networks.distribution.entropy(policy), 0.0)
     return {
       "entropy": jnp.sum(entropy) / count,
       "importance_weight_mean": jnp.sum(weights) / count,
@@ -276,3 +327,40 @@ def _all_finite(tree: Any) -> Array:
     if jnp.issubdtype(x.dtype, jnp.inexact)
   ]
   return jnp.all(jnp.stack(leaves))
+
+
+def _make_optimizer(config: STACConfig) -> optax.GradientTransformation:
+  """Returns the scaling of gradients; the learning rate is applied apart."""
+  if config.optimizer == "adam":
+    # A root at 0 has no derivative, and gradients of dead units are 0.
+    return optax.scale_by_adam(eps_root=1e-16)
+  return optax.scale_by_rms(
+    decay=config.rmsprop_decay, eps=config.rmsprop_eps, eps_in_sqrt=True
+  )
+
+
+def _make_meta_optimizer(config: STACConfig) -> optax.GradientTransformation:
+  if config.meta_optimizer == "sgd":
+    return optax.sgd(config.meta_learning_rate)
+  return optax.adam(
+    config.meta_learning_rate,
+    b1=config.meta_b1,
+    b2=config.meta_b2,
+    eps=config.meta_eps,
+  )
+
+
+def _cosine(inner_gradient: Params, outer_gradient: Params) -> Array:
+  """Returns the cosine of two gradients, over what the outer loss depends on.
+
+  An outer loss of the policy gradient alone does not reach the value head,
+  which must not count in the inner gradient's norm either.
+  """
+  touched = jax.tree_util.tree_map(
+    lambda inner, outer: jnp.where(jnp.any(outer != 0.0), inner, 0.0),
+    inner_gradient,
+    outer_gradient,
+  )
+  product = optax.tree_utils.tree_vdot(touched, outer_gradient)
+  norms = optax.global_norm(touched) * optax.global_norm(outer_gradient)
+  return product / jnp.maximum(norms, jnp.finfo(norms.dtype).tiny)

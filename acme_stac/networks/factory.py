@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from acme_stac.config import STACConfig
-from acme_stac.core.distributions import Categorical, Distribution
+from acme_stac.core.distributions import Distribution
 from acme_stac.core.types import Array, CoreState, NetworkOutput, Params
-from acme_stac.networks import torsos
+from acme_stac.networks import actions, torsos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,20 +24,24 @@ class STACNetworks:
     init: (random key) -> params.
     unroll: (params, observation [T, B, ...], core_state [B, ...],
       step_type [T, B]) -> NetworkOutput [T, B, P, ...]. The core is reset
-      before every row of type FIRST.
+      before every row of type FIRST. If metaparameters are embedded, their
+      values [P, K] of `core.conditioning` are a fifth argument.
     step: (params, observation [B, ...], core_state [B, ...], step_type [B]) ->
       (NetworkOutput [B, P, ...], core_state). What `unroll` does at one row.
     initial_state: (batch size) -> core state [B, ...]; () without a core.
-    distribution: the family of the policy.
+    action_space: the policy's family and what its actions are.
   """
 
   init: Callable[[Array], Params]
-  unroll: Callable[[Params, Any, CoreState, Array], NetworkOutput]
-  step: Callable[
-    [Params, Any, CoreState, Array], tuple[NetworkOutput, CoreState]
-  ]
+  unroll: Callable[..., NetworkOutput]
+  step: Callable[..., tuple[NetworkOutput, CoreState]]
   initial_state: Callable[[int], CoreState]
-  distribution: Distribution
+  action_space: actions.ActionSpace
+
+  @property
+  def distribution(self) -> Distribution:
+    """The family of the policy."""
+    return self.action_space.distribution
 
 
 def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
@@ -49,13 +53,14 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
     config: the agent's configuration.
 
   Raises:
-    ValueError: if the actions are not one discrete choice, or a convolutional
-      torso is asked for observations that are no images.
+    ValueError: if the actions are neither one discrete choice nor bounded
+      floats, or a convolutional torso is asked for observations that are no
+      images.
   """
-  num_actions = _check_actions(environment_spec.actions)
+  space = actions.make_action_space(environment_spec.actions, config)
   _check_observations(environment_spec.observations, config.torso)
 
-  def forward(observation, core_state, step_type):
+  def forward(observation, core_state, step_type, condition=None):
     """Applies torso, core and heads to rows [T, B, ...]."""
     time, batch = step_type.shape
     rows = jax.tree_util.tree_map(
@@ -69,10 +74,16 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
         core, (features, reset), hk.LSTMState(*core_state)
       )
       core_state = tuple(state)
+    embed = _make_embedding(config, condition)
     policies, values = [], []
     for head in range(config.num_heads):
-      policies.append(_head(config, num_actions, f"policy_{head}")(features))
-      values.append(_head(config, 1, f"value_{head}")(features)[..., 0])
+      inputs = embed(features, head)
+      policies.append(
+        _head(config, space.num_params, f"policy_{head}")(inputs)
+      )
+      values.append(_head(config, 1, f"value_{head}")(inputs)[..., 0])
+    if config.behaviour == "average":
+      values.append(_head(config, 1, "value_average")(features)[..., 0])
     output = NetworkOutput(jnp.stack(policies, -2), jnp.stack(values, -1))
     return output, core_state
 
@@ -90,21 +101,28 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
       lambda spec: jnp.zeros((1, 1, *spec.shape), spec.dtype),
       environment_spec.observations,
     )
+    condition = jnp.zeros((config.num_heads, len(config.embedded)))
     return transformed.init(
-      key, observation, initial_state(1), jnp.zeros((1, 1), jnp.int32)
+      key,
+      observation,
+      initial_state(1),
+      jnp.zeros((1, 1), jnp.int32),
+      condition,
     )
 
-  def unroll(params, observation, core_state, step_type):
-    return transformed.apply(params, observation, core_state, step_type)[0]
+  def unroll(params, observation, core_state, step_type, *condition):
+    return transformed.apply(
+      params, observation, core_state, step_type, *condition
+    )[0]
 
-  def step(params, observation, core_state, step_type):
+  def step(params, observation, core_state, step_type, *condition):
     rows = jax.tree_util.tree_map(lambda x: x[None], observation)
     output, core_state = transformed.apply(
-      params, rows, core_state, step_type[None]
+      params, rows, core_state, step_type[None], *condition
     )
     return jax.tree_util.tree_map(lambda x: x[0], output), core_state
 
-  return STACNetworks(init, unroll, step, initial_state, Categorical())
+  return STACNetworks(init, unroll, step, initial_state, space)
 
 
 def _make_torso(config: STACConfig) -> Callable[[Any], Array]:
@@ -112,24 +130,45 @@ def _make_torso(config: STACConfig) -> Callable[[Any], Array]:
     return torsos.MLPTorso(config.torso_sizes)
   if config.torso == "shallow":
     return torsos.ShallowTorso()
-  return torsos.DeepTorso(config.torso_sizes)
+  return torsos.DeepTorso(
+    config.torso_sizes, strided=config.torso == "deep_strided"
+  )
 
 
 def _head(config: STACConfig, size: int, name: str) -> hk.nets.MLP:
-  return hk.nets.MLP([config.head_size, size], name=name)
+  return hk.nets.MLP([*config.head_sizes, size], name=name)
 
 
-def _check_actions(spec: Any) -> int:
-  """Returns the number of actions, or raises ValueError."""
-  num_values = getattr(spec, "num_values", None)
-  if num_values is None or tuple(spec.shape):
+def _make_embedding(
+  config: STACConfig, condition: Array | None
+) -> Callable[[Array, int], Array]:
+  """Returns (features [..., D], head) -> the head's input.
+
+  The input is the features and, if metaparameters are embedded, a linear
+  embedding of those of the head (Xu et al., 2018, section 1.4).
+  """
+  if not config.embedded:
+    return lambda features, head: features
+  if condition is None:
     raise ValueError(
-      "The agent acts by one discrete choice (dm_env.specs.DiscreteArray, shape"
-      f" ()), but this environment's action spec is {spec!r}. Choose an"
-      " environment with discrete actions, such as catch,"
-      " gymnasium:CartPole-v1 or atari:pong."
+      f"These networks embed {config.embedded}: give their values as the last"
+      " argument (acme_stac.core.conditioning)."
     )
-  return int(num_values)
+
+  def linear(name: str) -> hk.Linear:
+    return hk.Linear(config.embedding_size, with_bias=False, name=name)
+
+  shared = None if config.embedding_per_head else linear("embedding")
+
+  def embed(features: Array, head: int) -> Array:
+    layer = shared or linear(f"embedding_{head}")
+    embedding = layer(condition[head].astype(features.dtype))
+    shape = (*features.shape[:-1], config.embedding_size)
+    return jnp.concatenate(
+      [features, jnp.broadcast_to(embedding, shape)], axis=-1
+    )
+
+  return embed
 
 
 def _check_observations(spec: Any, torso: str):

@@ -80,19 +80,27 @@ class DeepTorso(hk.Module):
   """IMPALA's deep residual torso (Table 2; Espeholt et al. 2018, Fig. 3 right).
 
   Each stage is a 3×3 convolution, 3×3 max pooling with stride 2 and two
-  residual blocks; 256 units follow the last stage.
+  residual blocks; 256 units follow the last stage. For control from pixels the
+  convolution has stride 2 and there is no pooling.
   """
 
-  def __init__(self, channels: Sequence[int], name: str = "deep_torso"):
+  def __init__(
+    self,
+    channels: Sequence[int],
+    strided: bool = False,
+    name: str = "deep_torso",
+  ):
     super().__init__(name=name)
     self._channels = tuple(channels)
+    self._strided = strided
 
   def __call__(self, observation) -> Array:
     x = prepare_image(observation)
     for channels in self._channels:
-      x = hk.Conv2D(channels, 3)(x)
-      x = hk.max_pool(x, window_shape=(3, 3, 1), strides=(2, 2, 1),
-                      padding="SAME")
+      x = hk.Conv2D(channels, 3, stride=2 if self._strided else 1)(x)
+      if not self._strided:
+        x = hk.max_pool(x, window_shape=(3, 3, 1), strides=(2, 2, 1),
+                        padding="SAME")
       x = ResidualBlock(channels)(x)
       x = ResidualBlock(channels)(x)
     x = jax.nn.relu(x)

@@ -51,7 +51,7 @@ def test_torn_file_falls_back_to_the_one_before(tmp_path):
 def test_other_shapes_are_listed(tmp_path):
   checkpointing.save(tmp_path, 1, state(), {})
   with pytest.raises(checkpointing.CheckpointError) as error:
-    checkpointing.load(tmp_path, state(head_size=9))
+    checkpointing.load(tmp_path, state(head_sizes=(9,)))
   assert "(8, 8) in the checkpoint, (8, 9) configured" in str(error.value)
   with pytest.raises(checkpointing.CheckpointError, match="and 45 more"):
     checkpointing.load(tmp_path, state(num_heads=1))

@@ -18,7 +18,7 @@ from programs import experiment as experiment_lib
 
 SMALL = (
   "--config.stac.torso_sizes=(16,)",
-  "--config.stac.head_size=16",
+  "--config.stac.head_sizes=(16,)",
   "--config.evaluation.episodes=4",
   "--config.log_every_seconds=0.05",
 )
@@ -323,11 +323,11 @@ def test_other_run_in_the_work_directory(tmp_path):
     jax.random.PRNGKey(0)
   )
   checkpointing.save(first.checkpoints, 3, state, {})
-  larger = make_experiment(tmp_path, **{"stac.head_size": 300})
+  larger = make_experiment(tmp_path, **{"stac.head_sizes": (300,)})
   with pytest.raises(experiment_lib.UserError) as error:
     experiment_lib.prepare_workdir(larger)
   assert "256) in the checkpoint" in str(error.value)
-  assert "config.head_size: 256 -> 300" in str(error.value)
+  assert "config.head_sizes: [256] -> [300]" in str(error.value)
 
 
 def test_wrong_python(monkeypatch):

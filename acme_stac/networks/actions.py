@@ -1,0 +1,100 @@
+"""From an environment's actions to those of a distribution."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from dm_env import specs
+
+from acme_stac.config import STACConfig
+from acme_stac.core.distributions import (
+  Categorical,
+  Distribution,
+  SquashedGaussian,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ActionSpace:
+  """What an agent does in place of an environment's actions.
+
+  Attributes:
+    distribution: the family of the policy.
+    num_params: parameters K of the distribution.
+    spec: the distribution's own actions, which are stored and learned from: a
+      discrete choice, or a vector in [−1, 1].
+    to_environment: from a batch of those, [N, ...], to the environment's.
+  """
+
+  distribution: Distribution
+  num_params: int
+  spec: specs.Array
+  to_environment: Callable[[np.ndarray], np.ndarray]
+
+
+def make_action_space(spec: Any, config: STACConfig) -> ActionSpace:
+  """Returns how to act under an action spec.
+
+  One discrete choice is a softmax policy. A bounded array of floats of any
+  shape is a squashed Gaussian of as many components, rescaled from [−1, 1] to
+  the bounds.
+
+  Args:
+    spec: the environment's action spec.
+    config: has the bounds of the Gaussian's standard deviation.
+
+  Raises:
+    ValueError: for any other spec.
+  """
+  if isinstance(spec, specs.DiscreteArray):
+    return ActionSpace(
+      Categorical(),
+      spec.num_values,
+      specs.DiscreteArray(spec.num_values, name="action"),
+      lambda action: action.astype(spec.dtype, copy=False),
+    )
+  _check_continuous(spec)
+  size = int(np.prod(spec.shape))
+  low = np.broadcast_to(spec.minimum, spec.shape).astype(np.float64)
+  high = np.broadcast_to(spec.maximum, spec.shape).astype(np.float64)
+
+  def to_environment(action: np.ndarray) -> np.ndarray:
+    action = action.astype(np.float64).reshape((-1, *spec.shape))
+    # Exact at both ends, and inside the bounds after rounding to the dtype.
+    scaled = 0.5 * ((1.0 - action) * low + (1.0 + action) * high)
+    return np.clip(scaled.astype(spec.dtype), spec.minimum, spec.maximum)
+
+  return ActionSpace(
+    SquashedGaussian(config.log_sigma_min, config.log_sigma_max),
+    2 * size,
+    specs.BoundedArray((size,), np.float32, -1.0, 1.0, name="action"),
+    to_environment,
+  )
+
+
+def _check_continuous(spec: Any):
+  """Raises ValueError unless `spec` is a bounded array of floats."""
+  allowed = (
+    "The agent acts by one discrete choice (dm_env.specs.DiscreteArray, shape"
+    " ()) or by a bounded vector (dm_env.specs.BoundedArray of floats, any"
+    f" shape), but this environment's action spec is {spec!r}."
+  )
+  if not isinstance(spec, specs.Array):
+    raise ValueError(
+      f"{allowed} Wrap the environment so that it takes one array."
+    )
+  if not np.issubdtype(spec.dtype, np.floating):
+    raise ValueError(
+      f"{allowed} Several discrete choices at once are not supported: number"
+      " the combinations in a wrapper and offer them as one DiscreteArray."
+    )
+  if not isinstance(spec, specs.BoundedArray) or not (
+    np.isfinite(spec.minimum).all() and np.isfinite(spec.maximum).all()
+  ):
+    raise ValueError(
+      f"{allowed} Give every component a finite minimum and maximum in a"
+      " wrapper."
+    )
+  if not np.prod(spec.shape):
+    raise ValueError(f"{allowed} It has no components.")
