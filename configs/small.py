@@ -11,7 +11,6 @@ def get_config(
   """Returns a small run of an environment by name, for example "catch"."""
   config = experiment.base_config("small", environment)
   config.num_environment_steps = 500_000
-  config.environments_per_actor = 16
   config.evaluation.every_steps = 50_000
   config.evaluation.episodes = 16
   # The entropy bonus is large here: what was learned shows in the mode.

@@ -103,7 +103,7 @@ def base_config(domain: str, environment: str) -> ml_collections.ConfigDict:
     "environment": environment,
     "environment_options": {},
     "num_environment_steps": config_dict.placeholder(int),
-    "environments_per_actor": 16,
+    "environments_per_actor": config_dict.placeholder(int),
     "seed": 0,
     "evaluation": {
       "every_steps": 100_000,
@@ -140,9 +140,9 @@ def make_experiment(
     overrides = {
       name: value for name, value in config.stac.items() if value is not None
     }
-    for name in ("self_tuned", "torso_sizes"):
-      if name in overrides:
-        overrides[name] = tuple(overrides[name])
+    for name, value in overrides.items():
+      if isinstance(value, list):
+        overrides[name] = tuple(value)
     if config.num_environment_steps is not None:
       overrides["num_environment_steps"] = config.num_environment_steps
     options = config.environment_options.to_dict()
@@ -164,7 +164,7 @@ def make_experiment(
       environment_spec=spec,
       seed=config.seed,
       num_actors=num_actors,
-      environments_per_actor=config.environments_per_actor,
+      environments_per_actor=_environments_per_actor(config, stac),
       evaluation_every_steps=config.evaluation.every_steps,
       evaluation_episodes=config.evaluation.episodes,
       evaluation_greedy=config.evaluation.greedy,
@@ -177,6 +177,15 @@ def make_experiment(
   except (ValueError, ImportError) as error:
     raise UserError(str(error)) from error
   return experiment
+
+
+def _environments_per_actor(
+  config: ml_collections.ConfigDict, stac: acme_stac.STACConfig
+) -> int:
+  """Returns what is asked for, or the most up to 16 that divide the batch."""
+  if config.environments_per_actor is not None:
+    return config.environments_per_actor
+  return max(n for n in range(1, 17) if stac.batch_size % n == 0)
 
 
 class _probe:  # noqa: N801 (a context manager, used like a function)

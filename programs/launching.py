@@ -106,10 +106,10 @@ def run_serial(experiment: Experiment, initial_step: int, progress: Progress):
 
 
 def _alternate(experiment, learner, actors, evaluator, counter, progress):
-  """Makes a batch, learns from it, and again until the budget is done."""
-  items_per_batch = (
-    experiment.config.batch_size // experiment.environments_per_actor
-  )
+  """Makes what an update needs, learns, and again until the budget is done."""
+  config = experiment.config
+  items_per_batch = config.batch_size // experiment.environments_per_actor
+  batches = config.batches_per_update + config.batches_ahead
   every = experiment.evaluation_every_steps
   turn = 0
   due = None
@@ -119,10 +119,11 @@ def _alternate(experiment, learner, actors, evaluator, counter, progress):
       due = (steps // every + 1) * every
       if experiment.evaluation_episodes:
         evaluator.evaluate()
-    for _ in range(items_per_batch):
+    for _ in range(batches * items_per_batch):
       if not actors[turn % len(actors)].run_item(wait_for_variables=True):
         return
       turn += 1
+    batches = config.batches_per_update
     if not learner.step():
       return
     progress.show(counter.status())

@@ -33,17 +33,26 @@ class RunCounter(counting.Counter):
   never far ahead of the learner.
   """
 
-  def __init__(self, budget: int, max_ahead: int, initial_steps: int = 0):
+  def __init__(
+    self,
+    budget: int,
+    max_ahead: int,
+    initial_steps: int = 0,
+    held: int = 0,
+  ):
     """Makes a counter.
 
     Args:
       budget: environment steps of the whole run.
       max_ahead: environment steps that may be on their way to the learner.
       initial_steps: environment steps that a resumed run has already done.
+      held: environment steps that the learner holds beyond those that it has
+        consumed, at the end too.
     """
     super().__init__()
     self._budget = budget
     self._max_ahead = max_ahead
+    self._held = held
     self._initial = initial_steps
     self._reserved = initial_steps
     self._consumed = initial_steps
@@ -65,7 +74,7 @@ class RunCounter(counting.Counter):
 
     def granted() -> bool:
       limit = min(self._budget, self._consumed + self._max_ahead)
-      if self._reserved + steps <= limit:
+      if self._reserved + steps <= limit + self._held:
         return True
       # Items that were lost on their way must not stop the run for ever.
       return time.monotonic() - self._last_change > _LOST_SECONDS
@@ -313,7 +322,9 @@ class Learner:
 
   def send(self):
     """Sends the newest parameters."""
-    names = ["policy", "version"]
+    from acme_stac.agent import learning
+
+    names = learning.variable_names(self._experiment.config)
     values = self._learner.get_variables(names)
     self._sending = self._send_variables(
       pickle.dumps(dict(zip(names, values, strict=True)))
@@ -599,11 +610,12 @@ def make_counter(experiment: Experiment, initial_step: int) -> RunCounter:
   config = experiment.config
   # Every actor can work while the learner does.
   making = experiment.num_actors * experiment.environments_per_actor
-  ahead = max(
-    config.queue_batches * config.batch_size, config.batch_size + making
-  )
+  consumed = config.batches_per_update * config.batch_size
+  ahead = max(config.queue_batches * consumed, consumed + making)
+  held = config.batches_ahead * config.batch_size
   return RunCounter(
     config.num_updates * config.steps_per_update,
     ahead * config.steps_per_trajectory,
     initial_step * config.steps_per_update,
+    held * config.steps_per_trajectory,
   )

@@ -2,17 +2,32 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import dm_env
 import jax
+import jax.numpy as jnp
 import numpy as np
 from acme import core
 from acme.jax import variable_utils
 
 from acme_stac.agent import adders
-from acme_stac.core.types import Array, CoreState, Params
+from acme_stac.config import STACConfig
+from acme_stac.core import acting_output
+from acme_stac.core.types import Array, CoreState
 from acme_stac.networks import STACNetworks
+
+
+class ActingState(NamedTuple):
+  """What a policy remembers of N environments.
+
+  Attributes:
+    core: the networks' recurrent state, nest of [N, ...].
+    head: which of the acting policies acts in the episode, [N] int32.
+  """
+
+  core: CoreState
+  head: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,40 +35,57 @@ class Policy:
   """How to act, as pure functions.
 
   Attributes:
-    select_action: (params, observation [N, ...], step_type [N], core_state
-      [N, ...], key) -> (action [N, ...], log-probability [N], core_state, key).
-    initial_state: (N) -> core state.
+    select_action: (params, observation [N, ...], step_type [N], ActingState,
+      key) -> (action [N, ...], log-probability [N], ActingState, key). If
+      metaparameters are embedded, their values [P, K] are the last argument.
+    initial_state: (N) -> ActingState.
+    to_environment: from those actions to the environment's, in NumPy.
   """
 
-  select_action: Callable[
-    [Params, Any, Array, CoreState, Array],
-    tuple[Array, Array, CoreState, Array],
-  ]
-  initial_state: Callable[[int], CoreState]
+  select_action: Callable[..., tuple[Array, Array, ActingState, Array]]
+  initial_state: Callable[[int], ActingState]
+  to_environment: Callable[[np.ndarray], np.ndarray]
 
 
-def make_policy(networks: STACNetworks, greedy: bool = False) -> Policy:
-  """Returns the policy of head 0.
+def make_policy(
+  networks: STACNetworks, config: STACConfig, greedy: bool = False
+) -> Policy:
+  """Returns the behaviour policy of an agent.
 
   Args:
     networks: the agent's networks.
-    greedy: take the most probable action instead of a sample.
+    config: says which heads act.
+    greedy: take the distribution's mode instead of a sample.
   """
   distribution = networks.distribution
 
-  def select_action(params, observation, step_type, core_state, key):
-    key, sample_key = jax.random.split(key)
+  def select_action(params, observation, step_type, state, key, *condition):
+    key, head_key, sample_key = jax.random.split(key, 3)
     output, core_state = networks.step(
-      params, observation, core_state, step_type
+      params, observation, state.core, step_type, *condition
     )
-    policy = output.policy[..., 0, :]
+    policies = acting_output(output, config).policy
+    # One policy for a whole episode; most agents have but one.
+    first = step_type == int(dm_env.StepType.FIRST)
+    drawn = jax.random.randint(head_key, first.shape, 0, policies.shape[-2])
+    head = jnp.where(first, drawn, state.head)
+    policy = jnp.take_along_axis(policies, head[:, None, None], axis=-2)[:, 0]
     if greedy:
       action = distribution.mode(policy)
     else:
       action = distribution.sample(sample_key, policy)
-    return action, distribution.log_prob(policy, action), core_state, key
+    log_prob = distribution.log_prob(policy, action)
+    return action, log_prob, ActingState(core_state, head), key
 
-  return Policy(select_action, networks.initial_state)
+  def initial_state(num_environments: int) -> ActingState:
+    return ActingState(
+      networks.initial_state(num_environments),
+      jnp.zeros([num_environments], jnp.int32),
+    )
+
+  return Policy(
+    select_action, initial_state, networks.action_space.to_environment
+  )
 
 
 class STACActor(core.Actor):
@@ -75,20 +107,23 @@ class STACActor(core.Actor):
     Args:
       policy: how to act.
       random_key: a key for sampling.
-      variable_client: gives [params, version], the variables "policy" and
-        "version" of a learner.
+      variable_client: gives [params, version] and, if metaparameters are
+        embedded, their values: the variables "policy", "version" and
+        "conditioning" of a learner.
       adder: where experience goes; None when evaluating.
     """
     cpu = jax.local_devices(backend="cpu")[0]
     self._select = jax.jit(policy.select_action)
-    self._initial_state = policy.initial_state
+    self._policy = policy
     self._key = jax.device_put(random_key, cpu)
     self._device = cpu
     self._variables = variable_client
     self._adder = adder
-    self._core_state: CoreState = None
+    self._state: ActingState | None = None
     self._step_type = np.zeros([0], np.int32)
     self._single = False
+    # The distribution's own action and what is known of it.
+    self._action: np.ndarray | None = None
     self._extras: adders.Extras | None = None
 
   def observe_first(self, timestep: dm_env.TimeStep):
@@ -97,34 +132,37 @@ class STACActor(core.Actor):
     self._step_type = np.atleast_1d(np.asarray(timestep.step_type, np.int32))
     # The networks reset the core at every FIRST step, wherever it comes.
     with jax.default_device(self._device):
-      self._core_state = self._initial_state(len(self._step_type))
+      self._state = self._policy.initial_state(len(self._step_type))
     if self._adder:
       self._adder.add_first(timestep)
 
   def select_action(self, observation: Any) -> np.ndarray:
     """Returns actions [N, ...] for observations [N, ...], or one for one."""
-    params, version = self._variables.params
+    params, version, *condition = self._variables.params
     if self._single:
       observation = jax.tree_util.tree_map(
         lambda x: np.asarray(x)[None], observation
       )
-    before = self._core_state
+    before = self._state
+    assert before is not None, "observe_first comes before select_action"
     with jax.default_device(self._device):
-      action, log_prob, self._core_state, self._key = self._select(
-        params, observation, self._step_type, before, self._key
+      action, log_prob, self._state, self._key = self._select(
+        params, observation, self._step_type, before, self._key, *condition
       )
-    action = np.asarray(action)
-    self._extras = adders.Extras(np.asarray(log_prob), before, version)
+    self._action = np.asarray(action)
+    self._extras = adders.Extras(np.asarray(log_prob), before.core, version)
+    action = self._policy.to_environment(self._action)
     return action[0] if self._single else action
 
   def observe(self, action: Any, next_timestep: dm_env.TimeStep):
-    """Takes an action of `select_action` and the time step after it."""
+    """Takes the action of `select_action` and the time step after it."""
+    del action  # In the environment's form; the distribution's is learned from.
     self._step_type = np.atleast_1d(
       np.asarray(next_timestep.step_type, np.int32)
     )
     if self._adder:
       assert self._extras is not None, "observe comes after select_action"
-      self._adder.add(action, next_timestep, self._extras)
+      self._adder.add(self._action, next_timestep, self._extras)
 
   def fetch_variables(self) -> int:
     """Fetches parameters now and returns their version."""

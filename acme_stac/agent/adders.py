@@ -54,7 +54,8 @@ def make_signature(
   """Returns the `tf.TensorSpec`s of the queue's items, for any number N.
 
   Args:
-    environment_spec: specs of one unbatched environment.
+    environment_spec: specs of one unbatched environment, with the actions that
+      are stored.
     core_state: a core state of any batch size, [B, ...].
     config: the agent's configuration.
   """
@@ -106,7 +107,8 @@ class TrajectoryAdder(adders.Adder):
 
     Args:
       client: client of the server with the table `QUEUE`.
-      environment_spec: specs of one unbatched environment.
+      environment_spec: specs of one unbatched environment, with the actions
+        that are stored.
       config: the agent's configuration.
       should_stop: looked at while blocked; the item in hand is given up if
         True.

@@ -68,7 +68,9 @@ class STACBuilder(
     return [
       reverb.Table.queue(
         adders.QUEUE,
-        max_size=self._config.queue_batches * self._items_per_batch,
+        max_size=self._config.queue_batches
+        * self._config.batches_per_update
+        * self._items_per_batch,
         signature=self._signature(environment_spec),
       )
     ]
@@ -76,7 +78,14 @@ class STACBuilder(
   def _signature(self, environment_spec: Any) -> adders.Sample:
     networks = make_networks(environment_spec, self._config)
     core_state = jax.eval_shape(lambda: networks.initial_state(1))
-    return adders.make_signature(environment_spec, core_state, self._config)
+    return adders.make_signature(
+      self._stored_spec(environment_spec), core_state, self._config
+    )
+
+  def _stored_spec(self, environment_spec: Any) -> Any:
+    """Returns the specs of what is stored: actions are the distribution's."""
+    networks = make_networks(environment_spec, self._config)
+    return environment_spec._replace(actions=networks.action_space.spec)
 
   def make_dataset_iterator(
     self, replay_client: reverb.Client
@@ -96,7 +105,10 @@ class STACBuilder(
     """Returns the adder of one actor."""
     del policy
     return adders.TrajectoryAdder(
-      replay_client, environment_spec, self._config, self._should_stop
+      replay_client,
+      self._stored_spec(environment_spec),
+      self._config,
+      self._should_stop,
     )
 
   def make_actor(
@@ -114,7 +126,7 @@ class STACBuilder(
     )
     client = variable_utils.VariableClient(
       variable_source,
-      ["policy", "version"],
+      learning.variable_names(self._config),
       update_period=self._config.variable_update_period * fresh_steps,
       device="cpu",
     )
@@ -159,4 +171,4 @@ class STACBuilder(
   ) -> acting.Policy:
     """Returns how to act: by samples, or greedily in evaluation."""
     del environment_spec
-    return acting.make_policy(networks, greedy=evaluation)
+    return acting.make_policy(networks, self._config, greedy=evaluation)

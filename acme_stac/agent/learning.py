@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from acme_stac.agent.adders import Sample
 from acme_stac.config import STACConfig
-from acme_stac.core import TrainingState, make_update
+from acme_stac.core import TrainingState, conditioning, make_update
 from acme_stac.core.types import Array, Trajectory
 from acme_stac.networks import STACNetworks
 
@@ -83,11 +83,16 @@ class STACLearner(core.Learner):
       core_state=batch_major,
     )
     update = make_update(networks, config)
+    # The last argument is the outer loss's own batch, for agents that have one.
+    batches = [self._trajectory_sharding] * (
+      config.batches_per_update + config.batches_ahead
+    )
     self._update = jax.jit(
       update.update,
-      in_shardings=(self._replicated, self._trajectory_sharding),
+      in_shardings=(self._replicated, *batches),
       out_shardings=self._replicated,
     )
+    self._next: tuple[Trajectory, np.ndarray] | None = None
     self._state: TrainingState = jax.device_put(
       update.init(random_key), self._replicated
     )
@@ -125,9 +130,9 @@ class STACLearner(core.Learner):
       StopIteration: when there are no more.
     """
     started = time.monotonic()
-    trajectory, versions = next(self._iterator)
+    trajectories, versions = self._take()
     self._seconds_waiting += time.monotonic() - started
-    state, metrics = self._update(self._state, trajectory)
+    state, metrics = self._update(self._state, *trajectories)
     age = self._step - versions
     self._state = state
     self._step += 1
@@ -156,8 +161,24 @@ class STACLearner(core.Learner):
       self._steps_at_last_log = self._step
       self._seconds_waiting = 0.0
 
+  def _take(self) -> tuple[list[Trajectory], np.ndarray]:
+    """Returns the batches of an update, and the versions behind the first."""
+    first, versions = self._next or next(self._iterator)
+    # If this stops, the batch in hand is not lost.
+    self._next = (first, versions)
+    trajectories = [first]
+    following = None
+    if self._config.batches_per_update + self._config.batches_ahead == 2:
+      following = next(self._iterator)
+      trajectories.append(following[0])
+    self._next = following if self._config.batches_ahead else None
+    return trajectories, versions
+
   def get_variables(self, names: Sequence[str]) -> list[Any]:
-    """Returns variables of "policy" (parameters) and "version" (learner step).
+    """Returns variables by name.
+
+    They are "policy" (parameters), "version" (learner step) and "conditioning"
+    (values of the embedded metaparameters, [P, K], or None).
 
     Safe to call from other threads: states are never changed in place.
     """
@@ -166,6 +187,9 @@ class STACLearner(core.Learner):
     variables = {
       "policy": lambda: jax.device_get(state.params),
       "version": lambda: int(state.step),
+      "conditioning": lambda: jax.device_get(
+        conditioning(state.metaparams, self._config)
+      ),
     }
     return [variables[name]() for name in names]
 
@@ -178,6 +202,11 @@ class STACLearner(core.Learner):
     self._state = jax.device_put(state, self._replicated)
     self._step = int(state.step)
     self._steps_at_last_log = self._step
+
+
+def variable_names(config: STACConfig) -> list[str]:
+  """Returns the names of the learner's variables that an actor needs."""
+  return ["policy", "version"] + ["conditioning"] * bool(config.embedded)
 
 
 def flatten_metrics(metrics: dict[str, Any]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Environments by name: "catch", "gymnasium:<id>", "atari:<game>"."""
+"""Environments by name, such as "catch" or "control:cartpole/swingup"."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +24,12 @@ def _atari(name: str, num_environments: int, seed: int, **options: Any):
   return Atari(name, num_environments, seed, **options)
 
 
+def _control(name: str, num_environments: int, seed: int, **options: Any):
+  from acme_stac.environments.control import Control
+
+  return Control(name, num_environments, seed, **options)
+
+
 def _catch(name: str, num_environments: int, seed: int, **options: Any):
   if name:
     raise ValueError(f"catch has no levels, got 'catch:{name}'.")
@@ -33,6 +39,7 @@ def _catch(name: str, num_environments: int, seed: int, **options: Any):
 _FAMILIES: dict[str, Callable[..., base.BatchedEnvironment]] = {
   "atari": _atari,
   "catch": _catch,
+  "control": _control,
   "gymnasium": _gymnasium,
 }
 
@@ -43,7 +50,8 @@ def make_batched(
   """Makes a batch of environments that step together.
 
   Args:
-    name: "catch", "gymnasium:<id>" or "atari:<game>".
+    name: "catch", "gymnasium:<id>", "atari:<game>" or
+      "control:<domain>/<task>".
     num_environments: members N of the batch.
     seed: seed of the whole batch.
     **options: what the family takes, for example

@@ -108,12 +108,22 @@ def test_greedy_policy_takes_the_mode():
   observation = np.random.default_rng(0).normal(size=(64, 4)).astype("f")
   step_type = np.ones(64, np.int32)
   logits = networks.step(params, observation, (), step_type)[0].policy[:, 0]
-  greedy, _, _, _ = parts.make_policy(networks, evaluation=True).select_action(
-    params, observation, step_type, (), jax.random.PRNGKey(0)
+  policy = parts.make_policy(networks, evaluation=True)
+  greedy, _, _, _ = policy.select_action(
+    params,
+    observation,
+    step_type,
+    policy.initial_state(64),
+    jax.random.PRNGKey(0),
   )
   np.testing.assert_array_equal(greedy, np.argmax(logits, -1))
-  sampled, _, _, _ = parts.make_policy(networks).select_action(
-    params, observation, step_type, (), jax.random.PRNGKey(0)
+  policy = parts.make_policy(networks)
+  sampled, _, _, _ = policy.select_action(
+    params,
+    observation,
+    step_type,
+    policy.initial_state(64),
+    jax.random.PRNGKey(0),
   )
   assert np.any(sampled != greedy)
 
