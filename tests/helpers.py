@@ -9,12 +9,17 @@ from acme_stac import core
 from acme_stac.environments import EnvironmentSpec
 
 NUM_ACTIONS = 3
+CONTINUOUS = specs.BoundedArray((2,), np.float64, [-3.0, 0.0], [1.0, 0.5])
 
 
 def environment_spec(observation=(4,), dtype=np.float32, actions=NUM_ACTIONS):
   return EnvironmentSpec(
     observations=specs.Array(observation, dtype),
-    actions=specs.DiscreteArray(actions),
+    actions=(
+      actions
+      if isinstance(actions, specs.Array)
+      else specs.DiscreteArray(actions)
+    ),
     rewards=specs.Array((), np.float32),
     discounts=specs.BoundedArray((), np.float32, 0.0, 1.0),
   )
@@ -27,6 +32,7 @@ def small_config(agent="stacx", **overrides):
     **{
       "torso_sizes": (8,),
       "head_sizes": (8,),
+      "embedding_size": 4,
       "max_abs_reward": None,
       "max_gradient_norm": None,
       "batch_size": 4,
@@ -38,7 +44,12 @@ def small_config(agent="stacx", **overrides):
 
 
 def trajectory(
-  config, seed=0, observation=(4,), episode_ends=True, dtype=np.float32
+  config,
+  seed=0,
+  observation=(4,),
+  episode_ends=True,
+  dtype=np.float32,
+  continuous=False,
 ):
   """Returns a random trajectory whose masked rows hold ordinary numbers."""
   rng = np.random.default_rng(seed)
@@ -55,9 +66,12 @@ def trajectory(
   if config.lstm_size is not None:
     state = rng.normal(size=(2, config.batch_size, config.lstm_size))
     core_state = tuple(state.astype(dtype))
+  action = rng.integers(0, NUM_ACTIONS, shape).astype(np.int32)
+  if continuous:
+    action = rng.uniform(-0.99, 0.99, (*shape, 2)).astype(dtype)
   return core.Trajectory(
     observation=rng.normal(size=(*shape, *observation)).astype(dtype),
-    action=rng.integers(0, NUM_ACTIONS, shape).astype(np.int32),
+    action=action,
     reward=rng.normal(size=shape).astype(dtype),
     discount=discount,
     step_type=step_type,
