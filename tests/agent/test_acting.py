@@ -8,49 +8,73 @@ from acme import core as acme_core
 from acme import specs
 
 import acme_stac
-from acme_stac import environments
-from acme_stac.agent import builder, environment_loop
+from acme_stac import core, environments
+from acme_stac.agent import acting, builder, environment_loop
 from tests import helpers
 
 
 class Source(acme_core.VariableSource):
-  def __init__(self, params, version=0):
-    self.params, self.version = params, version
+  def __init__(self, params, conditioning=None):
+    self.variables = {
+      "policy": params, "version": 0, "conditioning": conditioning
+    }
 
   def get_variables(self, names):
-    return [{"policy": self.params, "version": self.version}[n] for n in names]
+    return [self.variables[name] for name in names]
+
+
+OVERLAP = {"trajectory_length": 40, "trajectory_overlap": 30}
+LSTM = {"lstm_size": 8}
 
 
 @pytest.mark.parametrize(
-  "name,overrides",
+  "name,agent,overrides",
   [
-    ("catch", {}),
-    ("catch", {"lstm_size": 8}),
-    ("catch", {"lstm_size": 8, "trajectory_overlap": 5}),
-    ("gymnasium:CartPole-v1", {"lstm_size": 8}),
-    ("atari:pong", {"torso": "shallow"}),
+    ("catch", "stacx", {}),
+    ("catch", "stacx", LSTM),
+    ("catch", "stacx", {**LSTM, "trajectory_overlap": 5}),
+    ("catch", "stacx", {"torso": "deep", "torso_sizes": (4,), **LSTM}),
+    ("catch", "stacx", {"torso": "deep_strided", "torso_sizes": (4,), **LSTM}),
+    ("catch", "stacx_random_ensemble", {}),
+    ("catch", "stacx_random_ensemble", {**LSTM, "trajectory_overlap": 5}),
+    ("catch", "stacx_average_ensemble", LSTM),
+    ("catch", "stacx_gamma_embedding", {"embedding_per_head": True, **LSTM}),
+    ("gymnasium:CartPole-v1", "stacx", LSTM),
+    ("gymnasium:CartPole-v1", "a2c_meta_gamma", {}),
+    ("gymnasium:Pendulum-v1", "stacx", {**LSTM, "trajectory_overlap": 5}),
+    ("control:cartpole/swingup", "stac", {**LSTM, **OVERLAP}),
+    ("control:walker/walk", "stacx_average_ensemble", LSTM),
+    ("atari:pong", "stacx", {"torso": "shallow"}),
+    ("atari:pong", "stac", {"torso": "deep", "torso_sizes": (4, 4), **LSTM}),
   ],
 )
-def test_unrolling_a_stored_sequence_reproduces_the_behaviour(name, overrides):
+def test_unrolling_a_stored_sequence_reproduces_the_behaviour(
+  name, agent, overrides
+):
   """With unchanged parameters every importance weight is 1."""
   config = helpers.small_config(
+    agent,
     **{"trajectory_length": 7, "batch_size": 4, "queue_batches": 10,
-       **overrides}
+       **overrides},
   )
   environment = environments.make_batched(name, 2, seed=0)
   spec = environments.environment_spec(environment)
   networks = acme_stac.make_networks(spec, config)
   params = networks.init(jax.random.PRNGKey(1))
+  eta = core.init_metaparams(config)
+  condition = core.conditioning(eta, config)
   parts = builder.STACBuilder(config, environments_per_actor=2)
   server = reverb.Server(parts.make_replay_tables(spec))
   client = reverb.Client(f"localhost:{server.port}")
   policy = parts.make_policy(networks, spec)
   actor = parts.make_actor(
-    jax.random.PRNGKey(2), policy, spec, Source(params),
+    jax.random.PRNGKey(2), policy, spec, Source(params, condition),
     parts.make_adder(client, spec, policy),
   )
   loop = environment_loop.BatchedEnvironmentLoop(environment, actor)
-  for _ in range(45):
+  length = config.trajectory_length
+  # Two environments and batches of four: two items a batch.
+  for _ in range(4 * length + 1):
     loop.step(wait_for_variables=True)
   batches = parts.make_dataset_iterator(client)
   ends = 0
@@ -61,17 +85,68 @@ def test_unrolling_a_stored_sequence_reproduces_the_behaviour(name, overrides):
       trajectory.observation,
       trajectory.core_state,
       trajectory.step_type,
+      *([] if condition is None else [condition]),
     )
-    log_prob = networks.distribution.log_prob(
-      output.policy[:, :, 0], trajectory.action
-    )
-    np.testing.assert_allclose(
-      log_prob[:-1], trajectory.behaviour_log_prob[:-1], atol=2e-5
-    )
+    policies = core.acting_output(output, config).policy
+    errors = np.stack([
+      np.abs(
+        networks.distribution.log_prob(policies[:, :, i], trajectory.action)
+        - trajectory.behaviour_log_prob
+      )[:-1]
+      for i in range(policies.shape[2])
+    ])
+    # Each step was made by one of the policies that may act.
+    assert errors.min(0).max() < 3e-5
+    assert trajectory.action.dtype == networks.action_space.spec.dtype
     ends += (trajectory.step_type == 2).sum()
-  if name != "atari:pong":
+  if name in ("catch", "gymnasium:CartPole-v1"):
     assert ends > 0
   server.stop()
+
+
+def test_random_ensemble_keeps_its_head_for_an_episode():
+  config = helpers.small_config("stacx_random_ensemble", num_heads=4)
+  networks = helpers.networks(config)
+  params = networks.init(jax.random.PRNGKey(0))
+  policy = acting.make_policy(networks, config)
+  state, key = policy.initial_state(200), jax.random.PRNGKey(1)
+  select = jax.jit(policy.select_action)
+  observation = np.random.default_rng(0).normal(size=(200, 4)).astype("f")
+  first = np.zeros(200, np.int32)
+  _, _, start, key = select(params, observation, first, state, key)
+  counts = np.bincount(start.head, minlength=4)
+  assert counts.min() > 25
+  _, log_prob, later, key = select(params, observation, first + 1, start, key)
+  np.testing.assert_array_equal(later.head, start.head)
+  half = first.copy()
+  half[:100] = 1
+  action, log_prob, later, _ = select(params, observation, half, start, key)
+  np.testing.assert_array_equal(later.head[:100], start.head[:100])
+  assert np.mean(later.head[100:] == start.head[100:]) < 0.5
+  output, _ = networks.step(params, observation, (), half)
+  chosen = np.asarray(output.policy)[np.arange(200), later.head]
+  np.testing.assert_allclose(
+    log_prob, networks.distribution.log_prob(chosen, action), rtol=1e-4
+  )
+
+
+def test_average_ensemble_acts_by_the_mean_logits():
+  config = helpers.small_config("stacx_average_ensemble")
+  networks = helpers.networks(config)
+  params = networks.init(jax.random.PRNGKey(0))
+  policy = acting.make_policy(networks, config)
+  observation = np.random.default_rng(0).normal(size=(64, 4)).astype("f")
+  step_type = np.ones(64, np.int32)
+  action, log_prob, _, _ = policy.select_action(
+    params, observation, step_type, policy.initial_state(64),
+    jax.random.PRNGKey(0),
+  )
+  output, _ = networks.step(params, observation, (), step_type)
+  logits = np.mean(output.policy, axis=1)
+  expected = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  np.testing.assert_allclose(
+    log_prob, expected[np.arange(64), action], rtol=1e-4
+  )
 
 
 def test_loop_counts_episodes():

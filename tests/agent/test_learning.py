@@ -74,6 +74,64 @@ def test_restored_learner_goes_on_exactly():
   assert rest.get_variables(["version"]) == [6]
 
 
+@pytest.mark.parametrize(
+  "outer_batch,inner,outer",
+  [("same", [0, 1, 2], [0, 1, 2]), ("next", [0, 1, 2], [1, 2, 3]),
+   ("separate", [0, 2, 4], [1, 3, 5])],
+)
+def test_which_batches_an_update_sees(outer_batch, inner, outer):
+  config = helpers.small_config("stac", outer_batch=outer_batch)
+  learner = make(config, iterator=samples(config))
+  networks = helpers.networks(config)
+  update = core.make_update(networks, config)
+  state = update.init(jax.random.PRNGKey(0))
+  for first, second in zip(inner, outer, strict=True):
+    learner.step()
+    state, _ = jax.jit(update.update)(
+      state,
+      helpers.trajectory(config, first),
+      helpers.trajectory(config, second),
+    )
+  jax.tree_util.tree_map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5),
+    learner.save()[:4],
+    state[:4],
+  )
+
+
+def test_batch_in_hand_is_kept_when_there_are_no_more():
+  config = helpers.small_config("metagradient_impala")
+  learner = make(config, iterator=samples(config, 3))
+  learner.step()
+  learner.step()
+  with pytest.raises(StopIteration):
+    learner.step()
+  assert learner.num_steps == 2
+
+
+def test_steps_that_an_update_consumes():
+  config = helpers.small_config("stac", outer_batch="separate")
+  assert config.steps_per_update == 2 * 4 * 5
+  assert config.num_updates == 2000 // 40
+  # Without an outer loss there is nothing to hold out for.
+  impala = helpers.small_config("impala", outer_batch="separate")
+  assert impala.steps_per_update == 4 * 5
+
+
+def test_conditioning_is_a_variable():
+  config = helpers.small_config("stacx_gamma_embedding")
+  names = learning.variable_names(config)
+  assert names == ["policy", "version", "conditioning"]
+  learner = make(config)
+  (before,) = learner.get_variables(["conditioning"])
+  assert before.shape == (3, 1)
+  learner.step()
+  (after,) = learner.get_variables(["conditioning"])
+  assert np.all(before != after)
+  plain = helpers.small_config()
+  assert learning.variable_names(plain) == ["policy", "version"]
+
+
 def test_log():
   config = helpers.small_config()
   logger = loggers.InMemoryLogger()

@@ -31,7 +31,7 @@ def test_constrain_squashes_and_scales():
 
 def test_initial_value():
   config = helpers.small_config("stac")
-  for value in core.squash(core.init_metaparams(config)).values():
+  for value in core.squash(core.init_metaparams(config), config).values():
     np.testing.assert_allclose(value, [0.99], atol=1e-3)
 
 
@@ -41,7 +41,10 @@ def test_any_one_name_can_be_tuned_alone(name):
   zeta = core.constrain(core.init_metaparams(config), config)
   outer = core.outer_hyperparameters(config)
   for field, value in zeta._asdict().items():
-    tuned = field == name or (name == "alpha" and field.startswith("alpha"))
+    tuned = field in {
+      "alpha": ("alpha_rho", "alpha_c"),
+      "clip_threshold": ("clip_rho_threshold", "clip_c_threshold"),
+    }.get(name, (name,))
     exact = bool(np.all(np.asarray(value) == np.float32(getattr(outer, field))))
     # What is not self-tuned is exactly at its outer value.
     assert exact != tuned
@@ -53,3 +56,35 @@ def test_gradient_reaches_only_its_head():
   eta = core.init_metaparams(config)
   gradient = jax.grad(lambda e: core.constrain(e, config).discount[1])(eta)
   assert [bool(g) for g in gradient["discount"]] == [False, True, False]
+
+
+def test_policy_gradient_outer_loss_leaves_the_inner_loss_alone():
+  config = helpers.small_config("metagradient_impala", kl_cost=0.5)
+  fixed = core.fixed_hyperparameters(config)
+  outer = core.outer_hyperparameters(config)
+  assert outer == fixed._replace(value_cost=0.0, entropy_cost=0.0)
+  zeta = core.constrain(core.init_metaparams(config), config)
+  np.testing.assert_allclose(zeta.value_cost, [0.5])
+  np.testing.assert_allclose(zeta.entropy_cost, [config.entropy_cost])
+
+
+def test_clip_range_is_the_value_itself():
+  config = helpers.small_config("a2c_meta_gamma", metaparameter_init=1.0)
+  eta = core.init_metaparams(config)
+  np.testing.assert_array_equal(core.constrain(eta, config).discount, [1.0])
+  gradient = jax.grad(lambda e: core.constrain(e, config).discount[0])(eta)
+  np.testing.assert_array_equal(gradient["discount"], [1.0])
+
+
+def test_conditioning_carries_no_gradient():
+  config = helpers.small_config(
+    "stacx_gamma_embedding", embedded=("lambda_", "discount")
+  )
+  eta = core.init_metaparams(config)
+  eta["discount"] = np.array([-1.0, 0.0, 1.0])
+  values = core.conditioning(eta, config)
+  np.testing.assert_allclose(values[:, 1], sigmoid(eta["discount"]), rtol=1e-5)
+  np.testing.assert_allclose(values[:, 0], sigmoid(4.6), rtol=1e-5)
+  gradient = jax.grad(lambda e: core.conditioning(e, config).sum())(eta)
+  assert not any(np.any(g) for g in gradient.values())
+  assert core.conditioning(eta, helpers.small_config("stacx")) is None

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+import acme_stac
 from acme_stac import core
 from acme_stac.config import METAPARAMETER_NAMES
 from acme_stac.core import losses
@@ -485,3 +486,218 @@ def test_masked_steps_change_no_update():
     step(state, spoilt),
     step(state, trajectory),
   )
+
+
+def test_held_out_batch_reaches_only_the_metaparameters():
+  config = helpers.small_config("metagradient_impala")
+  _, update, state, trajectory = setup(config)
+  step = jax.jit(update.update)
+  others = [helpers.trajectory(config, seed) for seed in (7, 8)]
+  states = [step(state, trajectory, other)[0] for other in others]
+  states.append(step(state, trajectory)[0])
+  states.append(step(state, trajectory, trajectory)[0])
+  for other in states[1:]:
+    jax.tree_util.tree_map(
+      np.testing.assert_array_equal, other.params, states[0].params
+    )
+  etas = [new.metaparams["discount"] for new in states]
+  assert etas[0] != etas[1] != etas[2]
+  np.testing.assert_allclose(etas[2], etas[3], rtol=1e-6)
+
+
+def test_metagradient_impala_is_that_of_xu_et_al():
+  """Inner 0.5 (v − V)² + policy gradient + 0.01 entropy; outer policy only."""
+  config = acme_stac.make_config("metagradient_impala", "atari")
+  fixed = core.fixed_hyperparameters(config)
+  assert (fixed.value_cost, fixed.policy_cost, fixed.entropy_cost) == (
+    0.5, 1.0, 0.01
+  )
+  outer = core.outer_hyperparameters(config)
+  assert (outer.value_cost, outer.policy_cost, outer.entropy_cost) == (
+    0.0, 1.0, 0.0
+  )
+  _, update, state, trajectory = setup(
+    helpers.small_config("metagradient_impala")
+  )
+  held_out = helpers.trajectory(config=helpers.small_config(), seed=1)
+  _, metrics = jax.jit(update.update)(state, trajectory, held_out)
+  assert metrics["outer_loss"] == metrics["outer_policy_loss"]
+  assert metrics["kl"] == 0.0
+
+
+def test_random_ensemble_measures_every_head():
+  """The outer loss is the mean of the heads' losses."""
+  config = helpers.small_config("stacx_random_ensemble", kl_cost=0.0)
+  networks, update, state, trajectory = setup(config)
+  new, metrics = jax.jit(update.update)(state, trajectory)
+  output = networks.unroll(
+    new.params,
+    trajectory.observation,
+    trajectory.core_state,
+    trajectory.step_type,
+  )
+  each = [
+    core.loss(
+      output.policy[:, :, head],
+      output.value[:, :, head],
+      trajectory,
+      core.outer_hyperparameters(config),
+      networks.distribution,
+      inner=False,
+    )[0]
+    for head in range(3)
+  ]
+  np.testing.assert_allclose(metrics["outer_loss"], np.mean(each), rtol=1e-4)
+
+
+def test_value_of_the_average_is_learned():
+  """With fixed weights, the ensemble's value head regresses on its targets."""
+  config = helpers.small_config(
+    "stacx_average_ensemble",
+    policy_cost=0.0,
+    entropy_cost=0.0,
+    discount=0.0,
+    head_sizes=(64,),
+    num_environment_steps=20_000,
+  )
+  networks, update, state, trajectory = setup(config)
+  step = jax.jit(update.update)
+
+  def error(params):
+    output = networks.unroll(
+      params,
+      trajectory.observation,
+      trajectory.core_state,
+      trajectory.step_type,
+    )
+    acting = core.acting_output(output, config)
+    return core.loss(
+      acting.policy[..., 0, :],
+      acting.value[..., 0],
+      trajectory,
+      core.outer_hyperparameters(config),
+      networks.distribution,
+      inner=False,
+    )[1].value
+
+  before = error(state.params)
+  for _ in range(200):
+    state, _ = step(state, trajectory)
+  assert error(state.params) < 0.5 * before
+
+
+def test_share_of_ordered_alphas():
+  config = helpers.small_config("stacx_split_alpha")
+  _, update, state, trajectory = setup(config)
+  metaparams = dict(state.metaparams)
+  metaparams["alpha_rho"] = jnp.array([1.0, 1.0, 1.0])
+  metaparams["alpha_c"] = jnp.array([0.0, 2.0, 1.0])
+  state = state._replace(
+    metaparams=metaparams,
+    step=jnp.int32(3),
+    ordered_updates=jnp.array([3, 1, 0], jnp.int32),
+  )
+  new, metrics = jax.jit(update.update)(state, trajectory)
+  np.testing.assert_array_equal(new.ordered_updates, [4, 1, 1])
+  np.testing.assert_allclose(
+    metrics["share_alpha_rho_at_least_alpha_c"], [1.0, 0.25, 0.25]
+  )
+
+
+def test_clipped_metaparameters_stay_in_their_range():
+  config = helpers.small_config(
+    "a2c_meta_gamma", metaparameter_init=1.0, meta_learning_rate=1e6
+  )
+  _, update, state, _ = setup(config)
+  np.testing.assert_array_equal(
+    core.constrain(state.metaparams, config).discount, [1.0]
+  )
+  step = jax.jit(update.update)
+  seen = set()
+  for seed in range(8):
+    state, metrics = step(
+      state,
+      helpers.trajectory(config, seed),
+      helpers.trajectory(config, seed + 100),
+    )
+    seen.add(float(state.metaparams["discount"][0]))
+    assert metrics["skipped_updates"] == 0
+  # Steps as large as these reach both bounds and pass neither.
+  assert min(seen) == 0.0
+  assert max(seen) == 1.0
+
+
+def test_cosine_of_the_two_gradients():
+  """The replication's second term, for the policy's parameters alone."""
+  config = helpers.small_config(
+    "a2c_meta_gamma", torso_sizes=(), trajectory_length=5, batch_size=4
+  )
+  networks, update, state, trajectory = setup(config)
+  held_out = helpers.trajectory(config, 3)
+  new, metrics = jax.jit(update.update)(state, trajectory, held_out)
+
+  def gradient(params, trajectory, hyperparameters):
+    def loss(params):
+      output = networks.unroll(
+        params, trajectory.observation, (), trajectory.step_type
+      )
+      return core.loss(
+        output.policy[:, :, 0],
+        output.value[:, :, 0],
+        trajectory,
+        hyperparameters,
+        networks.distribution,
+        inner=False,
+      )[0]
+
+    policy = jax.grad(loss)(params)
+    return np.concatenate([
+      np.ravel(x)
+      for name in sorted(policy)
+      if "policy" in name
+      for x in jax.tree_util.tree_leaves(policy[name])
+    ])
+
+  inner = gradient(
+    state.params,
+    trajectory,
+    jax.tree_util.tree_map(
+      lambda x: x[0], core.constrain(state.metaparams, config)
+    ),
+  )
+  outer = gradient(new.params, held_out, core.outer_hyperparameters(config))
+  cosine = inner @ outer / np.linalg.norm(inner) / np.linalg.norm(outer)
+  np.testing.assert_allclose(metrics["gradient_cosine"], cosine, rtol=1e-3)
+
+
+def test_a2c_on_policy_learns_from_n_step_returns():
+  """With weights of 1, targets are the replication's n-step returns."""
+  config = helpers.small_config(
+    "a2c_meta_gamma", trajectory_length=5, batch_size=1
+  )
+  networks, _, state, trajectory = setup(config, episode_ends=False)
+  output = networks.unroll(
+    state.params, trajectory.observation, (), trajectory.step_type
+  )
+  policy, value = output.policy[:, :, 0], np.asarray(output.value[:, :, 0])
+  trajectory = trajectory._replace(
+    behaviour_log_prob=networks.distribution.log_prob(
+      policy, trajectory.action
+    )
+  )
+  gamma = 0.9
+  _, terms = core.loss(
+    policy,
+    value,
+    trajectory,
+    core.fixed_hyperparameters(config)._replace(discount=gamma),
+    networks.distribution,
+    inner=True,
+  )
+  target, squared, surrogate = value[-1, 0], 0.0, 0.0
+  for t in reversed(range(5)):
+    target = trajectory.reward[t + 1, 0] + gamma * target
+    squared += (target - value[t, 0]) ** 2
+    surrogate -= trajectory.behaviour_log_prob[t, 0] * (target - value[t, 0])
+  np.testing.assert_allclose(terms.value, squared, rtol=1e-4)
+  np.testing.assert_allclose(terms.policy, surrogate, rtol=1e-4)

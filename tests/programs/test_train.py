@@ -270,7 +270,7 @@ def test_local_mt(tmp_path):
 ERRORS = [
   (("--config.agent=stackx",), "Did you mean 'stacx'"),
   (("--config.environment=atari:pongg",), "Did you mean 'pong'"),
-  (("--config.environment=gymnasium:Pendulum-v1",), "one discrete choice"),
+  (("--config.environment=control:cartpole/swingupp",), "cartpole/swingup"),
   (("--config.stac.batch_size=0",), "batch_size must be a whole number"),
   (("--config.stac.discount=1.5",), "discount must be"),
   (("--config.stac.batchsize=4",), "batchsize"),
