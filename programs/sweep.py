@@ -1,0 +1,196 @@
+"""Trains every run of a sweep that is not done yet.
+
+  python -m programs.sweep configs/sweeps/agents.py --workdir=runs/agents
+
+A sweep file has a function get_runs() that returns the runs' names with their
+flags of programs.train. Each run has its directory below --workdir. What is
+done is skipped and what was cut off goes on, so that the same command resumes a
+sweep. A run that fails does not stop the others; it is named at the end.
+summary.csv has a row for each run, see acme_stac.evaluation.summary.
+"""
+
+import csv
+import importlib.util
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from programs import machine
+
+_POLL_SECONDS = 0.2
+_REPORT_SECONDS = 30.0
+_FINISHED = "finished.json"
+
+
+def load_runs(path: str) -> dict[str, list[str]]:
+  """Returns the runs of a sweep file: name -> flags of programs.train.
+
+  Raises:
+    UserError: if there is no such file, or it is no sweep.
+  """
+  spec = importlib.util.spec_from_file_location("sweep", path)
+  try:
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+  except (AssertionError, OSError) as error:
+    files = pathlib.Path("configs/sweeps").glob("[a-z]*.py")
+    known = ", ".join(sorted(str(file) for file in files))
+    raise machine.UserError(
+      f"{path!r} is no sweep file. Sweeps: {known}."
+    ) from error
+  if not hasattr(module, "get_runs"):
+    raise machine.UserError(f"{path} has no function get_runs().")
+  return {name: list(flags) for name, flags in module.get_runs().items()}
+
+
+def is_done(directory: pathlib.Path, flags: Sequence[str]) -> bool:
+  """Returns whether a run has ended well with just these flags."""
+  try:
+    return json.loads((directory / _FINISHED).read_text()) == list(flags)
+  except (OSError, ValueError):
+    return False
+
+
+class Sweep:
+  """Keeps a number of runs going until all are done."""
+
+  def __init__(self, runs: Mapping[str, list[str]], workdir: pathlib.Path):
+    self._workdir = workdir
+    self._runs = dict(runs)
+    self._waiting = [
+      name for name in runs if not is_done(workdir / name, runs[name])
+    ]
+    self._done = len(runs) - len(self._waiting)
+    self._running: dict[str, subprocess.Popen] = {}
+    self._started = time.monotonic()
+    self._todo = len(self._waiting)
+    self.failed: list[str] = []
+
+  def run(self, parallel: int) -> bool:
+    """Runs what is missing; returns False if it was stopped by a signal."""
+    stop: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+      signal.signal(number, lambda number, _: stop.append(number))
+    reported = float("-inf")
+    try:
+      while (self._waiting or self._running) and not stop:
+        while self._waiting and len(self._running) < parallel:
+          self._start(self._waiting.pop(0))
+        self._collect()
+        if time.monotonic() - reported > _REPORT_SECONDS:
+          reported = time.monotonic()
+          print(self.status(), flush=True)
+        time.sleep(_POLL_SECONDS)
+    finally:
+      # Each saves a checkpoint and ends.
+      for process in self._running.values():
+        process.terminate()
+      for process in self._running.values():
+        process.wait()
+    print(self.status(), flush=True)
+    return not stop
+
+  def _start(self, name: str):
+    directory = self._workdir / name
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "sweep.log", "a") as log:
+      self._running[name] = subprocess.Popen(
+        [sys.executable, "-m", "programs.train", f"--workdir={directory}",
+         *self._runs[name]],
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        # A Ctrl-C is for this process, which tells the runs.
+        start_new_session=True,
+      )
+
+  def _collect(self):
+    for name, process in list(self._running.items()):
+      if process.poll() is None:
+        continue
+      del self._running[name]
+      directory = self._workdir / name
+      if process.returncode == 0:
+        self._done += 1
+        (directory / _FINISHED).write_text(json.dumps(self._runs[name]))
+      else:
+        self.failed.append(name)
+        print(f"{name} failed, see {directory / 'sweep.log'}", flush=True)
+
+  def status(self) -> str:
+    """Returns one line: runs done, running, failed, and the time left."""
+    parts = [f"{self._done}/{len(self._runs)} runs done"]
+    if self._running:
+      parts.append(f"running: {', '.join(self._running)}")
+    if self.failed:
+      parts.append(f"{len(self.failed)} failed")
+    ended = self._todo - len(self._waiting) - len(self._running)
+    left = self._todo - ended
+    if ended and left:
+      seconds = (time.monotonic() - self._started) / ended * left
+      parts.append(f"about {seconds / 60:.0f} minutes left")
+    return " | ".join(parts)
+
+
+def write_summary(
+  runs: Mapping[str, Sequence[str]], workdir: pathlib.Path
+) -> pathlib.Path:
+  """Writes summary.csv: a row of figures for each run that has a log."""
+  from acme_stac.evaluation import summary
+
+  rows = []
+  for name in runs:
+    figures = summary.summarise_run(workdir / name)
+    if figures:
+      rows.append({"run": name, **figures})
+  names = list(dict.fromkeys(name for row in rows for name in row))
+  path = workdir / "summary.csv"
+  with open(path, "w", newline="") as file:
+    writer = csv.DictWriter(file, names)
+    writer.writeheader()
+    writer.writerows(rows)
+  return path
+
+
+def main(argv: list[str]) -> int:
+  """Runs the command; returns its exit code."""
+  from absl import flags
+
+  parsed = flags.FlagValues()
+  flags.DEFINE_string(
+    "workdir", None, "Directory of the runs.", flag_values=parsed
+  )
+  flags.DEFINE_integer(
+    "parallel", 1, "Runs at a time.", lower_bound=1, flag_values=parsed
+  )
+  machine.check()
+  try:
+    rest = parsed(argv)
+  except flags.Error as error:
+    raise machine.UserError(str(error)) from error
+  if len(rest) != 2 or not parsed.workdir:
+    raise machine.UserError(
+      "Usage: python -m programs.sweep FILE --workdir=DIRECTORY [--parallel=N]"
+    )
+  workdir = pathlib.Path(parsed.workdir)
+  runs = load_runs(rest[1])
+  sweep = Sweep(runs, workdir)
+  whole = sweep.run(parsed.parallel)
+  print(write_summary(runs, workdir))
+  if not whole:
+    print("Stopped. The same command goes on.")
+  for name in sweep.failed:
+    print(f"Failed: {name}", file=sys.stderr)
+  return 1 if sweep.failed else 0
+
+
+if __name__ == "__main__":
+  try:
+    sys.exit(main(sys.argv))
+  except machine.UserError as error:
+    print(f"Error: {error}", file=sys.stderr)
+    sys.exit(2)
