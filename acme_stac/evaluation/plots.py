@@ -1,4 +1,4 @@
-"""Plots of one work directory: learning curve and metaparameters."""
+"""Plots of one work directory: learning, metaparameters, metagradient."""
 
 import csv
 import pathlib
@@ -24,6 +24,7 @@ _SYMBOLS = {
   "alpha": "α",
   "alpha_rho": "α_ρ",
   "alpha_c": "α_c",
+  "clip_threshold": "ρ̄ = c̄ / outer ρ̄",
 }
 _EPISODE_WINDOW = 100
 
@@ -73,6 +74,7 @@ def plot_run(workdir: pathlib.Path) -> list[pathlib.Path]:
   figures = {
     "learning_curve.png": _learning_curve(workdir, learner, evaluator),
     "metaparameters.png": _metaparameters(learner),
+    "metagradient.png": _metagradient(learner),
     "pipeline.png": _pipeline(learner),
   }
   written = []
@@ -146,6 +148,54 @@ def _metaparameters(learner: Columns):
   figure.suptitle("Self-tuned metaparameters, σ(η)")
   figure.tight_layout()
   return figure
+
+
+def _metagradient(learner: Columns):
+  """Draws what makes the metagradient: γ, error, agreement of gradients.
+
+  For one self-tuned γ and an outer policy gradient it factors so (Kao et al.,
+  Figs. 4 and 5): how far returns exceed values on the outer experience, and
+  whether the inner gradient and the outer one point the same way.
+  """
+  if "gradient_cosine" not in learner:
+    return None
+  steps = learner["environment_steps"]
+  panels = {
+    "error of the outer loss: mean of r + γ v′ − V": "outer_advantage",
+    "cosine of inner and outer gradient": "gradient_cosine",
+    "norm of the metagradient": "meta_gradient_norm",
+  }
+  gammas = {
+    name: values
+    for name, values in learner.items()
+    if name.startswith("sigma_discount_head")
+  }
+  figure, grid = plt.subplots(
+    len(panels) + bool(gammas), 1, figsize=(7, 7), sharex=True
+  )
+  for axes, (title, name) in zip(grid, panels.items(), strict=False):
+    axes.plot(steps, learner[name], ".", markersize=2, alpha=0.4)
+    axes.plot(steps, _smooth(learner[name]))
+    axes.axhline(0.0, color="black", linewidth=0.5)
+    axes.set_title(title, fontsize="medium")
+  if gammas:
+    for name, values in sorted(gammas.items()):
+      grid[-1].plot(steps, values, label=name.rsplit("_", 1)[1])
+    grid[-1].set_title("γ", fontsize="medium")
+    grid[-1].ticklabel_format(axis="y", useOffset=False)
+    grid[-1].legend(fontsize="small")
+  grid[-1].set_xlabel("environment steps")
+  for axes in grid:
+    axes.grid(alpha=0.3)
+  figure.tight_layout()
+  return figure
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+  """Returns a running mean over a twentieth of the values."""
+  width = max(1, len(values) // 20)
+  weights = np.convolve(np.ones_like(values), np.ones(width), "same")
+  return np.convolve(values, np.ones(width), "same") / weights
 
 
 def _pipeline(learner: Columns):

@@ -1,6 +1,8 @@
 import dm_env
 import numpy as np
 import pytest
+from dm_control import suite
+from dm_env import specs
 
 from acme_stac import environments
 from acme_stac.environments import base
@@ -10,20 +12,30 @@ FIRST, MID, LAST = (
   dm_env.StepType.MID,
   dm_env.StepType.LAST,
 )
-NAMES = ["catch", "gymnasium:CartPole-v1", "gymnasium:Acrobot-v1", "atari:pong"]
+NAMES = [
+  "catch",
+  "gymnasium:CartPole-v1",
+  "gymnasium:Acrobot-v1",
+  "gymnasium:Pendulum-v1",
+  "atari:pong",
+  "control:cartpole/swingup",
+]
 
 
 def play(environment, steps, seed=0, actions=None):
   rng = np.random.default_rng(seed)
-  high = environment.action_spec().num_values
+  spec = environment.action_spec()
+  members = environment.num_environments
+
+  def random_action():
+    if isinstance(spec, specs.DiscreteArray):
+      return rng.integers(0, spec.num_values, members)
+    size = (members, *spec.shape)
+    return rng.uniform(spec.minimum, spec.maximum, size).astype(spec.dtype)
+
   trace = [environment.reset()]
   for t in range(steps):
-    action = (
-      rng.integers(0, high, environment.num_environments)
-      if actions is None
-      else actions[t]
-    )
-    step = environment.step(action)
+    step = environment.step(random_action() if actions is None else actions[t])
     trace.append(step._replace(observation=np.array(step.observation)))
   return trace
 
@@ -212,7 +224,7 @@ def test_no_ops_differ_between_members():
     ("atari:pongg", "Did you mean 'pong'"),
     ("gymnasium:CartPole-v9", "Did you mean 'CartPole-v1'"),
     ("catch:deep", "no levels"),
-    ("", "Known: atari, catch, gymnasium"),
+    ("", "Known: atari, catch, control, gymnasium"),
   ],
 )
 def test_unknown_names(name, message):
@@ -233,12 +245,16 @@ def test_bad_options():
 def test_one_is_a_dm_env_environment(name):
   """The bridge keeps dm_env's contract, and a batch of it is the batch."""
   single = environments.make(name, seed=5)
-  step = single.step(0)  # Starts an episode, as dm_env asks.
+  spec = single.action_spec()
+  step = single.step(spec.generate_value())  # Starts an episode, as dm_env asks.
   assert step.first() and step.reward is None and step.discount is None
   batch = environments.make_batched(name, 1, seed=5)
   batch.reset()
   for t in range(50):
-    action = t % single.action_spec().num_values
+    if isinstance(spec, specs.DiscreteArray):
+      action = t % spec.num_values
+    else:
+      action = spec.minimum + (t % 5) / 4 * (spec.maximum - spec.minimum)
     step = single.step(action)
     many = batch.step(np.array([action]))
     np.testing.assert_array_equal(step.observation, many.observation[0])
@@ -270,3 +286,43 @@ def test_batch_of_environments():
     )
   with pytest.raises(ValueError, match="at least one"):
     base.BatchOfEnvironments([])
+
+
+@pytest.mark.parametrize("level", ["cartpole/swingup", "humanoid/walk"])
+def test_control_is_the_bare_suite(level):
+  """Rewards, discounts and features of the same actions are the suite's."""
+  domain, task = level.split("/")
+  bare = suite.load(domain, task, task_kwargs={"random": 3})
+  batch = environments.make_batched(f"control:{level}", 1, seed=3)
+  spec = bare.action_spec()
+  rng = np.random.default_rng(0)
+  steps, mine = [bare.reset()], [batch.reset()]
+  for _ in range(30):
+    action = rng.uniform(spec.minimum, spec.maximum)
+    steps.append(bare.step(action))
+    mine.append(batch.step(action[None]))
+  for expected, step in zip(steps, mine, strict=True):
+    assert step.step_type[0] == expected.step_type
+    features = np.concatenate(
+      [np.ravel(x) for x in expected.observation.values()]
+    )
+    np.testing.assert_allclose(step.observation[0], features, rtol=1e-6)
+    np.testing.assert_allclose(step.reward[0], expected.reward or 0.0)
+    assert step.discount[0] == 1.0
+
+
+def test_control_time_limit_bootstraps():
+  batch = environments.make_batched("control:cartpole/balance", 2, seed=0)
+  batch.reset()
+  for _ in range(999):
+    step = batch.step(np.zeros((2, 1)))
+    assert (step.step_type == MID).all()
+  step = batch.step(np.zeros((2, 1)))
+  assert (step.step_type == LAST).all()
+  assert (step.discount == 1.0).all()
+  assert (batch.step(np.zeros((2, 1))).step_type == FIRST).all()
+
+
+def test_unknown_control_task():
+  with pytest.raises(ValueError, match="'cartpole/swingup'"):
+    environments.make("control:cartpole/swing_up", seed=0)

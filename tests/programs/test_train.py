@@ -130,7 +130,9 @@ def test_local_mp_trains_stops_and_leaves_nothing(tmp_path):
   last = learner[-1]
   for head in range(3):
     assert 0.9 < float(last[f"sigma_discount_head{head}"]) < 1.0
-  for name in ("learning_curve", "metaparameters", "pipeline"):
+  for name in (
+    "learning_curve", "metaparameters", "metagradient", "pipeline"
+  ):
     image = tmp_path / "plots" / f"{name}.png"
     assert image.stat().st_size > 5000
   assert list((tmp_path / "tensorboard").iterdir())
@@ -265,6 +267,41 @@ def test_local_mt(tmp_path):
   assert "Done." in result.stdout
   assert learner_steps(tmp_path) == -(-20000 // 640)
   assert rows(tmp_path / "logs" / "evaluator.csv")
+
+
+VARIANTS = [
+  ("metagradient_impala", "catch", 20_000, 640),
+  ("stacx_gamma_embedding", "catch", 20_000, 640),
+  ("stacx_random_ensemble", "catch", 20_000, 640),
+  ("a2c_meta_gamma", "gymnasium:CartPole-v1", 3_000, 60),
+  ("stacx_average_ensemble", "control:cartpole/balance", 6_400, 640),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agent,level,budget,per_update", VARIANTS)
+def test_variants_train_in_the_program(
+  tmp_path, agent, level, budget, per_update
+):
+  """Held-out batches for the learner, γ and heads for the actors."""
+  result = run(
+    tmp_path,
+    "--launch=local_mt",
+    f"--config.agent={agent}",
+    f"--config.num_environment_steps={budget}",
+    "--config.log_every_seconds=0.01",
+    config=f"configs/small.py:{level}",
+  )
+  assert result.returncode == 0, result.stdout + result.stderr
+  learner = rows(tmp_path / "logs" / "learner.csv")
+  updates = -(-budget // per_update)
+  assert int(float(learner[-1]["learner_steps"])) == updates
+  assert float(learner[-1]["skipped_updates"]) == 0
+  sigmas = {row["sigma_discount_head0"] for row in learner}
+  assert len(sigmas) > 1
+  assert all(0.0 <= float(sigma) <= 1.0 for sigma in sigmas)
+  assert -1.0 <= float(learner[-1]["gradient_cosine"]) <= 1.0
+  assert (tmp_path / "plots" / "metagradient.png").stat().st_size > 5000
 
 
 ERRORS = [
