@@ -1,46 +1,60 @@
+import csv
 import dataclasses
+import json
+import pathlib
 
 import pytest
 
 import acme_stac
 
-# Table 3, the Atari column, and Table 2.
-TABLE_3_ATARI = {
-  "num_environment_steps": 200e6,
-  "learning_rate": 6e-4,
-  "final_learning_rate": 0,
-  "rmsprop_decay": 0.99,
-  "rmsprop_eps": 0.1,
-  "batch_size": 32,
-  "trajectory_length": 20,
-  "trajectory_overlap": 0,
-  "discount": 0.995,
-  "lambda_": 1,
-  "alpha": 1,
-  "entropy_cost": 0.01,
-  "value_cost": 0.25,
-  "policy_cost": 1,
-  "kl_cost": 1,
-  "meta_learning_rate": 1e-3,
-  "meta_b1": 0.9,
-  "meta_b2": 0.999,
-  "meta_eps": 1e-4,
-  "metaparameter_init": 4.6,
-  "torso": "deep",
-  "torso_sizes": (16, 32, 32),
-  "lstm_size": None,
-  "head_sizes": (256,),
-  "max_gradient_norm": None,
-  "clip_rho_threshold": 1,
-  "clip_c_threshold": 1,
-}
+TABLES = pathlib.Path(__file__).parent / "data" / "tables_2_and_3.csv"
 
 
 @pytest.mark.parametrize("agent", acme_stac.AGENTS)
-def test_presets_equal_table_3(agent):
-  config = acme_stac.make_config(agent, "atari")
-  for name, value in TABLE_3_ATARI.items():
+@pytest.mark.parametrize(
+  "domain", ["atari", "control_features", "control_pixels"]
+)
+def test_presets_equal_tables_2_and_3(agent, domain):
+  """Every field, but those that make the agent another one than STAC(X)."""
+  config = acme_stac.make_config(agent, domain)
+  with open(TABLES, newline="") as file:
+    rows = list(csv.DictReader(file))
+  assert len(rows) == 29
+  for row in rows:
+    name, value = row["field"], json.loads(row[domain])
+    if isinstance(value, list):
+      value = tuple(value)
+    value = acme_stac.AGENTS[agent].get(name, value)
     assert getattr(config, name) == value, name
+
+
+def test_agents_change_only_what_makes_them():
+  """Rows of the papers' own agents leave Table 3 as it is."""
+  structure = {"num_heads", "self_tuned", "behaviour", "embedded"}
+  others = {
+    "metagradient_impala": {"outer_loss", "outer_batch", "value_cost"},
+    "a2c_meta_gamma": None,
+  }
+  for agent, fields in acme_stac.AGENTS.items():
+    allowed = others.get(agent, set())
+    if allowed is not None:
+      assert set(fields) <= structure | allowed, agent
+
+
+def test_a2c_is_the_replications_table():
+  """Table 1 and section 3 of the replication."""
+  config = acme_stac.make_config("a2c_meta_gamma", "small")
+  assert config.optimizer == "adam"
+  assert config.learning_rate == config.final_learning_rate == 0.01
+  # Clipped at 0.5 as a mean over 30 steps; losses are sums here.
+  assert config.max_gradient_norm == 0.5 * config.trajectory_length
+  assert config.trajectory_length == 30
+  assert config.batch_size == 1
+  assert config.outer_batch == "separate"
+  assert config.metaparameter_init == config.discount == 0.99
+  assert (config.meta_optimizer, config.meta_learning_rate) == ("sgd", 1e-4)
+  assert config.self_tuned == ("discount",)
+  assert (config.torso_sizes, config.head_sizes) == ((), (40, 40))
 
 
 def test_agents():
@@ -54,6 +68,18 @@ def test_agents():
   assert acme_stac.make_config("stac_gamma_lambda").self_tuned == (
     "discount",
     "lambda_",
+  )
+  split = acme_stac.make_config("stacx_split_alpha").self_tuned
+  assert {"alpha_rho", "alpha_c"} < set(split) and "alpha" not in split
+  truncation = acme_stac.make_config("stacx_truncation").self_tuned
+  assert {"alpha", "clip_threshold"} < set(truncation)
+  for agent in ("stacx_random_ensemble", "stacx_average_ensemble"):
+    assert acme_stac.make_config(agent).self_tuned == stacx.self_tuned
+  for number in (2, 5, 8):
+    assert acme_stac.make_config("stacx", num_heads=number).num_heads == number
+  assert acme_stac.make_config("gamma_embedding").num_heads == 1
+  assert acme_stac.make_config("stacx_gamma_embedding").embedded == (
+    "discount",
   )
 
 
@@ -92,6 +118,16 @@ def test_immutable():
     ("rmsprop_eps", 0.0, "rmsprop_eps"),
     ("max_gradient_norm", 0.0, "max_gradient_norm"),
     ("torso", "depp", "Did you mean 'deep'"),
+    ("behaviour", "head0", "Did you mean 'head_0'"),
+    ("outer_batch", "nxt", "Did you mean 'next'"),
+    ("optimizer", "sgd", "Known: adam, rmsprop"),
+    ("embedded", ("alpha_c",), "not self-tuned"),
+    ("embedded", ("discount", "discount"), "twice"),
+    ("embedding_per_head", 1, "True or False"),
+    ("log_sigma_min", 0.5, "smaller than log_sigma_max"),
+    ("log_sigma_max", float("inf"), "finite"),
+    ("head_sizes", (0,), "each of head_sizes"),
+    ("head_sizes", 256, "head_sizes must be a tuple"),
     ("torso_sizes", (0,), "torso_sizes"),
     ("torso_sizes", "mlp", "tuple"),
     ("self_tuned", ("discont",), "Did you mean 'discount'"),
@@ -108,5 +144,13 @@ def test_bad_fields(field, value, message):
 def test_unknown_names():
   with pytest.raises(ValueError, match="'stackx'. Did you mean 'stacx'"):
     acme_stac.make_config("stackx")
-  with pytest.raises(ValueError, match="Known: atari, small"):
+  known = "Known: atari, control_features, control_pixels, small"
+  with pytest.raises(ValueError, match=known):
     acme_stac.make_config("stacx", "doom")
+
+
+def test_a_clipped_metaparameter_starts_in_its_range():
+  with pytest.raises(ValueError, match=r"\[0, 1\], got 4.6"):
+    acme_stac.make_config("stacx", "small", metaparameter_range="clip")
+  with pytest.raises(ValueError, match="at least one torso size"):
+    acme_stac.make_config("stacx", "atari", torso_sizes=())

@@ -246,7 +246,8 @@ def test_one_is_a_dm_env_environment(name):
   """The bridge keeps dm_env's contract, and a batch of it is the batch."""
   single = environments.make(name, seed=5)
   spec = single.action_spec()
-  step = single.step(spec.generate_value())  # Starts an episode, as dm_env asks.
+  # Starts an episode, as dm_env asks.
+  step = single.step(spec.generate_value())
   assert step.first() and step.reward is None and step.discount is None
   batch = environments.make_batched(name, 1, seed=5)
   batch.reset()

@@ -1,0 +1,244 @@
+"""Measures what the learner's update costs.
+
+  python -m programs.benchmark learner --torso=mlp --output=learner.json
+
+Times every agent's jitted update on the same batch in interleaved rounds and
+prints its ratio to IMPALA's, round by round. Needs only `acme_stac.core` and
+`acme_stac.networks`, so it runs wherever JAX does: on CPU, GPU or TPU.
+"""
+
+import argparse
+import datetime
+import json
+import platform
+import statistics
+import sys
+import time
+from typing import Any
+
+import dm_env
+import jax
+import numpy as np
+from dm_env import specs
+
+import acme_stac
+from acme_stac import core
+
+_IMAGE = specs.BoundedArray((84, 84, 4), np.uint8, 0, 255)
+_FEATURES = specs.Array((17,), np.float32)
+# Name -> observation spec, action spec and fields of the configuration.
+NETWORKS: dict[str, tuple[specs.Array, specs.Array, dict[str, Any]]] = {
+  "mlp": (
+    _FEATURES,
+    specs.DiscreteArray(6),
+    {"torso": "mlp", "torso_sizes": (256, 256)},
+  ),
+  "mlp_lstm": (
+    _FEATURES,
+    specs.BoundedArray((6,), np.float32, -1.0, 1.0),
+    {"torso": "mlp", "torso_sizes": (256, 256), "lstm_size": 256},
+  ),
+  "shallow": (_IMAGE, specs.DiscreteArray(6), {"torso": "shallow"}),
+  "deep": (_IMAGE, specs.DiscreteArray(6), {"torso": "deep"}),
+}
+
+
+def random_trajectory(
+  networks: acme_stac.STACNetworks,
+  observation: specs.Array,
+  config: acme_stac.STACConfig,
+  seed: int = 0,
+) -> core.Trajectory:
+  """Returns a trajectory [T+1, B] of random numbers."""
+  rng = np.random.default_rng(seed)
+  shape = (config.trajectory_length + 1, config.batch_size)
+  space = networks.action_space.spec
+  if isinstance(space, specs.DiscreteArray):
+    action = rng.integers(0, space.num_values, shape).astype(np.int32)
+  else:
+    action = rng.uniform(-0.9, 0.9, (*shape, *space.shape)).astype(np.float32)
+  if observation.dtype == np.uint8:
+    observations = rng.integers(0, 255, (*shape, *observation.shape), np.uint8)
+  else:
+    observations = rng.normal(size=(*shape, *observation.shape)).astype("f")
+  return core.Trajectory(
+    observation=observations,
+    action=action,
+    reward=rng.normal(size=shape).astype(np.float32),
+    discount=np.ones(shape, np.float32),
+    step_type=np.full(shape, dm_env.StepType.MID, np.int32),
+    behaviour_log_prob=np.full(shape, -1.8, np.float32),
+    core_state=networks.initial_state(config.batch_size),
+  )
+
+
+class _Measured:
+  """One agent's compiled update with its state and data on the device."""
+
+  def __init__(self, agent: str, network: str, batch: int, length: int):
+    observation, action, fields = NETWORKS[network]
+    # The same networks and batches for every agent, whatever its preset.
+    config = acme_stac.make_config(
+      agent,
+      "atari",
+      **{
+        "torso_sizes": (16, 32, 32),
+        "head_sizes": (256,),
+        **fields,
+        "batch_size": batch,
+        "trajectory_length": length,
+        "trajectory_overlap": 0,
+      },
+    )
+    specification = acme_stac.environments.EnvironmentSpec(
+      observation, action, None, None
+    )
+    networks = acme_stac.make_networks(specification, config)
+    update = core.make_update(networks, config)
+    self._state = update.init(jax.random.PRNGKey(0))
+    batches = config.batches_per_update + config.batches_ahead
+    self._data = [
+      jax.device_put(random_trajectory(networks, observation, config, seed))
+      for seed in range(batches)
+    ]
+    compiled = jax.jit(update.update).lower(self._state, *self._data).compile()
+    self._update = compiled
+    memory: Any = compiled.memory_analysis()
+    self.memory_bytes = (
+      memory.temp_size_in_bytes
+      + memory.argument_size_in_bytes
+      + memory.output_size_in_bytes
+    )
+    self.flops = float((compiled.cost_analysis() or {}).get("flops", 0.0))
+    self.time(1)
+
+  def time(self, updates: int) -> float:
+    """Returns the seconds of one update, the mean of some."""
+    started = time.perf_counter()
+    for _ in range(updates):
+      self._state, metrics = self._update(self._state, *self._data)
+    jax.block_until_ready((self._state, metrics))
+    return (time.perf_counter() - started) / updates
+
+
+def measure_learner(
+  agents: list[str],
+  network: str,
+  batch: int,
+  length: int,
+  rounds: int,
+  seconds: float,
+) -> dict[str, Any]:
+  """Measures updates; every round times each agent, IMPALA first.
+
+  Args:
+    agents: names of presets.
+    network: a name of `NETWORKS`.
+    batch: trajectories B.
+    length: transitions T.
+    rounds: rounds.
+    seconds: time that an agent has in each round.
+
+  Returns:
+    What was measured, with the machine and versions.
+  """
+  names = ["impala", *[name for name in agents if name != "impala"]]
+  measured = {}
+  for name in names:
+    print(f"compiling {name}", file=sys.stderr)
+    measured[name] = _Measured(name, network, batch, length)
+  updates = {
+    name: max(1, int(seconds / agent.time(2)))
+    for name, agent in measured.items()
+  }
+  times: dict[str, list[float]] = {name: [] for name in names}
+  for number in range(rounds):
+    print(f"round {number + 1}/{rounds}", file=sys.stderr)
+    for name, agent in measured.items():
+      times[name].append(agent.time(updates[name]))
+  rows = []
+  for name, agent in measured.items():
+    ratios = [a / b for a, b in zip(times[name], times["impala"], strict=True)]
+    rows.append({
+      "agent": name,
+      "milliseconds": 1e3 * statistics.median(times[name]),
+      "time_ratio": statistics.median(ratios),
+      "time_ratio_min": min(ratios),
+      "time_ratio_max": max(ratios),
+      "megabytes": agent.memory_bytes / 1e6,
+      "memory_ratio": agent.memory_bytes / measured["impala"].memory_bytes,
+      "flops_ratio": agent.flops / max(measured["impala"].flops, 1.0),
+    })
+  device = jax.devices()[0]
+  return {
+    "network": network,
+    "batch_size": batch,
+    "trajectory_length": length,
+    "rounds": rounds,
+    "device": f"{device.platform}: {device.device_kind}",
+    "machine": platform.platform(),
+    "python": platform.python_version(),
+    "jax": jax.__version__,
+    "date": datetime.date.today().isoformat(),
+    "rows": rows,
+  }
+
+
+def format_table(result: dict[str, Any]) -> str:
+  """Returns a Markdown table of what `measure_learner` gives."""
+  lines = [
+    "| agent | update, ms | time / IMPALA (min–max) | memory, MB"
+    " | memory / IMPALA | FLOPs / IMPALA |",
+    "|---|---|---|---|---|---|",
+  ]
+  for row in result["rows"]:
+    lines.append(
+      f"| `{row['agent']}` | {row['milliseconds']:.1f} |"
+      f" {row['time_ratio']:.2f} ({row['time_ratio_min']:.2f}–"
+      f"{row['time_ratio_max']:.2f}) | {row['megabytes']:.0f} |"
+      f" {row['memory_ratio']:.2f} | {row['flops_ratio']:.2f} |"
+    )
+  return "\n".join(lines)
+
+
+def main(argv: list[str]) -> int:
+  """Runs the command; returns its exit code."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("what", choices=["learner"])
+  parser.add_argument(
+    "--agents", nargs="+", default=list(acme_stac.AGENTS), metavar="AGENT",
+    choices=list(acme_stac.AGENTS), help="presets; all by default",
+  )
+  parser.add_argument("--torso", choices=list(NETWORKS), default="mlp")
+  parser.add_argument("--batch", type=int, default=32)
+  parser.add_argument("--length", type=int, default=20)
+  parser.add_argument("--rounds", type=int, default=5)
+  parser.add_argument(
+    "--seconds", type=float, default=1.0, help="of each agent in a round"
+  )
+  parser.add_argument("--output", help="JSON file for the figures")
+  options = parser.parse_args(argv[1:])
+  if options.rounds < 1 or options.seconds <= 0:
+    parser.error("--rounds and --seconds must be positive")
+  try:
+    result = measure_learner(
+      options.agents,
+      options.torso,
+      options.batch,
+      options.length,
+      options.rounds,
+      options.seconds,
+    )
+  except ValueError as error:
+    parser.error(str(error))
+  print(format_table(result))
+  if options.output:
+    with open(options.output, "w") as file:
+      json.dump(result, file, indent=2)
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv))
