@@ -32,6 +32,8 @@ def small_config(agent="stacx", **overrides):
     **{
       "torso_sizes": (8,),
       "head_sizes": (8,),
+      # Heads that differ from the start show more.
+      "head_output_scale": 1.0,
       "embedding_size": 4,
       "max_abs_reward": None,
       "max_gradient_norm": None,

@@ -135,8 +135,15 @@ def _make_torso(config: STACConfig) -> Callable[[Any], Array]:
   )
 
 
-def _head(config: STACConfig, size: int, name: str) -> hk.nets.MLP:
-  return hk.nets.MLP([*config.head_sizes, size], name=name)
+def _head(
+  config: STACConfig, size: int, name: str
+) -> Callable[[Array], Array]:
+  """Returns an MLP whose last layer starts small."""
+  hidden = hk.nets.MLP(config.head_sizes, activate_final=True, name=name)
+  # The scale is of the variance.
+  initializer = hk.initializers.VarianceScaling(config.head_output_scale**2)
+  output = hk.Linear(size, w_init=initializer, name=f"{name}_output")
+  return hk.Sequential([hidden, output])
 
 
 def _make_embedding(

@@ -5,7 +5,7 @@ so that metaparameters are updated about a thousand times.
 """
 
 _TASKS = {
-  "cartpole": ("gymnasium:CartPole-v1", 150_000),
+  "cartpole": ("gymnasium:CartPole-v1", 120_000),
   "catch": ("catch", 60_000),
 }
 _PERTURBATIONS = [
