@@ -5,8 +5,8 @@ so that metaparameters are updated about a thousand times.
 """
 
 _TASKS = {
-  "cartpole": ("gymnasium:CartPole-v1", 120_000),
-  "catch": ("catch", 60_000),
+  "cartpole": ("gymnasium:CartPole-v1", 100_000),
+  "catch": ("catch", 50_000),
 }
 _PERTURBATIONS = [
   *[("discount", value) for value in (0.9, 0.99, 0.995, 0.999)],
