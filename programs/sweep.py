@@ -6,7 +6,8 @@ A sweep file has a function get_runs() that returns the runs' names with their
 flags of programs.train. Each run has its directory below --workdir. What is
 done is skipped and what was cut off goes on, so that the same command resumes a
 sweep. A run that fails does not stop the others; it is named at the end.
-summary.csv has a row for each run, see acme_stac.evaluation.summary.
+summary.csv has a row for each run, averages.csv means over seeds: see
+acme_stac.evaluation.summary.
 """
 
 import csv
@@ -17,7 +18,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from programs import machine
 
@@ -137,18 +139,30 @@ class Sweep:
 
 
 def write_summary(
-  runs: Mapping[str, Sequence[str]], workdir: pathlib.Path
-) -> pathlib.Path:
-  """Writes summary.csv: a row of figures for each run that has a log."""
+  runs: Iterable[str], workdir: pathlib.Path
+) -> list[pathlib.Path]:
+  """Writes tables of the runs that have a log, and returns their files.
+
+  summary.csv has a row for each run, averages.csv one for the runs whose names
+  differ in the last part alone.
+  """
   from acme_stac.evaluation import summary
 
-  rows = []
-  for name in runs:
-    figures = summary.summarise_run(workdir / name)
-    if figures:
-      rows.append({"run": name, **figures})
+  rows = {name: summary.summarise_run(workdir / name) for name in runs}
+  rows = {name: row for name, row in rows.items() if row}
+  return [
+    _write_csv(
+      workdir / "summary.csv",
+      [{"run": name, **row} for name, row in rows.items()],
+    ),
+    _write_csv(workdir / "averages.csv", summary.average_over_seeds(rows)),
+  ]
+
+
+def _write_csv(
+  path: pathlib.Path, rows: Sequence[Mapping[str, Any]]
+) -> pathlib.Path:
   names = list(dict.fromkeys(name for row in rows for name in row))
-  path = workdir / "summary.csv"
   with open(path, "w", newline="") as file:
     writer = csv.DictWriter(file, names)
     writer.writeheader()
@@ -180,7 +194,8 @@ def main(argv: list[str]) -> int:
   runs = load_runs(rest[1])
   sweep = Sweep(runs, workdir)
   whole = sweep.run(parsed.parallel)
-  print(write_summary(runs, workdir))
+  for path in write_summary(runs, workdir):
+    print(path)
   if not whole:
     print("Stopped. The same command goes on.")
   for name in sweep.failed:

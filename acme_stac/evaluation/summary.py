@@ -1,10 +1,12 @@
-"""One row of figures about a run, from its logs."""
+"""Rows of figures about runs, from their logs, and means over seeds."""
 
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from acme_stac.evaluation import plots
 
@@ -59,6 +61,36 @@ def summarise_run(workdir: pathlib.Path) -> dict[str, Any]:
       largest_sigma=float(max(v.max() for v in sigmas)),
     )
   return summary
+
+
+def average_over_seeds(
+  rows: Mapping[str, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+  """Returns means over the runs whose names differ in the last part alone.
+
+  Args:
+    rows: name of a run, such as "cartpole/stac/3", -> its `summarise_run`.
+
+  Returns:
+    For each group the number of runs and, of every kind of return, the mean and
+    the half-width of its 95% interval (Student's t).
+  """
+  groups: dict[str, list[Mapping[str, Any]]] = {}
+  for name, row in rows.items():
+    groups.setdefault(name.rpartition("/")[0], []).append(row)
+  averages = []
+  for group, members in groups.items():
+    average: dict[str, Any] = {"group": group, "runs": len(members)}
+    for name in ("evaluation", "final_return", "mean_return"):
+      values = np.array([member[name] for member in members])
+      average[name] = float(np.mean(values))
+      average[f"{name}_interval"] = (
+        float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
+        if len(values) > 1
+        else math.nan
+      )
+    averages.append(average)
+  return averages
 
 
 def _logit(probability: np.ndarray) -> np.ndarray:

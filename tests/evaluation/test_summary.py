@@ -1,0 +1,71 @@
+import csv
+import math
+
+import numpy as np
+import pytest
+
+from acme_stac.evaluation import summary
+
+
+def write(path, rows):
+  path.parent.mkdir(exist_ok=True)
+  with open(path, "w", newline="") as file:
+    writer = csv.DictWriter(file, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def learner_row(step, sigma, episode_return, loss=1.0):
+  return {
+    "learner_steps": step,
+    "environment_steps": 10 * step,
+    "environment_steps_per_second": 100.0 + step,
+    "episode_return": episode_return,
+    "skipped_updates": 0,
+    "value_loss_head0": loss,
+    "sigma_discount_head0": sigma,
+    "sigma_alpha_head0": 0.9,
+  }
+
+
+def test_summary_of_a_run(tmp_path):
+  write(
+    tmp_path / "logs" / "learner.csv",
+    [
+      learner_row(1, 0.5, "nan"),
+      learner_row(2, 1 / (1 + math.exp(2.0)), 10.0),
+      learner_row(3, 0.6, 20.0),
+    ],
+  )
+  found = summary.summarise_run(tmp_path)
+  assert found["environment_steps"] == 30
+  assert found["final_return"] == 20.0
+  assert found["mean_return"] == 15.0
+  assert found["steps_per_second"] == 102.0
+  assert found["finite"]
+  # Two logits away from the start in the middle of the run.
+  np.testing.assert_allclose(found["largest_change"], 2.0, rtol=1e-6)
+  assert found["largest_sigma"] == 0.9
+  assert math.isnan(found["evaluation"])
+  write(
+    tmp_path / "logs" / "learner.csv", [learner_row(1, 0.5, 1.0, loss="inf")]
+  )
+  assert not summary.summarise_run(tmp_path)["finite"]
+  assert summary.summarise_run(tmp_path / "nothing") == {}
+
+
+def test_averages_over_seeds():
+  rows = {
+    f"task/agent/{seed}": {
+      "evaluation": value, "final_return": value, "mean_return": 1.0
+    }
+    for seed, value in enumerate([1.0, 2.0, 3.0])
+  }
+  rows["task/other/0"] = rows["task/agent/0"]
+  first, second = summary.average_over_seeds(rows)
+  assert (first["group"], first["runs"]) == ("task/agent", 3)
+  assert first["evaluation"] == 2.0
+  # Student's t with two degrees of freedom: 4.3027.
+  expected = pytest.approx(4.3027 / 3**0.5, rel=1e-4)
+  assert first["evaluation_interval"] == expected
+  assert math.isnan(second["evaluation_interval"])
