@@ -96,4 +96,4 @@ def test_shipped_sweeps_are_of_known_agents():
   agents = sweep.load_runs("configs/sweeps/agents.py")
   assert {f"cartpole/{agent}" for agent in acme_stac.AGENTS} <= set(agents)
   robustness = sweep.load_runs("configs/sweeps/robustness.py")
-  assert len(robustness) == 2 * 7 * 2 * 5
+  assert len(robustness) == 2 * 6 * 2 * 5
