@@ -1,5 +1,6 @@
 """The DeepMind Control Suite from features: control:<domain>/<task>."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,10 @@ from acme_stac import config
 from acme_stac.environments import base
 
 try:
-  from dm_control import suite
+  with warnings.catch_warnings():
+    # Features need no screen; without one, the first renderer tried complains.
+    warnings.filterwarnings("ignore", message=".*DISPLAY")
+    from dm_control import suite
 except ImportError as error:
   raise ImportError(
     "dm-control is not installed; 'make setup' brings it, or pip install"

@@ -24,7 +24,8 @@ def summarise_run(workdir: pathlib.Path) -> dict[str, Any]:
     largest_change: largest |η − η₀| of any metaparameter, in logits, at the end
       or anywhere before; nan if none is tuned.
     smallest_sigma, largest_sigma: range of all metaparameters over the run.
-    finite: whether losses and parameters' norms were finite in every row.
+    largest_value_loss: of any head in any row; a head that diverges shows here.
+    finite: whether every loss was finite in every row.
   """
   learner = plots.read_log(workdir / "logs" / "learner.csv", "learner_steps")
   evaluator = plots.read_log(
@@ -38,7 +39,7 @@ def summarise_run(workdir: pathlib.Path) -> dict[str, Any]:
 
   sigmas = [v for name, v in learner.items() if name.startswith("sigma_")]
   returns = learner.get("episode_return", np.array([math.nan]))
-  losses = [v for name, v in learner.items() if "_loss" in name]
+  losses = {name: v for name, v in learner.items() if "_loss" in name}
   summary = {
     "environment_steps": int(last(learner, "environment_steps")),
     "learner_steps": int(last(learner, "learner_steps")),
@@ -51,7 +52,12 @@ def summarise_run(workdir: pathlib.Path) -> dict[str, Any]:
       np.median(learner["environment_steps_per_second"])
     ),
     "skipped_updates": int(last(learner, "skipped_updates")),
-    "finite": bool(all(np.isfinite(loss).all() for loss in losses)),
+    "largest_value_loss": max(
+      float(v.max())
+      for name, v in losses.items()
+      if name.startswith("value_loss_")
+    ),
+    "finite": bool(all(np.isfinite(loss).all() for loss in losses.values())),
   }
   if sigmas:
     changes = [np.abs(_logit(v) - _logit(v[:1])) for v in sigmas]

@@ -554,6 +554,7 @@ def test_value_of_the_average_is_learned():
   """With fixed weights, the ensemble's value head regresses on its targets."""
   config = helpers.small_config(
     "stacx_average_ensemble",
+    learning_rate=4e-3,
     policy_cost=0.0,
     entropy_cost=0.0,
     discount=0.0,

@@ -33,7 +33,7 @@ def test_summary_of_a_run(tmp_path):
     tmp_path / "logs" / "learner.csv",
     [
       learner_row(1, 0.5, "nan"),
-      learner_row(2, 1 / (1 + math.exp(2.0)), 10.0),
+      learner_row(2, 1 / (1 + math.exp(2.0)), 10.0, loss=7.0),
       learner_row(3, 0.6, 20.0),
     ],
   )
@@ -43,6 +43,7 @@ def test_summary_of_a_run(tmp_path):
   assert found["mean_return"] == 15.0
   assert found["steps_per_second"] == 102.0
   assert found["finite"]
+  assert found["largest_value_loss"] == 7.0
   # Two logits away from the start in the middle of the run.
   np.testing.assert_allclose(found["largest_change"], 2.0, rtol=1e-6)
   assert found["largest_sigma"] == 0.9

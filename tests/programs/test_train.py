@@ -136,9 +136,10 @@ def test_local_mp_trains_stops_and_leaves_nothing(tmp_path):
     image = tmp_path / "plots" / f"{name}.png"
     assert image.stat().st_size > 5000
   assert list((tmp_path / "tensorboard").iterdir())
-  assert float(evaluator[-1]["episode_return_mean"]) > float(
-    evaluator[0]["episode_return_mean"]
-  )
+  # Chance is about -0.6: it has learned.
+  episodes.sort(key=lambda row: float(row["actor_steps"]))
+  returns = [float(row["episode_return"]) for row in episodes]
+  assert np.mean(returns[-1000:]) > np.mean(returns[:1000]) + 0.1
 
   # Done is done; a larger budget goes on from there.
   again = run(
