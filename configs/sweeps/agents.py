@@ -1,9 +1,12 @@
-"""Every agent of the papers, five minutes each where seven share two cores."""
+"""Every agent of the papers, on CartPole-v1 and in a continuous space.
+
+About five minutes each where seven share two cores.
+"""
 
 import acme_stac
 
 _CARTPOLE = "configs/small.py:gymnasium:CartPole-v1"
-_CONTROL = "configs/small.py:control:cartpole/balance"
+_CONTROL = "configs/control.py:cartpole/swingup"
 # Environment steps of a few minutes, by what an update costs.
 _STEPS = {
   "impala": 1_800_000,
@@ -11,6 +14,12 @@ _STEPS = {
   "stacx": 320_000,
   "impala_aux": 600_000,
   "a2c_meta_gamma": 100_000,
+}
+_CONTROL_STEPS = {
+  "impala": 300_000,
+  "stac": 250_000,
+  "stacx": 120_000,
+  "stacx_average_ensemble": 100_000,
 }
 
 
@@ -33,9 +42,9 @@ def get_runs() -> dict[str, list[str]]:
     runs[f"cartpole/{agent}"] = _flags(agent, _CARTPOLE, steps)
   for number in (2, 5, 8):
     runs[f"cartpole/stacx_{number}_heads"] = [
-      *_flags("stacx", _CARTPOLE, 500_000 // (number + 1)),
+      *_flags("stacx", _CARTPOLE, 160_000),
       f"--config.stac.num_heads={number}",
     ]
-  for agent in ("impala", "stac", "stacx", "stacx_average_ensemble"):
-    runs[f"control/{agent}"] = _flags(agent, _CONTROL, 120_000)
+  for agent, steps in _CONTROL_STEPS.items():
+    runs[f"control/{agent}"] = _flags(agent, _CONTROL, steps)
   return runs
