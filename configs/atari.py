@@ -9,9 +9,7 @@ def get_config(game: str = "pong") -> ml_collections.ConfigDict:
   """Returns a run of a game by the name of its ROM, for example "ms_pacman"."""
   config = experiment.base_config("atari", f"atari:{game}")
   config.num_environment_steps = 200_000_000
-  config.environment_options.life_loss_is_terminal = True
-  config.environment_options.sticky_action_probability = 0.0
-  config.environment_options.full_action_set = False
+  config.environment_options.protocol = "papers"
   config.evaluation.every_steps = 2_000_000
   config.evaluation.episodes = 10
   return config

@@ -8,4 +8,5 @@ from acme_stac.environments.base import (
   environment_spec,
 )
 from acme_stac.environments.catch import Catch
+from acme_stac.environments.check import check
 from acme_stac.environments.registry import make, make_batched

@@ -1,6 +1,7 @@
 """Atari through ale-py's vector environment: everything per frame is C++."""
 
 import re
+from typing import Any
 
 import dm_env
 import numpy as np
@@ -18,6 +19,23 @@ except ImportError as error:
     "ale-py is not installed; 'make setup' brings it, or pip install ale-py."
   ) from error
 
+# What an option is unless it is set. "papers": Espeholt et al. (2018), whom
+# Zahavy et al. (2020) follow. "machado": Machado et al. (2018), table 2.
+PROTOCOLS: dict[str, dict[str, Any]] = {
+  "papers": {
+    "life_loss_is_terminal": True,
+    "sticky_action_probability": 0.0,
+    "full_action_set": False,
+    "max_noops": 30,
+  },
+  "machado": {
+    "life_loss_is_terminal": False,
+    "sticky_action_probability": 0.25,
+    "full_action_set": True,
+    "max_noops": 0,
+  },
+}
+
 _FRAME_SKIP = 4
 _STACK = 4
 _SIZE = 84
@@ -27,8 +45,8 @@ class Atari(base.BatchedEnvironment):
   """One game, many members, with the papers' preprocessing.
 
   84×84 grey frames, each the maximum of the last two of four repeated frames;
-  a stack of four; up to 30 no-ops at a start; uint8 observations [4, 84, 84],
-  oldest frame first. Rewards are the game's own: clipping is the learner's.
+  a stack of four; uint8 observations [4, 84, 84], oldest frame first. Rewards
+  are the game's own: clipping is the learner's.
   """
 
   action_repeat = _FRAME_SKIP
@@ -39,10 +57,11 @@ class Atari(base.BatchedEnvironment):
     num_environments: int,
     seed: int,
     *,
-    life_loss_is_terminal: bool = True,
-    sticky_action_probability: float = 0.0,
-    full_action_set: bool = False,
-    max_noops: int = 30,
+    protocol: str = "papers",
+    life_loss_is_terminal: bool | None = None,
+    sticky_action_probability: float | None = None,
+    full_action_set: bool | None = None,
+    max_noops: int | None = None,
     max_frames_per_episode: int = 108_000,
     num_threads: int = 0,
   ):
@@ -52,6 +71,7 @@ class Atari(base.BatchedEnvironment):
       game: name of the ROM, for example "pong" or "ms_pacman".
       num_environments: members of the batch.
       seed: members are seeded with seed, seed + 1, ...
+      protocol: name in `PROTOCOLS` of what the next four are if they are None.
       life_loss_is_terminal: give discount 0 when a life is lost, as IMPALA did.
         The game goes on, and episodes and their returns are whole games.
       sticky_action_probability: probability to repeat the previous action
@@ -63,13 +83,24 @@ class Atari(base.BatchedEnvironment):
       num_threads: threads that step the members; 0 leaves it to ale-py.
 
     Raises:
-      ValueError: for an unknown game, with near matches.
+      ValueError: for an unknown game or protocol, with near matches.
     """
     # CamelCase names, as Gymnasium's ids have them, are understood too.
     rom = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", game).lower()
     games = ale_py.roms.get_all_rom_ids()
     if rom not in games:
       raise ValueError(config.unknown("Atari game", game, games))
+    if protocol not in PROTOCOLS:
+      raise ValueError(config.unknown("Atari protocol", protocol, PROTOCOLS))
+    preset = PROTOCOLS[protocol]
+    if life_loss_is_terminal is None:
+      life_loss_is_terminal = preset["life_loss_is_terminal"]
+    if sticky_action_probability is None:
+      sticky_action_probability = preset["sticky_action_probability"]
+    if full_action_set is None:
+      full_action_set = preset["full_action_set"]
+    if max_noops is None:
+      max_noops = preset["max_noops"]
     if not 0.0 <= sticky_action_probability < 1.0:
       raise ValueError(
         "sticky_action_probability must be in [0, 1), got"

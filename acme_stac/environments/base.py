@@ -123,12 +123,19 @@ class BatchOfEnvironments(BatchedEnvironment):
           "Environments of one batch must have equal specs, got"
           f" {environment_spec(first)} and {environment_spec(other)}."
         )
-    self._environments = list(environments)
+    self.members = list(environments)
     self.num_environments = len(environments)
+    # Written over by every step.
+    self._observation = jax.tree_util.tree_map(
+      lambda spec: np.empty((len(environments), *spec.shape), spec.dtype),
+      first.observation_spec(),
+    )
 
   def _stack(self, steps: Sequence[dm_env.TimeStep]) -> dm_env.TimeStep:
-    observation = jax.tree_util.tree_map(
-      lambda *leaves: np.stack(leaves), *[step.observation for step in steps]
+    jax.tree_util.tree_map(
+      lambda out, *leaves: np.stack(leaves, out=out),
+      self._observation,
+      *[step.observation for step in steps],
     )
 
     def column(name: str, default: float) -> np.ndarray:
@@ -141,26 +148,26 @@ class BatchOfEnvironments(BatchedEnvironment):
       np.array([step.step_type for step in steps], np.int32),
       column("reward", 0.0),
       column("discount", 1.0),
-      observation,
+      self._observation,
     )
 
   def reset(self) -> dm_env.TimeStep:
-    return self._stack([member.reset() for member in self._environments])
+    return self._stack([member.reset() for member in self.members])
 
   def step(self, actions: np.ndarray) -> dm_env.TimeStep:
     return self._stack([
       member.step(action)
-      for member, action in zip(self._environments, actions, strict=True)
+      for member, action in zip(self.members, actions, strict=True)
     ])
 
   def observation_spec(self) -> Any:
-    return self._environments[0].observation_spec()
+    return self.members[0].observation_spec()
 
   def action_spec(self) -> Any:
-    return self._environments[0].action_spec()
+    return self.members[0].action_spec()
 
   def close(self):
-    for member in self._environments:
+    for member in self.members:
       member.close()
 
 

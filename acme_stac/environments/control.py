@@ -1,7 +1,8 @@
-"""The DeepMind Control Suite from features: control:<domain>/<task>."""
+"""The DeepMind Control Suite: control:<task> and control_pixels:<task>."""
 
-import warnings
-from collections.abc import Mapping
+import ctypes.util
+import os
+from collections.abc import Callable
 from typing import Any
 
 import dm_env
@@ -9,80 +10,213 @@ import numpy as np
 from dm_env import specs
 
 from acme_stac import config
-from acme_stac.environments import base
+from acme_stac.environments import base, wrappers
+
+_RENDERER = "MUJOCO_GL"
+_LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
+
+
+def _import_suite() -> Any:
+  """Imports the suite with a renderer that works here.
+
+  dm-control chooses its renderer when it is imported, and without a screen it
+  fails where it finds none, although features need none. Here that is EGL, else
+  OSMesa, else none. MUJOCO_GL, if set, stays in force.
+  """
+  if not os.environ.keys() & {_RENDERER, "DISPLAY"}:
+    found = [
+      renderer
+      for renderer, library in _LIBRARIES.items()
+      if ctypes.util.find_library(library)
+    ]
+    os.environ[_RENDERER] = found[0] if found else "off"
+    try:
+      from dm_control import suite
+    except ImportError as error:
+      # The library is there, but no device that it could use.
+      if "dm_control" in str(error) and not found:
+        raise
+      os.environ[_RENDERER] = "off"
+  from dm_control import suite
+
+  return suite
+
 
 try:
-  with warnings.catch_warnings():
-    # Features need no screen; without one, the first renderer tried complains.
-    warnings.filterwarnings("ignore", message=".*DISPLAY")
-    from dm_control import suite
+  suite = _import_suite()
 except ImportError as error:
   raise ImportError(
-    "dm-control is not installed; 'make setup' brings it, or pip install"
-    " dm-control."
+    f"dm-control cannot be imported ({error}). 'make setup' brings it, or pip"
+    " install dm-control."
   ) from error
+
+# Steps of an episode of a task that has no time limit; with one it is as many.
+_EPISODE_STEPS = 1000
+# Where there is no GPU, most of an image's time goes into its shadows. A map of
+# 512² in place of the suite's 2048² changes an 84 × 84 image by at most a few
+# 255ths.
+_SHADOW_MAP = 512
+# Quadruped's first camera is far away; this is the one that others use.
+_CAMERAS = {"quadruped": 2}
+
+
+def load(level: str, seed: int) -> dm_env.Environment:
+  """Loads a task of the suite, bounded in time and in its actions.
+
+  As the suite has it, but for the two tasks of lqr, which have neither a time
+  limit nor bounds on their controls: episodes are cut off after 1,000 steps,
+  and controls lie in [−1, 1].
+
+  Args:
+    level: "<domain>/<task>", for example "cartpole/swingup".
+    seed: of the initial states.
+
+  Raises:
+    ValueError: for an unknown level, with near matches, and for one that cannot
+      be drawn here although it must be.
+  """
+  known = ["/".join(task) for task in suite.ALL_TASKS]
+  if level not in known:
+    raise ValueError(config.unknown("control task", level, known))
+  domain, task = level.split("/")
+  options: dict[str, Any] = {"random": seed}
+  environment = suite.load(domain, task, task_kwargs=options)
+  if domain == "lqr":
+    limit = _EPISODE_STEPS * environment.control_timestep()
+    environment = suite.load(
+      domain, task, task_kwargs={**options, "time_limit": limit}
+    )
+    environment = _UnitControls(environment)
+  if level == "quadruped/escape":
+    # Its terrain is uploaded to the renderer.
+    _need_renderer(level, lambda: environment.physics.contexts)
+  return environment
+
+
+def _need_renderer(level: str, draw: Callable[[], Any]) -> Any:
+  """Returns what `draw` does; a ValueError says what is missing if it fails."""
+  try:
+    return draw()
+  except Exception as error:  # Each renderer has errors of its own.
+    raise ValueError(
+      f"{level} is drawn, and nothing here can draw"
+      f" ({_RENDERER}={os.environ.get(_RENDERER, '')!r}: {error}). Install EGL"
+      " (Debian: libegl1) or OSMesa (libosmesa6), or set"
+      f" {_RENDERER} to egl, osmesa or glfw."
+    ) from error
+
+
+class _UnitControls(wrappers.Wrapper):
+  """Bounds controls that have no limits to [−1, 1]."""
+
+  def action_spec(self) -> specs.BoundedArray:
+    return self._environment.action_spec().replace(minimum=-1.0, maximum=1.0)
+
+
+class _Drawn(wrappers.Wrapper):
+  """Observes an image in place of the features."""
+
+  def __init__(
+    self, environment: dm_env.Environment, draw: Callable[[], np.ndarray]
+  ):
+    super().__init__(environment)
+    self._draw = draw
+    self._shape = draw().shape
+
+  def reset(self) -> dm_env.TimeStep:
+    return self._environment.reset()._replace(observation=self._draw())
+
+  def step(self, action: Any) -> dm_env.TimeStep:
+    timestep = self._environment.step(action)
+    return timestep._replace(observation=self._draw())
+
+  def observation_spec(self) -> specs.BoundedArray:
+    return specs.BoundedArray(self._shape, np.uint8, 0, 255, name="pixels")
 
 
 class Control(base.BatchOfEnvironments):
-  """A task of the suite, its members stepped one after the other.
+  """A task from its features.
 
-  Observations are the task's features in its own order, flattened to one
-  float32 vector. A task ends by its time limit alone, or in a terminal state
-  that its discount of 0 marks: values bootstrap at a limit.
+  Features are in the task's own order, flattened to one float32 vector. A task
+  ends by its time limit alone, or in a terminal state that its discount of 0
+  marks: values bootstrap at a limit.
   """
 
-  def __init__(self, level: str, num_environments: int, seed: int):
+  def __init__(
+    self,
+    level: str,
+    num_environments: int,
+    seed: int,
+    *,
+    action_repeat: int = 1,
+  ):
     """Makes the environments.
 
     Args:
       level: "<domain>/<task>", for example "cartpole/swingup".
       num_environments: members of the batch.
       seed: members are seeded with seed, seed + 1, ...
+      action_repeat: steps of the suite per action; their rewards add up.
 
     Raises:
       ValueError: for an unknown level, with near matches.
     """
-    known = ["/".join(task) for task in suite.ALL_TASKS]
-    if level not in known:
-      raise ValueError(config.unknown("control task", level, known))
-    domain, task = level.split("/")
+    self.action_repeat = action_repeat
     super().__init__([
-      _FlatObservation(
-        suite.load(domain, task, task_kwargs={"random": seed + member})
+      wrappers.FlatObservation(
+        wrappers.ActionRepeat(load(level, seed + member), action_repeat)
       )
       for member in range(num_environments)
     ])
 
 
-class _FlatObservation(dm_env.Environment):
-  """Concatenates a dict of features to one float32 vector."""
+class ControlPixels(base.BatchOfEnvironments):
+  """A task from what a camera sees: uint8 [height, width, 3 · frame_stack]."""
 
-  def __init__(self, environment: dm_env.Environment):
-    self._environment = environment
-    self._size = sum(
-      int(np.prod(spec.shape))
-      for spec in environment.observation_spec().values()
-    )
+  def __init__(
+    self,
+    level: str,
+    num_environments: int,
+    seed: int,
+    *,
+    height: int = 84,
+    width: int = 84,
+    camera_id: int | None = None,
+    action_repeat: int = 1,
+    frame_stack: int = 1,
+  ):
+    """Makes the environments.
 
-  def _flatten(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
-    features: Mapping[str, Any] = timestep.observation
-    return timestep._replace(
-      observation=np.concatenate(
-        [np.ravel(value) for value in features.values()]
-      ).astype(np.float32)
-    )
+    Args:
+      level: "<domain>/<task>", for example "cartpole/swingup".
+      num_environments: members of the batch.
+      seed: members are seeded with seed, seed + 1, ...
+      height: of an image, in pixels.
+      width: of an image, in pixels.
+      camera_id: number of the camera; None for 0, or 2 of a quadruped.
+      action_repeat: steps of the suite per action; their rewards add up and
+        only the last is drawn.
+      frame_stack: images of an observation, oldest first.
 
-  def reset(self) -> dm_env.TimeStep:
-    return self._flatten(self._environment.reset())
+    Raises:
+      ValueError: for an unknown level, with near matches, for numbers out of
+        range, and if nothing here can draw.
+    """
+    if min(height, width) < 1:
+      raise ValueError(f"Images have pixels, got {height} by {width}.")
+    if camera_id is None:
+      camera_id = _CAMERAS.get(level.partition("/")[0], 0)
+    self.action_repeat = action_repeat
 
-  def step(self, action: Any) -> dm_env.TimeStep:
-    return self._flatten(self._environment.step(action))
+    def make(member_seed: int) -> dm_env.Environment:
+      task = load(level, member_seed)
+      task.physics.model.vis.quality.shadowsize = _SHADOW_MAP
 
-  def observation_spec(self) -> specs.Array:
-    return specs.Array((self._size,), np.float32, name="features")
+      def draw() -> np.ndarray:
+        return task.physics.render(height, width, camera_id=camera_id)
 
-  def action_spec(self) -> Any:
-    return self._environment.action_spec()
+      _need_renderer(f"control_pixels:{level}", draw)
+      drawn = _Drawn(wrappers.ActionRepeat(task, action_repeat), draw)
+      return wrappers.FrameStack(drawn, frame_stack)
 
-  def close(self):
-    self._environment.close()
+    super().__init__([make(seed + i) for i in range(num_environments)])
