@@ -9,6 +9,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 # The names that can be self-tuned, in the order in which they are logged.
 # `alpha` ties the two leaky V-trace coefficients; `alpha_rho` and `alpha_c`
 # tune them apart. `clip_threshold` is the truncation level ρ̄ = c̄.
@@ -179,6 +181,10 @@ class STACConfig:
   queue_batches: int = 2
 
   def __post_init__(self):
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if isinstance(value, np.generic):
+        object.__setattr__(self, field.name, value.item())
     for name in ("self_tuned", "embedded", "torso_sizes", "head_sizes"):
       value = getattr(self, name)
       if isinstance(value, str) or not isinstance(value, Iterable):
@@ -196,6 +202,9 @@ class STACConfig:
         f"trajectory_overlap ({self.trajectory_overlap}) must be smaller than"
         f" trajectory_length ({self.trajectory_length})."
       )
+    for name in ("log_sigma_min", "log_sigma_max"):
+      # Beyond these, single precision cannot tell actions or deviations apart.
+      _check_number(name, getattr(self, name), -10.0, 2.0)
     if self.log_sigma_min >= self.log_sigma_max:
       raise ValueError(
         f"log_sigma_min ({self.log_sigma_min}) must be smaller than"
@@ -211,7 +220,7 @@ class STACConfig:
         )
     for name in ("self_tuned", "embedded"):
       value = getattr(self, name)
-      if len(set(value)) != len(value):
+      if len(set(map(str, value))) != len(value):
         raise ValueError(f"{name} names something twice: {value}.")
     if "alpha" in self.self_tuned and {"alpha_rho", "alpha_c"} & set(
       self.self_tuned
@@ -285,8 +294,7 @@ class STACConfig:
     for name in ("max_gradient_norm", "max_abs_reward"):
       if getattr(self, name) is not None:
         _check_number(name, getattr(self, name), 0.0, above=True)
-    for name in ("metaparameter_init", "log_sigma_min", "log_sigma_max"):
-      _check_number(name, getattr(self, name))
+    _check_number("metaparameter_init", self.metaparameter_init)
 
   @property
   def batches_per_update(self) -> int:
@@ -346,7 +354,7 @@ def _check_number(
     )
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+def unknown(kind: str, name: Any, known: Iterable[str]) -> str:
   """Returns the error text for a name that is none of `known`."""
   known = sorted(known)
   near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
@@ -399,7 +407,8 @@ AGENTS: Mapping[str, Mapping[str, Any]] = {
   },
   "stacx_gamma_embedding": {**_STACX, "embedded": ("discount",)},
   # The replication's own hyperparameters, whatever the domain. Its losses are
-  # means over 30 steps with gradients clipped at 0.5; here they are sums.
+  # read as means over 30 steps, with gradients clipped at 0.5 and a step of
+  # 1e-4 along the metagradient; here they are sums.
   "a2c_meta_gamma": {
     "num_heads": 1,
     "self_tuned": ("discount",),
@@ -412,7 +421,7 @@ AGENTS: Mapping[str, Mapping[str, Any]] = {
     "metaparameter_range": "clip",
     "metaparameter_init": 0.99,
     "meta_optimizer": "sgd",
-    "meta_learning_rate": 1e-4,
+    "meta_learning_rate": 1e-4 / 30,
     "optimizer": "adam",
     "learning_rate": 0.01,
     "final_learning_rate": 0.01,
@@ -487,9 +496,9 @@ def make_config(
     ValueError: for an unknown agent, domain or field, with the known names,
       and for a field out of its range.
   """
-  if agent not in AGENTS:
+  if not isinstance(agent, str) or agent not in AGENTS:
     raise ValueError(unknown("agent", agent, AGENTS))
-  if domain not in DOMAINS:
+  if not isinstance(domain, str) or domain not in DOMAINS:
     raise ValueError(unknown("domain", domain, DOMAINS))
   fields = [field.name for field in dataclasses.fields(STACConfig)]
   for name in overrides:

@@ -20,6 +20,11 @@ import acme_stac
 from acme_stac import environments
 from programs.machine import UserError
 
+# Fields of the agent for which None is a value: nothing of the kind.
+_CAN_BE_OFF = ("lstm_size", "max_abs_reward", "max_gradient_norm")
+# What a checkpoint's numbers mean depends on them.
+_FIXED = ("metaparameter_range", "embedded", "embedding_per_head")
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -90,7 +95,7 @@ def base_config(domain: str, environment: str) -> ml_collections.ConfigDict:
   """Returns the fields of every configuration file.
 
   Fields under `stac` override those of `acme_stac.STACConfig`; None leaves what
-  the agent's preset says.
+  the agent's preset says, and 0 is None where that means that something is off.
   """
   overrides = {
     field.name: config_dict.placeholder(_field_type(field))
@@ -143,6 +148,8 @@ def make_experiment(
     for name, value in overrides.items():
       if isinstance(value, list):
         overrides[name] = tuple(value)
+      if name in _CAN_BE_OFF and value == 0:
+        overrides[name] = None
     if config.num_environment_steps is not None:
       overrides["num_environment_steps"] = config.num_environment_steps
     options = config.environment_options.to_dict()
@@ -268,6 +275,14 @@ def prepare_workdir(
         raise UserError(
           f"{workdir} holds a run of {name} {old.get(name)!r}, not"
           f" {new[name]!r}. Choose another --workdir, or remove this one."
+        )
+    old_agent = old.get("config", {})
+    for name in _FIXED:
+      if old_agent.get(name) != new["config"][name]:
+        raise UserError(
+          f"{workdir} holds a run with {name} {old_agent.get(name)!r}, not"
+          f" {new['config'][name]!r}, and its checkpoint means something else"
+          " with another one. Choose another --workdir."
         )
     changes = _differences(old, new)
     try:

@@ -137,8 +137,14 @@ def _run(experiment, step, changes, parsed, learner_environment) -> int:
 
 
 def _plot(experiment):
-  from acme_stac.evaluation import plots
+  from acme_stac.evaluation import plots, summary
 
+  skipped = summary.summarise_run(experiment.workdir).get("skipped_updates", 0)
+  if skipped:
+    print(
+      f"Warning: {skipped:,} updates had numbers that are not finite and were"
+      " skipped. Look at the losses and norms in logs/learner.csv."
+    )
   for path in plots.plot_run(experiment.workdir):
     print(f"  {path}")
 

@@ -101,6 +101,7 @@ class STACActor(core.Actor):
     random_key: Array,
     variable_client: variable_utils.VariableClient,
     adder: adders.TrajectoryAdder | None = None,
+    update_period: int = 1,
   ):
     """Makes an actor.
 
@@ -111,6 +112,8 @@ class STACActor(core.Actor):
         embedded, their values: the variables "policy", "version" and
         "conditioning" of a learner.
       adder: where experience goes; None when evaluating.
+      update_period: trajectories between fetches of parameters. Without an
+        adder it is the client that counts.
     """
     cpu = jax.local_devices(backend="cpu")[0]
     self._select = jax.jit(policy.select_action)
@@ -119,6 +122,8 @@ class STACActor(core.Actor):
     self._device = cpu
     self._variables = variable_client
     self._adder = adder
+    self._update_period = update_period
+    self._next_update = update_period
     self._state: ActingState | None = None
     self._step_type = np.zeros([0], np.int32)
     self._single = False
@@ -170,5 +175,14 @@ class STACActor(core.Actor):
     return int(self._variables.params[1])
 
   def update(self, wait: bool = False):
-    """Asks for new parameters every few trajectories, in the background."""
+    """Asks for new parameters between trajectories, in the background.
+
+    Args:
+      wait: wait for them.
+    """
+    if self._adder:
+      # A client that counts calls would fetch within a trajectory.
+      if self._adder.num_items < self._next_update:
+        return
+      self._next_update = self._adder.num_items + self._update_period
     self._variables.update(wait)

@@ -124,13 +124,14 @@ class STACBuilder(
     fresh_steps = (
       self._config.trajectory_length - self._config.trajectory_overlap
     )
+    period = self._config.variable_update_period
     client = variable_utils.VariableClient(
       variable_source,
       learning.variable_names(self._config),
-      update_period=self._config.variable_update_period * fresh_steps,
+      update_period=1 if adder else period * fresh_steps,
       device="cpu",
     )
-    return acting.STACActor(policy, random_key, client, adder)
+    return acting.STACActor(policy, random_key, client, adder, period)
 
   def make_learner(
     self,

@@ -94,6 +94,11 @@ def _to_spec(space: gymnasium.Space) -> Any:
     return {name: _to_spec(part) for name, part in space.spaces.items()}
   if isinstance(space, gymnasium.spaces.Tuple):
     return tuple(_to_spec(part) for part in space.spaces)
+  if isinstance(space, gymnasium.spaces.MultiDiscrete):
+    raise ValueError(
+      f"Several discrete choices at once, {space}, are not supported: number"
+      " the combinations in a wrapper and offer them as one Discrete."
+    )
   raise ValueError(
     f"Spaces of type {type(space).__name__} are not supported; Box, Discrete,"
     " Dict and Tuple are."

@@ -139,8 +139,9 @@ def _metaparameters(learner: Columns):
     axes.axis("off")
   for axes, name in zip(grid.flat, names, strict=False):
     for head, values in sorted(found[name].items()):
-      label = "head 0 (acts)" if head == 0 else f"head {head}"
-      axes.plot(learner["environment_steps"], values, label=label)
+      axes.plot(
+        learner["environment_steps"], values, label=f"head {head}"
+      )
     axes.set(title=_SYMBOLS[name], xlabel="environment steps")
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.grid(alpha=0.3)

@@ -84,10 +84,14 @@ def _check_continuous(spec: Any):
     raise ValueError(
       f"{allowed} Wrap the environment so that it takes one array."
     )
-  if not np.issubdtype(spec.dtype, np.floating):
+  if np.issubdtype(spec.dtype, np.integer) and spec.shape:
     raise ValueError(
       f"{allowed} Several discrete choices at once are not supported: number"
       " the combinations in a wrapper and offer them as one DiscreteArray."
+    )
+  if not np.issubdtype(spec.dtype, np.floating):
+    raise ValueError(
+      f"{allowed} A choice of one of n numbers is a DiscreteArray(n)."
     )
   if not isinstance(spec, specs.BoundedArray) or not (
     np.isfinite(spec.minimum).all() and np.isfinite(spec.maximum).all()

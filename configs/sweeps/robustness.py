@@ -6,7 +6,7 @@ so that metaparameters are updated about a thousand times.
 
 _TASKS = {
   "cartpole": ("gymnasium:CartPole-v1", 100_000),
-  "catch": ("catch", 50_000),
+  "catch": ("catch", 100_000),
 }
 # γ and g_v; the right ones are 0.99 and 0.25.
 _PERTURBATIONS = [

@@ -61,7 +61,10 @@ def test_unrolling_a_stored_sequence_reproduces_the_behaviour(
   spec = environments.environment_spec(environment)
   networks = acme_stac.make_networks(spec, config)
   params = networks.init(jax.random.PRNGKey(1))
-  eta = core.init_metaparams(config)
+  # Unequal values: each head is to see its own.
+  eta = jax.tree_util.tree_map(
+    lambda x: x - np.arange(x.size, dtype="f"), core.init_metaparams(config)
+  )
   condition = core.conditioning(eta, config)
   parts = builder.STACBuilder(config, environments_per_actor=2)
   server = reverb.Server(parts.make_replay_tables(spec))
@@ -101,6 +104,30 @@ def test_unrolling_a_stored_sequence_reproduces_the_behaviour(
     ends += (trajectory.step_type == 2).sum()
   if name in ("catch", "gymnasium:CartPole-v1"):
     assert ends > 0
+  server.stop()
+
+
+def test_parameters_are_fetched_between_trajectories():
+  """What the learner knows when a trajectory starts acts in its first step."""
+  config = helpers.small_config(queue_batches=10)
+  environment = environments.make_batched("catch", 4, seed=0)
+  spec = environments.environment_spec(environment)
+  networks = acme_stac.make_networks(spec, config)
+  source = Source(networks.init(jax.random.PRNGKey(0)))
+  parts = builder.STACBuilder(config, environments_per_actor=4)
+  server = reverb.Server(parts.make_replay_tables(spec))
+  client = reverb.Client(f"localhost:{server.port}")
+  policy = parts.make_policy(networks, spec)
+  adder = parts.make_adder(client, spec, policy)
+  actor = parts.make_actor(jax.random.PRNGKey(0), policy, spec, source, adder)
+  loop = environment_loop.BatchedEnvironmentLoop(environment, actor)
+  batches = parts.make_dataset_iterator(client)
+  for item in range(4):
+    # As if the learner had learned from the last item.
+    source.variables["version"] = item
+    while adder.num_items == item:
+      loop.step(wait_for_variables=True)
+    np.testing.assert_array_equal(next(batches).params_version, item)
   server.stop()
 
 

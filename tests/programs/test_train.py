@@ -247,12 +247,39 @@ def test_serial_is_repeatable_and_resumes(tmp_path):
   assert states[0].keys() == states[1].keys()
   for name, array in states[0].items():
     np.testing.assert_array_equal(array, states[1][name])
+  # What the checkpoint's numbers mean cannot change.
+  result = run(
+    tmp_path / "a", *arguments, "--config.stac.metaparameter_range=clip",
+    "--config.stac.metaparameter_init=0.9",
+  )
+  assert result.returncode == 2
+  assert "metaparameter_range 'sigmoid', not 'clip'" in result.stderr
   # A run whose budget grows goes on.
   result = run(tmp_path / "a", *arguments,
                "--config.num_environment_steps=19200")
   assert "Resuming after" in result.stdout
   assert "changed: config.num_environment_steps" in result.stdout
   assert learner_steps(tmp_path / "a") == 19200 // 640
+
+
+@pytest.mark.slow
+def test_serial_is_on_policy(tmp_path):
+  """Both trajectories of an A2C update are made by the parameters before it."""
+  result = run(
+    tmp_path,
+    "--launch=serial",
+    "--config.agent=a2c_meta_gamma",
+    "--config.num_environment_steps=1800",
+    "--config.evaluation.episodes=0",
+    "--config.log_every_seconds=0.001",
+  )
+  assert result.returncode == 0, result.stderr
+  learner = rows(tmp_path / "logs" / "learner.csv")
+  assert len(learner) > 5
+  for row in learner:
+    assert float(row["policy_age_max"]) == 0.0
+    assert abs(float(row["importance_weight_max"]) - 1.0) < 1e-4
+    assert abs(float(row["importance_weight_mean"]) - 1.0) < 1e-4
 
 
 @pytest.mark.slow
