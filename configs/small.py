@@ -9,6 +9,7 @@ def get_config(
   environment: str = "gymnasium:CartPole-v1",
 ) -> ml_collections.ConfigDict:
   """Returns a small run of an environment by name, for example "catch"."""
+  family = environment.partition(":")[0]
   config = experiment.base_config("small", environment)
   config.num_environment_steps = 500_000
   config.evaluation.every_steps = 50_000
@@ -17,6 +18,17 @@ def get_config(
     # The preset counts CartPole's rewards of 1 as 0.1; other rewards count
     # as they are. 0 is no limit.
     config.stac.max_abs_reward = 0.0
+  if family in ("atari", "control_pixels"):
+    config.stac.torso = "shallow"
+  if family == "atari":
+    config.stac.max_abs_reward = 1.0
+  if family in ("control", "control_pixels", "rwrl"):
+    # Rewards are small and dense, and each step of the environment is dear:
+    # every one is learned from several times, as in Table 3.
+    config.stac.batch_size = 24
+    config.stac.trajectory_length = 40
+    config.stac.trajectory_overlap = 30
+    config.stac.learning_rate = 1e-3
   if environment == "catch":
     # One reward an episode: steps may be larger.
     config.stac.learning_rate = 4e-3

@@ -106,7 +106,7 @@ def base_config(domain: str, environment: str) -> ml_collections.ConfigDict:
     "agent": "stacx",
     "domain": domain,
     "environment": environment,
-    "environment_options": {},
+    "environment_options": _environment_options(environment),
     "num_environment_steps": config_dict.placeholder(int),
     "environments_per_actor": config_dict.placeholder(int),
     "seed": 0,
@@ -119,6 +119,20 @@ def base_config(domain: str, environment: str) -> ml_collections.ConfigDict:
     "log_every_seconds": 1.0,
     "stac": overrides,
   })
+
+
+def _environment_options(environment: str) -> dict[str, Any]:
+  """Returns a placeholder for every option of an environment."""
+  try:
+    option_types = environments.option_types(environment)
+  except (ImportError, ValueError):
+    # An unknown name is reported when the run is checked; a flag may yet
+    # change it.
+    return {}
+  return {
+    name: config_dict.placeholder(option_type)
+    for name, option_type in option_types.items()
+  }
 
 
 def _field_type(field: dataclasses.Field) -> type:
@@ -152,7 +166,11 @@ def make_experiment(
         overrides[name] = None
     if config.num_environment_steps is not None:
       overrides["num_environment_steps"] = config.num_environment_steps
-    options = config.environment_options.to_dict()
+    options = {
+      name: value
+      for name, value in config.environment_options.items()
+      if value is not None
+    }
     with _probe(config.environment, options) as probe:
       overrides.setdefault("action_repeat", probe.action_repeat)
       if overrides["action_repeat"] != probe.action_repeat:
@@ -162,6 +180,7 @@ def make_experiment(
           " per action. Leave it out."
         )
       spec = environments.environment_spec(probe)
+      environments.check(probe)
     stac = acme_stac.make_config(config.agent, config.domain, **overrides)
     experiment = Experiment(
       agent=config.agent,

@@ -59,8 +59,12 @@ def _parse(argv: list[str]):
       f"--config: {error}\nConfiguration files: {', '.join(known)}"
     ) from error
   except (AttributeError, KeyError, TypeError, ValueError) as error:
+    message: object = error
+    while isinstance(message, Exception) and message.args:
+      message = message.args[0]
     raise machine.UserError(
-      f"--config: {str(error).strip(chr(34))}"
+      f"--config: {message}\ndocs/training.md has the fields of a run,"
+      " docs/environments.md the options of every environment."
     ) from error
   if len(rest) > 1:
     raise machine.UserError(f"Unknown arguments: {' '.join(rest[1:])}")

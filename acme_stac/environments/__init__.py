@@ -9,4 +9,8 @@ from acme_stac.environments.base import (
 )
 from acme_stac.environments.catch import Catch
 from acme_stac.environments.check import check
-from acme_stac.environments.registry import make, make_batched
+from acme_stac.environments.registry import (
+  make,
+  make_batched,
+  option_types,
+)

@@ -53,7 +53,7 @@ class Atari(base.BatchedEnvironment):
 
   def __init__(
     self,
-    game: str,
+    level: str,
     num_environments: int,
     seed: int,
     *,
@@ -68,7 +68,7 @@ class Atari(base.BatchedEnvironment):
     """Makes the environments.
 
     Args:
-      game: name of the ROM, for example "pong" or "ms_pacman".
+      level: name of the ROM, for example "pong" or "ms_pacman".
       num_environments: members of the batch.
       seed: members are seeded with seed, seed + 1, ...
       protocol: name in `PROTOCOLS` of what the next four are if they are None.
@@ -86,10 +86,10 @@ class Atari(base.BatchedEnvironment):
       ValueError: for an unknown game or protocol, with near matches.
     """
     # CamelCase names, as Gymnasium's ids have them, are understood too.
-    rom = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", game).lower()
+    rom = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", level).lower()
     games = ale_py.roms.get_all_rom_ids()
     if rom not in games:
-      raise ValueError(config.unknown("Atari game", game, games))
+      raise ValueError(config.unknown("Atari game", level, games))
     if protocol not in PROTOCOLS:
       raise ValueError(config.unknown("Atari protocol", protocol, PROTOCOLS))
     preset = PROTOCOLS[protocol]

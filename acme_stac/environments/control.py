@@ -2,6 +2,7 @@
 
 import ctypes.util
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,8 @@ def _import_suite() -> Any:
   fails where it finds none, although features need none. Here that is EGL, else
   OSMesa, else none. MUJOCO_GL, if set, stays in force.
   """
-  if not os.environ.keys() & {_RENDERER, "DISPLAY"}:
+  chosen = "dm_control" in sys.modules
+  if not chosen and not os.environ.keys() & {_RENDERER, "DISPLAY"}:
     found = [
       renderer
       for renderer, library in _LIBRARIES.items()
@@ -102,7 +104,7 @@ def _need_renderer(level: str, draw: Callable[[], Any]) -> Any:
       f"{level} is drawn, and nothing here can draw"
       f" ({_RENDERER}={os.environ.get(_RENDERER, '')!r}: {error}). Install EGL"
       " (Debian: libegl1) or OSMesa (libosmesa6), or set"
-      f" {_RENDERER} to egl, osmesa or glfw."
+      f" {_RENDERER} to egl, osmesa or glfw before dm_control is imported."
     ) from error
 
 

@@ -26,8 +26,8 @@ class GymnasiumEnvironment(base.BatchedEnvironment):
   others are stepped one after the other.
   """
 
-  def __init__(self, environment_id: str, num_environments: int, seed: int):
-    """Makes `num_environments` environments of a registered id.
+  def __init__(self, level: str, num_environments: int, seed: int):
+    """Makes `num_environments` environments of a registered id, `level`.
 
     Raises:
       ValueError: for an unknown id, with near matches, for spaces that have no
@@ -35,20 +35,20 @@ class GymnasiumEnvironment(base.BatchedEnvironment):
     """
     known = list(gymnasium.registry)
     # "package:Name-v0" imports the package, which registers its ids.
-    if environment_id not in known and ":" not in environment_id:
-      raise ValueError(config.unknown("Gymnasium id", environment_id, known))
+    if level not in known and ":" not in level:
+      raise ValueError(config.unknown("Gymnasium id", level, known))
     try:
       self._vector = gymnasium.make_vec(
-        environment_id, num_envs=num_environments
+        level, num_envs=num_environments
       )
     except (gymnasium.error.Error, ImportError) as error:
       raise ValueError(
-        f"Gymnasium cannot make {environment_id!r}: {error}"
+        f"Gymnasium cannot make {level!r}: {error}"
       ) from error
     mode = self._vector.metadata.get("autoreset_mode")
     if mode is not None and mode != AutoresetMode.NEXT_STEP:
       raise ValueError(
-        f"{environment_id!r} resets its members by {mode}, only next-step"
+        f"{level!r} resets its members by {mode}, only next-step"
         " autoreset is supported."
       )
     self.num_environments = num_environments

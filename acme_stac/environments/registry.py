@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -14,58 +15,82 @@ from acme_stac.environments.catch import Catch
 # The imports wait until a name asks for them: each brings a large package.
 
 
-def _gymnasium(name: str, num_environments: int, seed: int, **options: Any):
+def _gymnasium() -> Callable[..., base.BatchedEnvironment]:
   from acme_stac.environments.gymnasium import GymnasiumEnvironment
 
-  return GymnasiumEnvironment(name, num_environments, seed, **options)
+  return GymnasiumEnvironment
 
 
-def _atari(name: str, num_environments: int, seed: int, **options: Any):
+def _atari() -> Callable[..., base.BatchedEnvironment]:
   from acme_stac.environments.atari import Atari
 
-  return Atari(name, num_environments, seed, **options)
+  return Atari
 
 
-def _control(name: str, num_environments: int, seed: int, **options: Any):
+def _control() -> Callable[..., base.BatchedEnvironment]:
   from acme_stac.environments.control import Control
 
-  return Control(name, num_environments, seed, **options)
+  return Control
 
 
-def _pixels(name: str, num_environments: int, seed: int, **options: Any):
+def _control_pixels() -> Callable[..., base.BatchedEnvironment]:
   from acme_stac.environments.control import ControlPixels
 
-  return ControlPixels(name, num_environments, seed, **options)
+  return ControlPixels
 
 
-def _catch(name: str, num_environments: int, seed: int, **options: Any):
-  if name:
-    raise ValueError(f"catch has no levels, got 'catch:{name}'.")
-  return Catch(num_environments, seed, **options)
+def _catch() -> Callable[..., base.BatchedEnvironment]:
+  def make_catch(
+    level: str,
+    num_environments: int,
+    seed: int,
+    rows: int = 10,
+    columns: int = 5,
+  ) -> Catch:
+    if level:
+      raise ValueError(f"catch has no levels, got 'catch:{level}'.")
+    return Catch(num_environments, seed, rows, columns)
+
+  return make_catch
 
 
-def _python(name: str, num_environments: int, seed: int, **options: Any):
-  module_name, _, attribute = name.partition(":")
+# Each returns what takes level, number of members, seed, and options by name.
+_FAMILIES: dict[str, Callable[[], Callable[..., base.BatchedEnvironment]]] = {
+  "atari": _atari,
+  "catch": _catch,
+  "control": _control,
+  "control_pixels": _control_pixels,
+  "gymnasium": _gymnasium,
+}
+_PYTHON = "python"
+_NOT_OPTIONS = ("level", "num_environments", "seed")
+
+
+def _import_factory(name: str) -> Callable[..., Any]:
+  """Returns the object of a name <module>:<factory>."""
+  module, _, attribute = name.partition(":")
   try:
-    module = importlib.import_module(module_name)
-    factory = getattr(module, attribute)
+    return getattr(importlib.import_module(module), attribute)
   except (AttributeError, ImportError, ValueError) as error:
     raise ValueError(
-      f"Environment 'python:{name}' cannot be imported: {error}. Write"
-      " python:package.module:factory; the package must be installed, or in"
-      " a folder of PYTHONPATH."
+      f"Environment '{_PYTHON}:{name}' cannot be imported: {error}. Write"
+      f" {_PYTHON}:package.module:factory; the package must be installed, or"
+      " in a folder of PYTHONPATH."
     ) from error
-  return _from_factory(factory, num_environments, seed, **options)
 
 
 def _from_factory(
   factory: Callable[..., Any], num_environments: int, seed: int, **options: Any
 ) -> base.BatchedEnvironment:
   """Makes a batch from what makes one dm_env environment, or a batch."""
-  if inspect.isclass(factory) and issubclass(factory, base.BatchedEnvironment):
-    return factory(num_environments, seed, **options)
+  if isinstance(factory, type) and issubclass(
+    factory, base.BatchedEnvironment
+  ):
+    make_batch: Callable[..., base.BatchedEnvironment] = factory
+    return make_batch(num_environments, seed, **options)
+  make_one: Callable[..., Any] = factory
   members = [
-    factory(seed=seed + member, **options)
+    make_one(seed=seed + member, **options)
     for member in range(num_environments)
   ]
   for member in members:
@@ -77,14 +102,36 @@ def _from_factory(
   return base.BatchOfEnvironments(members)
 
 
-_FAMILIES: dict[str, Callable[..., base.BatchedEnvironment]] = {
-  "atari": _atari,
-  "catch": _catch,
-  "control": _control,
-  "control_pixels": _pixels,
-  "gymnasium": _gymnasium,
-  "python": _python,
-}
+def _resolve(environment: str) -> tuple[Callable[..., Any], str]:
+  """Returns what makes the environments of a name, and their level."""
+  family, _, level = environment.partition(":")
+  if family == _PYTHON:
+    return _import_factory(level), level
+  if family not in _FAMILIES:
+    known = [*_FAMILIES, _PYTHON]
+    raise ValueError(config.unknown("environment", family, known))
+  return _FAMILIES[family](), level
+
+
+def option_types(environment: str) -> dict[str, type]:
+  """Returns the options that an environment takes, by name, with their types.
+
+  Args:
+    environment: a name, as for `make_batched`.
+
+  Raises:
+    ValueError: for an unknown name.
+  """
+  function, _ = _resolve(environment)
+  found = {}
+  signature = inspect.signature(function, eval_str=True)
+  for name, parameter in signature.parameters.items():
+    hint = parameter.annotation
+    if isinstance(hint, types.UnionType):
+      hint = next(t for t in hint.__args__ if t is not types.NoneType)
+    if name not in _NOT_OPTIONS and hint in (bool, int, float, str):
+      found[name] = hint
+  return found
 
 
 def make_batched(
@@ -115,11 +162,11 @@ def make_batched(
     )
   if not isinstance(environment, str):
     return _from_factory(environment, num_environments, seed, **options)
-  family, _, level = environment.partition(":")
-  if family not in _FAMILIES:
-    raise ValueError(config.unknown("environment", family, _FAMILIES))
+  function, level = _resolve(environment)
   try:
-    return _FAMILIES[family](level, num_environments, seed, **options)
+    if environment.startswith(f"{_PYTHON}:"):
+      return _from_factory(function, num_environments, seed, **options)
+    return function(level, num_environments, seed, **options)
   except TypeError as error:
     if "unexpected keyword" in str(error):
       raise ValueError(f"Environment {environment!r}: {error}.") from error

@@ -10,7 +10,7 @@ from acme_stac import config
 @functools.cache
 def _table() -> dict[str, tuple[float, float]]:
   path = importlib.resources.files("acme_stac.evaluation") / "data"
-  with (path / "atari57_human_random.csv").open(newline="") as file:
+  with (path / "atari57_human_random.csv").open() as file:
     return {
       row["game"]: (float(row["random"]), float(row["human"]))
       for row in csv.DictReader(file)

@@ -1,11 +1,11 @@
 import dm_env
 import numpy as np
 import pytest
-from dm_control import suite
 from dm_env import specs
 
 from acme_stac import environments
 from acme_stac.environments import base
+from tests.environments import helpers
 
 FIRST, MID, LAST = (
   dm_env.StepType.FIRST,
@@ -22,28 +22,10 @@ NAMES = [
 ]
 
 
-def play(environment, steps, seed=0, actions=None):
-  rng = np.random.default_rng(seed)
-  spec = environment.action_spec()
-  members = environment.num_environments
-
-  def random_action():
-    if isinstance(spec, specs.DiscreteArray):
-      return rng.integers(0, spec.num_values, members)
-    size = (members, *spec.shape)
-    return rng.uniform(spec.minimum, spec.maximum, size).astype(spec.dtype)
-
-  trace = [environment.reset()]
-  for t in range(steps):
-    step = environment.step(random_action() if actions is None else actions[t])
-    trace.append(step._replace(observation=np.array(step.observation)))
-  return trace
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_steps_follow_specs_and_episodes(name):
   environment = environments.make_batched(name, 3, seed=0)
-  trace = play(environment, 60)
+  trace = helpers.play(environment, 60)
   spec = environment.observation_spec()
   assert (trace[0].step_type == FIRST).all()
   for before, step in zip(trace[:-1], trace[1:], strict=True):
@@ -64,7 +46,7 @@ def test_steps_follow_specs_and_episodes(name):
 def test_seeds(name):
   def observations(seed):
     environment = environments.make_batched(name, 2, seed=seed)
-    trace = play(environment, 40)
+    trace = helpers.play(environment, 40)
     environment.close()
     return np.stack([step.observation for step in trace])
 
@@ -92,7 +74,7 @@ def test_catch_rules():
   assert (step.step_type == LAST).all()
   np.testing.assert_array_equal(step.reward, 1.0)
   np.testing.assert_array_equal(step.discount, 0.0)
-  away = play(environments.make_batched("catch", 64, 0), 9, actions=[
+  away = helpers.play(environments.make_batched("catch", 64, 0), 9, actions=[
     np.zeros(64, int)] * 9)
   landed_left = away[8].observation[:, -2, 0] == 1
   np.testing.assert_array_equal(away[9].reward, np.where(landed_left, 1, -1))
@@ -117,104 +99,6 @@ def test_cartpole_time_limit_bootstraps():
       else:
         assert step.discount[member] == 0.0
   assert limits > 0
-
-
-def test_atari_frames_against_a_plain_emulator():
-  """Skip of 4, maximum of the last two, grey, 84×84 area, stack of 4."""
-  import ale_py
-  import cv2
-  from ale_py import roms
-
-  environment = environments.make_batched(
-    "atari:breakout", 1, seed=0, max_noops=0
-  )
-  rng = np.random.default_rng(0)
-  actions = rng.integers(0, 4, (60, 1))
-  trace = play(environment, 60, actions=actions)
-  ale = ale_py.ALEInterface()
-  ale.setInt("random_seed", 0)
-  ale.setFloat("repeat_action_probability", 0.0)
-  ale.loadROM(roms.get_rom_path("breakout"))
-  minimal = ale.getMinimalActionSet()
-
-  def preprocess(frames):
-    frame = np.maximum(*frames[-2:])
-    return cv2.resize(frame, (84, 84), interpolation=cv2.INTER_AREA)
-
-  for t, action in enumerate(actions[:, 0]):
-    frames, reward = [], 0
-    for _ in range(4):
-      reward += ale.act(minimal[action])
-      frames.append(ale.getScreenGrayscale())
-    assert trace[t + 1].reward[0] == reward
-    difference = np.abs(
-      preprocess(frames).astype(int) - trace[t + 1].observation[0, -1]
-    )
-    assert difference.max() <= 1
-    np.testing.assert_array_equal(
-      trace[t + 1].observation[0, :-1], trace[t].observation[0, 1:]
-    )
-
-
-def test_atari_rewards_are_raw():
-  environment = environments.make_batched("atari:space_invaders", 4, seed=0)
-  rewards = np.stack([step.reward for step in play(environment, 400)])
-  assert rewards.max() > 1.0
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_atari_life_loss(terminal):
-  """A lost life may end the return that is learned, never the game."""
-  environment = environments.make_batched(
-    "atari:breakout", 2, seed=0, life_loss_is_terminal=terminal
-  )
-  trace = play(environment, 400)
-  discounts = np.stack([step.discount for step in trace])
-  types = np.stack([step.step_type for step in trace])
-  games = (types == LAST).sum()
-  lives = ((discounts == 0) & (types != LAST)).sum()
-  assert games > 0
-  # Breakout has five lives: four are lost before the one that ends the game.
-  assert lives >= 4 * games if terminal else lives == 0
-  assert (discounts[types == LAST] == 0).all()
-
-
-def test_atari_time_limit_is_a_truncation():
-  environment = environments.make_batched(
-    "atari:pong", 1, seed=0, max_frames_per_episode=100, max_noops=0
-  )
-  trace = play(environment, 60)
-  last = [t for t, step in enumerate(trace) if step.step_type[0] == LAST]
-  assert last[:2] == [25, 51]
-  assert all(trace[t].discount[0] == 1.0 for t in last)
-
-
-def test_atari_options():
-  environment = environments.make_batched(
-    "atari:pong", 1, seed=0, full_action_set=True
-  )
-  assert environment.action_spec().num_values == 18
-  assert environment.action_repeat == 4
-  actions = [np.array([t % 6]) for t in range(100)]
-
-  def frames(probability):
-    sticky = environments.make_batched(
-      "atari:pong", 1, seed=3, sticky_action_probability=probability
-    )
-    return np.stack([s.observation for s in play(sticky, 100, actions=actions)])
-
-  assert np.any(frames(0.25) != frames(0.0))
-
-
-def test_no_ops_differ_between_members():
-  def starts(**options):
-    environment = environments.make_batched(
-      "atari:space_invaders", 8, seed=0, **options
-    )
-    return {x.tobytes() for x in environment.reset().observation}
-
-  assert len(starts()) > 1
-  assert len(starts(max_noops=0)) == 1
 
 
 @pytest.mark.parametrize(
@@ -287,43 +171,3 @@ def test_batch_of_environments():
     )
   with pytest.raises(ValueError, match="at least one"):
     base.BatchOfEnvironments([])
-
-
-@pytest.mark.parametrize("level", ["cartpole/swingup", "humanoid/walk"])
-def test_control_is_the_bare_suite(level):
-  """Rewards, discounts and features of the same actions are the suite's."""
-  domain, task = level.split("/")
-  bare = suite.load(domain, task, task_kwargs={"random": 3})
-  batch = environments.make_batched(f"control:{level}", 1, seed=3)
-  spec = bare.action_spec()
-  rng = np.random.default_rng(0)
-  steps, mine = [bare.reset()], [batch.reset()]
-  for _ in range(30):
-    action = rng.uniform(spec.minimum, spec.maximum)
-    steps.append(bare.step(action))
-    mine.append(batch.step(action[None]))
-  for expected, step in zip(steps, mine, strict=True):
-    assert step.step_type[0] == expected.step_type
-    features = np.concatenate(
-      [np.ravel(x) for x in expected.observation.values()]
-    )
-    np.testing.assert_allclose(step.observation[0], features, rtol=1e-6)
-    np.testing.assert_allclose(step.reward[0], expected.reward or 0.0)
-    assert step.discount[0] == 1.0
-
-
-def test_control_time_limit_bootstraps():
-  batch = environments.make_batched("control:cartpole/balance", 2, seed=0)
-  batch.reset()
-  for _ in range(999):
-    step = batch.step(np.zeros((2, 1)))
-    assert (step.step_type == MID).all()
-  step = batch.step(np.zeros((2, 1)))
-  assert (step.step_type == LAST).all()
-  assert (step.discount == 1.0).all()
-  assert (batch.step(np.zeros((2, 1))).step_type == FIRST).all()
-
-
-def test_unknown_control_task():
-  with pytest.raises(ValueError, match="'cartpole/swingup'"):
-    environments.make("control:cartpole/swing_up", seed=0)

@@ -1,0 +1,128 @@
+"""What the checker says of environments that are wrong, each in its own way."""
+
+import dm_env
+import numpy as np
+import pytest
+from dm_env import specs
+
+from acme_stac import environments
+from acme_stac.environments import base
+
+
+class Good(dm_env.Environment):
+  """Five steps an episode; subclasses are wrong in one thing."""
+
+  def __init__(self, seed=0, length=5):
+    self._rng = np.random.default_rng(seed)
+    self._length = length
+    self._count = -1
+
+  def observation(self):
+    return {
+      "position": self._rng.uniform(-1, 1, 2).astype(np.float32),
+      "goal": np.int32(3),
+    }
+
+  def reset(self):
+    self._count = 0
+    return dm_env.restart(self.observation())
+
+  def step(self, action):
+    if not 0 <= self._count < self._length:
+      return self.reset()
+    self.action_spec().validate(action)
+    self._count += 1
+    if self._count == self._length:
+      return dm_env.termination(1.0, self.observation())
+    return dm_env.transition(0.5, self.observation())
+
+  def observation_spec(self):
+    return {
+      "position": specs.BoundedArray((2,), np.float32, -1, 1),
+      "goal": specs.Array((), np.int32),
+    }
+
+  def action_spec(self):
+    return specs.BoundedArray((3,), np.float32, -2, 1)
+
+
+def changed(**methods):
+  return type("Wrong", (Good,), methods)()
+
+
+def observing(**parts):
+  def observation(self):
+    return {**Good.observation(self), **parts}
+
+  return changed(observation=observation)
+
+
+def stepping(**fields):
+  def step(self, action):
+    timestep = Good.step(self, action)
+    return timestep if timestep.first() else timestep._replace(**fields)
+
+  return changed(step=step)
+
+
+WRONG = [
+  (observing(position=np.zeros(3, "f")), "'position'] must have shape (2,)"),
+  (observing(position=np.zeros(2)), "must be float32, got float64"),
+  (observing(position=np.full(2, np.nan, "f")), "nan or infinity"),
+  (observing(position=np.full(2, 1.5, "f")), "leaves the bounds of its spec"),
+  (observing(more=np.zeros(2)), "parts must be"),
+  (stepping(reward=float("nan")), "reward must be one finite number"),
+  (stepping(reward=None), "got None"),
+  (stepping(reward=np.zeros(2)), "reward must be one finite number"),
+  (stepping(discount=1.5), "discount must be one number in [0, 1]"),
+  (stepping(discount=None), "discount must be one number in [0, 1]"),
+  (stepping(step_type=7), "must be a dm_env.StepType, got 7"),
+  (stepping(step_type=dm_env.StepType.FIRST), "FIRST although"),
+  (stepping(step_type=dm_env.StepType.LAST), "after LAST must start"),
+  (changed(observation_spec=lambda self: {"x": 3}), "must be a dm_env.specs"),
+  (changed(action_spec=lambda self: None), "action_spec() must be"),
+  (
+    changed(reset=lambda self: dm_env.transition(0.0, self.observation())),
+    "reset() must return FIRST",
+  ),
+]
+
+
+@pytest.mark.parametrize("environment,message", WRONG)
+def test_what_is_wrong_is_named(environment, message):
+  with pytest.raises(ValueError) as error:
+    environments.check(environment)
+  assert message in str(error.value)
+  # One kind of mistake is one line, however often it is made.
+  assert len(str(error.value).splitlines()) <= 3
+
+
+def test_everything_is_named_at_once():
+  environment = stepping(reward=None, discount=2.0)
+  with pytest.raises(ValueError, match="reward(.|\n)*discount"):
+    environments.check(environment)
+
+
+def test_good_environments_pass():
+  environments.check(Good())
+  environments.check(base.BatchOfEnvironments([Good(), Good(seed=1)]))
+  for name in (
+    "catch", "gymnasium:CartPole-v1", "gymnasium:Pendulum-v1", "atari:pong",
+    "control:humanoid/run",
+  ):
+    environments.check(environments.make_batched(name, 1, seed=0))
+    environments.check(environments.make(name, seed=0))
+
+
+def test_time_is_bounded():
+  calls = []
+
+  class Slow(Good):
+    def step(self, action):
+      calls.append(1)
+      return super().step(action)
+
+  environments.check(Slow(), max_seconds=0.0)
+  assert len(calls) == 1
+  environments.check(Slow(), max_steps=30, max_seconds=1e3)
+  assert len(calls) == 1 + 30

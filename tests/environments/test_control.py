@@ -1,0 +1,164 @@
+import dm_env
+import numpy as np
+import pytest
+
+from acme_stac import environments
+from acme_stac.environments import control, wrappers
+
+# Imported by this name it has a renderer that works here.
+suite = control.suite
+
+FIRST, MID, LAST = (
+  dm_env.StepType.FIRST,
+  dm_env.StepType.MID,
+  dm_env.StepType.LAST,
+)
+
+
+def actions(spec, steps, seed=0):
+  rng = np.random.default_rng(seed)
+  return [rng.uniform(spec.minimum, spec.maximum) for _ in range(steps)]
+
+
+@pytest.mark.parametrize(
+  "level", ["cartpole/swingup", "humanoid/walk", "finger/spin", "fish/swim"]
+)
+def test_control_is_the_bare_suite(level):
+  """Rewards, discounts and features of the same actions are the suite's."""
+  domain, task = level.split("/")
+  bare = suite.load(domain, task, task_kwargs={"random": 3})
+  batch = environments.make_batched(f"control:{level}", 1, seed=3)
+  step, mine = bare.reset(), batch.reset()
+  for action in actions(bare.action_spec(), 30):
+    features = np.concatenate([np.ravel(x) for x in step.observation.values()])
+    assert mine.observation.dtype == np.float32
+    np.testing.assert_array_equal(mine.observation[0], features.astype("f"))
+    assert mine.step_type[0] == step.step_type
+    assert mine.reward[0] == np.float32(step.reward or 0.0)
+    assert mine.discount[0] == 1.0
+    step, mine = bare.step(action), batch.step(action[None])
+
+
+def test_time_limit_bootstraps():
+  batch = environments.make_batched("control:cartpole/balance", 2, seed=0)
+  batch.reset()
+  for _ in range(999):
+    step = batch.step(np.zeros((2, 1)))
+    assert (step.step_type == MID).all()
+  step = batch.step(np.zeros((2, 1)))
+  assert (step.step_type == LAST).all()
+  assert (step.discount == 1.0).all()
+  assert (batch.step(np.zeros((2, 1))).step_type == FIRST).all()
+
+
+def test_unknown_task():
+  with pytest.raises(ValueError, match="'cartpole/swingup'"):
+    environments.make("control:cartpole/swing_up", seed=0)
+
+
+def test_tasks_without_bounds_get_them():
+  """lqr has neither bounds on its controls nor a time limit."""
+  environment = control.load("lqr/lqr_2_1", seed=0)
+  spec = environment.action_spec()
+  np.testing.assert_array_equal([spec.minimum, spec.maximum], [-1, 1])
+  environment.reset()
+  for number in range(1, 1001):
+    step = environment.step(np.full(spec.shape, 0.3))
+    assert step.last() == (number == 1000)
+  assert step.discount == 1.0
+
+
+def test_action_repeat():
+  """Rewards add up, and physics and the end are those of single steps."""
+  name = "control:cheetah/run"
+  environment = environments.make(name, 3, action_repeat=4)
+  batch = environments.make_batched(name, 1, 3, action_repeat=4)
+  assert batch.action_repeat == 4
+  bare = environments.make(name, 3)
+  environment.reset()
+  bare.reset()
+  for action in actions(bare.action_spec(), 250):
+    step = environment.step(action)
+    single = [bare.step(action) for _ in range(4)]
+    np.testing.assert_allclose(
+      step.reward, sum(s.reward for s in single), rtol=1e-6
+    )
+    np.testing.assert_array_equal(step.observation, single[-1].observation)
+    assert step.step_type == single[-1].step_type
+  assert step.last() and step.discount == 1.0
+  with pytest.raises(ValueError, match="at least once"):
+    environments.make("control:cheetah/run", 3, action_repeat=0)
+
+
+class Ends(dm_env.Environment):
+  """Rewards 1, 2, ...; ends at the fifth step in a terminal state."""
+
+  def reset(self):
+    self.count = 0
+    return dm_env.restart(np.zeros(1))
+
+  def step(self, action):
+    if self.count == 5:
+      return self.reset()
+    self.count += 1
+    if self.count == 5:
+      return dm_env.termination(5.0, np.zeros(1))
+    return dm_env.transition(float(self.count), np.zeros(1), 0.5)
+
+  observation_spec = action_spec = None
+
+
+def test_action_repeat_ends_with_the_episode():
+  environment = wrappers.ActionRepeat(Ends(), 3)
+  environment.reset()
+  # The discounts between the single steps count.
+  first, last = environment.step(0), environment.step(0)
+  assert (first.reward, first.discount) == (1 + 0.5 * 2 + 0.25 * 3, 0.125)
+  assert (last.reward, last.discount, last.last()) == (4 + 0.5 * 5, 0.0, True)
+  assert environment.step(0).first()
+
+
+def test_pixels():
+  """Images are those of the suite; rewards and the end are not touched."""
+  bare = suite.load("cartpole", "swingup", task_kwargs={"random": 3})
+  options = {"height": 60, "width": 84, "frame_stack": 3, "action_repeat": 2}
+  batch = environments.make_batched(
+    "control_pixels:cartpole/swingup", 2, seed=3, **options
+  )
+  spec = batch.observation_spec()
+  assert (spec.shape, spec.dtype) == ((60, 84, 9), np.uint8)
+  assert batch.action_repeat == 2
+  bare.reset()
+  mine = batch.reset()
+
+  def image():
+    return bare.physics.render(60, 84, camera_id=0).astype(int)
+
+  images = [image()] * 3
+  for action in actions(bare.action_spec(), 5):
+    stacked = np.concatenate(images[-3:], axis=-1)
+    # Shadows are coarser.
+    difference = np.abs(mine.observation[0] - stacked)
+    assert difference.mean() < 0.2 and np.mean(difference > 16) < 0.01
+    mine = batch.step(np.stack([action, action]))
+    reward = sum(bare.step(action).reward for _ in range(2))
+    np.testing.assert_allclose(mine.reward[0], reward, rtol=1e-6)
+    images.append(image())
+  # Something moves, and the members differ.
+  assert np.any(mine.observation[0, ..., :3] != mine.observation[0, ..., 6:])
+  assert np.any(mine.observation[0] != mine.observation[1])
+  with pytest.raises(ValueError, match="at least one image"):
+    environments.make("control_pixels:cartpole/swingup", 0, frame_stack=0)
+  with pytest.raises(ValueError, match="Images have pixels"):
+    environments.make("control_pixels:cartpole/swingup", 0, height=0)
+
+
+def test_nothing_to_draw_with(monkeypatch):
+  def fail(*args, **kwargs):
+    raise RuntimeError("no display")
+
+  monkeypatch.setattr(
+    "dm_control.mujoco.engine.Physics.render", fail
+  )
+  with pytest.raises(ValueError, match="libegl1"):
+    environments.make("control_pixels:cartpole/swingup", 0)
