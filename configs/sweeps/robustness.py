@@ -22,6 +22,9 @@ def get_runs() -> dict[str, list[str]]:
     f"{task}/{name}_{value}/{agent}/{seed}": [
       f"--config=configs/small.py:{environment}",
       f"--config.agent={agent}",
+      # Table 3, whatever the small configuration says.
+      "--config.stac.value_cost=0.25",
+      "--config.stac.entropy_cost=0.01",
       f"--config.stac.{name}={value}",
       f"--config.seed={seed}",
       f"--config.num_environment_steps={steps}",
