@@ -47,14 +47,14 @@ class Control(base.BatchOfEnvironments):
       raise ValueError(config.unknown("control task", level, known))
     domain, task = level.split("/")
     super().__init__([
-      _FlatObservation(
+      FlatObservation(
         suite.load(domain, task, task_kwargs={"random": seed + member})
       )
       for member in range(num_environments)
     ])
 
 
-class _FlatObservation(dm_env.Environment):
+class FlatObservation(dm_env.Environment):
   """Concatenates a dict of features to one float32 vector."""
 
   def __init__(self, environment: dm_env.Environment):
