@@ -30,6 +30,12 @@ def _control(name: str, num_environments: int, seed: int, **options: Any):
   return Control(name, num_environments, seed, **options)
 
 
+def _real_world(name: str, num_environments: int, seed: int, **options: Any):
+  from acme_stac.environments.rwrl import RealWorld
+
+  return RealWorld(name, num_environments, seed, **options)
+
+
 def _catch(name: str, num_environments: int, seed: int, **options: Any):
   if name:
     raise ValueError(f"catch has no levels, got 'catch:{name}'.")
@@ -41,6 +47,7 @@ _FAMILIES: dict[str, Callable[..., base.BatchedEnvironment]] = {
   "catch": _catch,
   "control": _control,
   "gymnasium": _gymnasium,
+  "rwrl": _real_world,
 }
 
 
@@ -50,8 +57,8 @@ def make_batched(
   """Makes a batch of environments that step together.
 
   Args:
-    name: "catch", "gymnasium:<id>", "atari:<game>" or
-      "control:<domain>/<task>".
+    name: "catch", "gymnasium:<id>", "atari:<game>",
+      "control:<domain>/<task>" or "rwrl:<domain>/<task>/<level>".
     num_environments: members N of the batch.
     seed: seed of the whole batch.
     **options: what the family takes, for example
