@@ -542,10 +542,15 @@ class Wrapper(dm_env.Environment):
 class Actions(Wrapper):
   """Applies stages to every action, an array."""
 
+  def __init__(
+    self, environment: dm_env.Environment, *stages: Stage, carry_over=False
+  ):
+    super().__init__(environment, *stages, carry_over=carry_over)
+    self._dtype = environment.action_spec().dtype
+
   def _incoming(self, action: Any) -> np.ndarray:
-    dtype = self._environment.action_spec().dtype
     # Copied: stages keep actions, and the caller may use the array again.
-    return np.asarray(self._apply(np.array(action, dtype)), dtype)
+    return np.asarray(self._apply(np.array(action, self._dtype)), self._dtype)
 
 
 class Rewards(Wrapper):
@@ -560,8 +565,7 @@ class Rewards(Wrapper):
 class Observations(Wrapper):
   """Applies stages to every observation, as one vector of all its entries.
 
-  Nothing comes of it but that stages need no notion of entries: random numbers
-  are drawn entry by entry in their order.
+  Random numbers are drawn entry by entry, in the order of the spec.
   """
 
   def __init__(
@@ -576,6 +580,8 @@ class Observations(Wrapper):
     spec = environment.observation_spec()
     self._is_dict = isinstance(spec, Mapping)
     self._entries = dict(spec) if self._is_dict else {"observation": spec}
+    sizes = [int(np.prod(entry.shape)) for entry in self._entries.values()]
+    self._ends = np.cumsum(sizes)[:-1]
     self._delay_only = all(isinstance(stage, Delay) for stage in stages)
     for name, entry in self._entries.items():
       if not self._delay_only and not np.issubdtype(entry.dtype, np.floating):
@@ -586,14 +592,18 @@ class Observations(Wrapper):
 
   def _outgoing(self, step: dm_env.TimeStep) -> dm_env.TimeStep:
     observation = step.observation
-    values = observation.values() if self._is_dict else [observation]
-    vector = self._apply(np.concatenate([np.ravel(value) for value in values]))
-    entries, start = {}, 0
-    for name, spec in self._entries.items():
-      stop = start + int(np.prod(spec.shape))
-      # astype copies: a delay may return the same vector again.
-      entry = vector[start:stop].reshape(spec.shape).astype(spec.dtype)
-      entries[name], start = entry, stop
+    if not self._is_dict:
+      observation = {"observation": observation}
+    vector = self._apply(
+      np.concatenate([np.ravel(observation[name]) for name in self._entries])
+    )
+    # astype copies: a delay may return the same vector again.
+    entries = {
+      name: part.reshape(spec.shape).astype(spec.dtype)
+      for (name, spec), part in zip(
+        self._entries.items(), np.split(vector, self._ends), strict=True
+      )
+    }
     return step._replace(
       observation=entries if self._is_dict else entries["observation"]
     )
