@@ -19,6 +19,7 @@ NAMES = [
   "gymnasium:Pendulum-v1",
   "atari:pong",
   "control:cartpole/swingup",
+  "rwrl:walker/walk/hard",
 ]
 
 
