@@ -295,11 +295,12 @@ def test_delayed_actions(delay, exact):
   environment.reset()
   given = []
   for t in range(33):
-    action = np.array([t, -t]) / 100
+    action = np.array([t, -t], np.float32) / 100
     step = environment.step(action)
     # The action of a step that starts an episode enters nothing.
     if not step.first():
-      given.append(action.astype(np.float32))
+      given.append(action.copy())
+    # Its owner may use the array again.
     action[:] = 77.0
   assert len(inside.applied) == len(given) == 30
   for t, applied in enumerate(inside.applied):
@@ -333,6 +334,17 @@ def test_delayed_observations(delay, exact, as_dict):
     else:
       np.testing.assert_array_equal(step.observation, expected)
       assert step.observation.dtype == np.float32
+
+
+def test_observations_belong_to_the_caller():
+  """A late observation may be given several times; each is a copy."""
+  environment = ch.wrap(
+    Line(as_dict=False), Challenges(observation_delay=3), rng()
+  )
+  for t in range(8):
+    step = environment.step(np.zeros(2))
+    np.testing.assert_array_equal(step.observation, [max(0, t - 3), 0])
+    step.observation[:] = 77.0
 
 
 @pytest.mark.parametrize("delay", [0, 1, 4, 20])
@@ -712,6 +724,9 @@ def test_models():
       )
   _KEPT.append(suite.load("quadruped", "walk"))
   stock = _KEPT[-1].physics.named.model
+  np.testing.assert_array_equal(
+    shin.geom_size["floor"], stock.geom_size["floor"]
+  )
   heavy = perturbed("quadruped", "torso_density", 4000.0)
   ratio = heavy.body_mass["torso"] - stock.body_mass["torso"]
   # Mass is density times volume: three more times 1000 kg per m³.
@@ -1110,50 +1125,70 @@ def test_humanoid_joint_velocities():
     assert not environment.constraints()[1]
 
 
-def test_quadruped_and_humanoid_constraints():
-  """On the states of an episode, from the state itself."""
-  for coefficient in (1.0, 0.2):
-    environment = load(
-      "quadruped", "walk", safety=True, safety_coefficient=coefficient
-    )
-    step = play(environment, 40)[-1]
-    data = environment.physics.data
-    named = environment.physics.named.data
-    force = [
-      np.linalg.norm(named.sensordata[f"force_toe_{toe}"])
-      for toe in ("front_left", "front_right", "back_left", "back_right")
-    ]
-    np.testing.assert_array_equal(
-      step.observation["constraints"],
-      [
-        np.abs(data.qpos[7:]).max() < np.deg2rad(60) * coefficient,
-        np.abs(data.qvel[6:]).max() < 20 * coefficient,
-        named.xmat["torso", "zz"] > 1 - 0.7 * coefficient,
-        max(force) < 20_000 * coefficient,
-      ],
-    )
-    environment = load(
-      "humanoid", "walk", safety=True, safety_coefficient=coefficient
-    )
-    step = play(environment, 40)[-1]
-    data = environment.physics.data
-    named = environment.physics.named.data
-    feet = [
-      f"{side}_{part}_foot_touch"
-      for side in ("left", "right")
-      for part in ("left", "right")
-    ]
-    np.testing.assert_array_equal(
-      step.observation["constraints"],
-      [
-        np.abs(data.qpos[7:]).max() < np.pi * coefficient,
-        np.abs(data.qvel[6:]).max() < 90 * coefficient,
-        named.xmat["torso", "zz"] > 1 - coefficient,
-        max(named.sensordata[["head_touch", "torso_touch"]])
-        < 100 * coefficient,
-        max(named.sensordata[feet]) < 8000 * coefficient,
-      ],
-    )
+def _write(array, key):
+  def write(named, value):
+    getattr(named, array)[key] = value
+
+  return write
+
+
+@pytest.mark.parametrize("coefficient", [1.0, 0.35])
+@pytest.mark.parametrize(
+  "domain,task,name,write,limit,above",
+  [
+    ("walker", "walk", "joint_velocity", _write("qvel", "left_knee"),
+     lambda c: 65 * c, False),
+    ("walker", "walk", "dangerous_fall", _write("xmat", ("torso", "zx")),
+     lambda c: 0.5 * c, False),
+    ("walker", "walk", "torso_upright", _write("xmat", ("torso", "zz")),
+     lambda c: 1 - c, True),
+    ("quadruped", "run", "joint_angle", _write("qpos", "knee_back_left"),
+     lambda c: np.deg2rad(60) * c, False),
+    ("quadruped", "walk", "joint_velocity", _write("qvel", "yaw_front_left"),
+     lambda c: 20 * c, False),
+    ("quadruped", "run", "joint_velocity", _write("qvel", "ankle_back_right"),
+     lambda c: 0.4 * c, False),
+    ("quadruped", "walk", "upright", _write("xmat", ("torso", "zz")),
+     lambda c: 1 - 0.7 * c, True),
+    ("quadruped", "walk", "foot_force",
+     _write("sensordata", "force_toe_back_left"),
+     lambda c: 20_000 * c / np.sqrt(3), False),
+    ("quadruped", "run", "foot_force",
+     _write("sensordata", "force_toe_front_right"),
+     lambda c: 300_000 * c / np.sqrt(3), False),
+    ("humanoid", "walk", "joint_angle", _write("qpos", "left_knee"),
+     lambda c: np.pi * c, False),
+    ("humanoid", "walk", "joint_velocity", _write("qvel", "right_elbow"),
+     lambda c: 90 * c, False),
+    ("humanoid", "stand", "upright", _write("xmat", ("torso", "zz")),
+     lambda c: 1 - c, True),
+    ("humanoid", "walk", "dangerous_fall", _write("sensordata", "head_touch"),
+     lambda c: 100 * c, False),
+    ("humanoid", "walk", "dangerous_fall", _write("sensordata", "torso_touch"),
+     lambda c: 100 * c, False),
+    ("humanoid", "walk", "foot_force",
+     _write("sensordata", "left_right_foot_touch"), lambda c: 8000 * c, False),
+  ],
+)
+def test_limits_of_constraints(
+  domain, task, name, write, limit, above, coefficient
+):
+  """Just inside and just outside, by writing what is measured."""
+  environment = load(
+    domain, task, safety=True, safety_constraints=[name],
+    safety_coefficient=coefficient,
+  )
+  environment.reset()
+  physics = environment.physics
+  for array in (physics.data.sensordata, physics.data.qvel):
+    array[:] = 0.0
+  # Nothing but the root's height and direction.
+  physics.data.qpos[7 if domain != "walker" else 0:] = 0.0
+  named = physics.named.data
+  for factor in (0.999, 1.001):
+    write(named, limit(coefficient) * factor + (factor - 1) * 1e-3)
+    environment.task.after_step(physics)
+    assert environment.constraints()[0] == ((factor > 1) == above)
 
 
 @pytest.mark.parametrize(
