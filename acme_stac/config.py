@@ -204,7 +204,7 @@ class STACConfig:
       )
     for name in ("log_sigma_min", "log_sigma_max"):
       # Beyond these, single precision cannot tell actions or deviations apart.
-      _check_number(name, getattr(self, name), -10.0, 2.0)
+      check_number(name, getattr(self, name), -10.0, 2.0)
     if self.log_sigma_min >= self.log_sigma_max:
       raise ValueError(
         f"log_sigma_min ({self.log_sigma_min}) must be smaller than"
@@ -262,17 +262,17 @@ class STACConfig:
       "queue_batches",
     )
     for name in positive_integers:
-      _check_integer(name, getattr(self, name), minimum=1)
-    _check_integer("trajectory_overlap", self.trajectory_overlap, minimum=0)
+      check_integer(name, getattr(self, name), minimum=1)
+    check_integer("trajectory_overlap", self.trajectory_overlap, minimum=0)
     for name in ("torso_sizes", "head_sizes"):
       for size in getattr(self, name):
-        _check_integer(f"each of {name}", size, minimum=1)
+        check_integer(f"each of {name}", size, minimum=1)
     if self.lstm_size is not None:
-      _check_integer("lstm_size", self.lstm_size, minimum=1)
+      check_integer("lstm_size", self.lstm_size, minimum=1)
     for name in ("discount", "lambda_", "alpha"):
-      _check_number(name, getattr(self, name), 0.0, 1.0)
+      check_number(name, getattr(self, name), 0.0, 1.0)
     for name in ("rmsprop_decay", "meta_b1", "meta_b2"):
-      _check_number(name, getattr(self, name), 0.0, 1.0, below=True)
+      check_number(name, getattr(self, name), 0.0, 1.0, below=True)
     for name in (
       "value_cost",
       "policy_cost",
@@ -282,7 +282,7 @@ class STACConfig:
       "learning_rate",
       "final_learning_rate",
     ):
-      _check_number(name, getattr(self, name), 0.0)
+      check_number(name, getattr(self, name), 0.0)
     for name in (
       "rmsprop_eps",
       "meta_eps",
@@ -290,11 +290,11 @@ class STACConfig:
       "clip_c_threshold",
       "head_output_scale",
     ):
-      _check_number(name, getattr(self, name), 0.0, above=True)
+      check_number(name, getattr(self, name), 0.0, above=True)
     for name in ("max_gradient_norm", "max_abs_reward"):
       if getattr(self, name) is not None:
-        _check_number(name, getattr(self, name), 0.0, above=True)
-    _check_number("metaparameter_init", self.metaparameter_init)
+        check_number(name, getattr(self, name), 0.0, above=True)
+    check_number("metaparameter_init", self.metaparameter_init)
 
   @property
   def batches_per_update(self) -> int:
@@ -324,14 +324,15 @@ class STACConfig:
     return -(-self.num_environment_steps // self.steps_per_update)
 
 
-def _check_integer(name: str, value: Any, minimum: int):
+def check_integer(name: str, value: Any, minimum: int):
+  """Raises ValueError unless `value` is an int of at least `minimum`."""
   if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
     raise ValueError(
       f"{name} must be a whole number of at least {minimum}, got {value!r}."
     )
 
 
-def _check_number(
+def check_number(
   name: str,
   value: Any,
   minimum: float = float("-inf"),

@@ -97,11 +97,9 @@ def base_config(domain: str, environment: str) -> ml_collections.ConfigDict:
   Fields under `stac` override those of `acme_stac.STACConfig`; None leaves what
   the agent's preset says, and 0 is None where that means that something is off.
   """
-  overrides = {
-    field.name: config_dict.placeholder(_field_type(field))
-    for field in dataclasses.fields(acme_stac.STACConfig)
-    if field.name != "num_environment_steps"
-  }
+  overrides = placeholders(acme_stac.STACConfig)
+  # It has a place of its own, see below.
+  del overrides["num_environment_steps"]
   return ml_collections.ConfigDict({
     "agent": "stacx",
     "domain": domain,
@@ -135,8 +133,16 @@ def _environment_options(environment: str) -> dict[str, Any]:
   }
 
 
-def _field_type(field: dataclasses.Field) -> type:
-  hint = typing.get_type_hints(acme_stac.STACConfig)[field.name]
+def placeholders(cls: type) -> dict[str, Any]:
+  """Returns a None that a flag can set for every field of a dataclass."""
+  hints = typing.get_type_hints(cls)
+  return {
+    field.name: config_dict.placeholder(_type_of(hints[field.name]))
+    for field in dataclasses.fields(cls)
+  }
+
+
+def _type_of(hint: Any) -> type:
   if typing.get_origin(hint) in (types.UnionType, typing.Union):
     hint = next(t for t in typing.get_args(hint) if t is not type(None))
   return typing.get_origin(hint) or hint

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import types
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,12 @@ def _control_pixels() -> Callable[..., base.BatchedEnvironment]:
   return ControlPixels
 
 
+def _real_world() -> Callable[..., base.BatchedEnvironment]:
+  from acme_stac.environments.rwrl import RealWorld
+
+  return RealWorld
+
+
 def _catch() -> Callable[..., base.BatchedEnvironment]:
   def make_catch(
     level: str,
@@ -61,6 +68,7 @@ _FAMILIES: dict[str, Callable[[], Callable[..., base.BatchedEnvironment]]] = {
   "control": _control,
   "control_pixels": _control_pixels,
   "gymnasium": _gymnasium,
+  "rwrl": _real_world,
 }
 _PYTHON = "python"
 _NOT_OPTIONS = ("level", "num_environments", "seed")
@@ -123,10 +131,15 @@ def option_types(environment: str) -> dict[str, type]:
     ValueError: for an unknown name.
   """
   function, _ = _resolve(environment)
+  parameters = inspect.signature(function, eval_str=True).parameters
+  hints = {
+    name: parameter.annotation for name, parameter in parameters.items()
+  }
+  # A class that takes many has them in a dataclass.
+  if hasattr(function, "OPTIONS"):
+    hints.update(typing.get_type_hints(function.OPTIONS))
   found = {}
-  signature = inspect.signature(function, eval_str=True)
-  for name, parameter in signature.parameters.items():
-    hint = parameter.annotation
+  for name, hint in hints.items():
     if isinstance(hint, types.UnionType):
       hint = next(t for t in hint.__args__ if t is not types.NoneType)
     if name not in _NOT_OPTIONS and hint in (bool, int, float, str):
@@ -144,10 +157,11 @@ def make_batched(
 
   Args:
     environment: a name: "catch", "gymnasium:<id>", "atari:<game>",
-      "control:<domain>/<task>", "control_pixels:<domain>/<task>", or
-      "python:<module>:<factory>" for what can be imported. Or the factory
-      itself: what returns a `dm_env.Environment` if called with `seed` and the
-      options, or a subclass of `BatchedEnvironment`.
+      "control:<domain>/<task>", "control_pixels:<domain>/<task>",
+      "rwrl:<domain>/<task>/<level>", or "python:<module>:<factory>" for what
+      can be imported. Or the factory itself: what returns a
+      `dm_env.Environment` if called with `seed` and the options, or a subclass
+      of `BatchedEnvironment`.
     num_environments: members N of the batch.
     seed: seed of the whole batch; member i of single environments has seed + i.
     **options: what the family or factory takes, for example

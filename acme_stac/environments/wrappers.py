@@ -8,10 +8,18 @@ from dm_env import specs
 
 
 class Wrapper(dm_env.Environment):
-  """Passes everything on to the environment inside."""
+  """Passes everything on to the environment inside.
+
+  So do attributes that are not dm_env's, such as dm-control's `physics`.
+  """
 
   def __init__(self, environment: dm_env.Environment):
     self._environment = environment
+
+  def __getattr__(self, name: str) -> Any:
+    if name.startswith("_"):
+      raise AttributeError(name)
+    return getattr(self._environment, name)
 
   def reset(self) -> dm_env.TimeStep:
     return self._environment.reset()

@@ -19,6 +19,7 @@ NAMES = [
   "gymnasium:Pendulum-v1",
   "atari:pong",
   "control:cartpole/swingup",
+  "rwrl:walker/walk/hard",
 ]
 
 
@@ -108,7 +109,7 @@ def test_cartpole_time_limit_bootstraps():
     ("atari:pongg", "Did you mean 'pong'"),
     ("gymnasium:CartPole-v9", "Did you mean 'CartPole-v1'"),
     ("catch:deep", "no levels"),
-    ("", "Known: atari, catch, control, gymnasium"),
+    ("", "Known: atari, catch, control, control_pixels, gymnasium, python"),
   ],
 )
 def test_unknown_names(name, message):
