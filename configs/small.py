@@ -17,7 +17,4 @@ def get_config(
     # The preset counts CartPole's rewards of 1 as 0.1; other rewards count
     # as they are. 0 is no limit.
     config.stac.max_abs_reward = 0.0
-  if environment == "catch":
-    # One reward an episode: steps may be larger.
-    config.stac.learning_rate = 4e-3
   return config
