@@ -466,8 +466,8 @@ DOMAINS: Mapping[str, Mapping[str, Any]] = {
   },
   # Laptop-sized, not in the papers: chosen on CartPole-v1, docs/results.md.
   # Rewards of 1 count as 0.1 and gradients are clipped, so that RMSProp's ε
-  # damps the first steps. Values are learned faster than policies, compared with
-  # Table 3: auxiliary heads diverge otherwise.
+  # damps the first steps. Against Table 3 values are learned faster than
+  # policies: auxiliary heads diverge otherwise.
   "small": {
     "discount": 0.99,
     "value_cost": 1.0,
