@@ -467,10 +467,13 @@ DOMAINS: Mapping[str, Mapping[str, Any]] = {
   },
   # Laptop-sized, not in the papers: chosen on CartPole-v1, docs/results.md.
   # Rewards of 1 count as 0.1 and gradients are clipped, so that RMSProp's ε
-  # damps the first steps.
+  # damps the first steps. Against Table 3 values are learned faster than
+  # policies: auxiliary heads diverge otherwise.
   "small": {
     "discount": 0.99,
-    "learning_rate": 2e-3,
+    "value_cost": 1.0,
+    "entropy_cost": 0.03,
+    "learning_rate": 4e-3,
     "max_gradient_norm": 40.0,
     "num_environment_steps": 500_000,
     "action_repeat": 1,

@@ -29,7 +29,4 @@ def get_config(
     config.stac.trajectory_length = 40
     config.stac.trajectory_overlap = 30
     config.stac.learning_rate = 1e-3
-  if environment == "catch":
-    # One reward an episode: steps may be larger.
-    config.stac.learning_rate = 4e-3
   return config
