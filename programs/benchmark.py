@@ -1,10 +1,15 @@
-"""Measures what the learner's update costs.
+"""Measures what the parts of a run cost.
 
   python -m programs.benchmark learner --torso=mlp --output=learner.json
+  python -m programs.benchmark environments --output=environments.json
 
-Times every agent's jitted update on the same batch in interleaved rounds and
-prints its ratio to IMPALA's, round by round. Needs only `acme_stac.core` and
-`acme_stac.networks`, so it runs wherever JAX does: on CPU, GPU or TPU.
+learner times every agent's jitted update on the same batch in interleaved
+rounds and prints its ratio to IMPALA's, round by round. Needs only
+`acme_stac.core` and `acme_stac.networks`, so it runs wherever JAX does: on CPU,
+GPU or TPU.
+
+environments steps every environment of the papers with random actions, one and
+a batch at a time, and says which could not be made. --names takes others.
 """
 
 import argparse
@@ -22,7 +27,7 @@ import numpy as np
 from dm_env import specs
 
 import acme_stac
-from acme_stac import core
+from acme_stac import core, environments
 
 _IMAGE = specs.BoundedArray((84, 84, 4), np.uint8, 0, 255)
 _FEATURES = specs.Array((17,), np.float32)
@@ -201,12 +206,104 @@ def format_table(result: dict[str, Any]) -> str:
   return "\n".join(lines)
 
 
+def all_environments() -> list[str]:
+  """Returns the names of every game and task of the papers' benchmarks."""
+  from acme_stac.environments import control, rwrl
+  from acme_stac.evaluation import scores
+
+  tasks = ["/".join(task) for task in control.suite.ALL_TASKS]
+  return [
+    "catch",
+    "gymnasium:CartPole-v1",
+    *[f"atari:{game}" for game in scores.atari_57()],
+    *[f"control:{task}" for task in tasks],
+    *[f"control_pixels:{task}" for task in tasks],
+    *[f"rwrl:{name}" for name in rwrl.all_levels()],
+  ]
+
+
+def measure_environments(
+  names: list[str], batch: int, steps: int
+) -> dict[str, Any]:
+  """Makes, checks and steps environments, singly and in batches.
+
+  Args:
+    names: of environments.
+    batch: members of a batch.
+    steps: steps of the batch, after a reset; a single one makes as many.
+
+  Returns:
+    A row for each name: steps (of the environment, so frames for Atari) per
+    second, or what was wrong.
+  """
+  rows = []
+  for number, name in enumerate(names):
+    print(f"{number + 1}/{len(names)} {name}", file=sys.stderr)
+    try:
+      row = {
+        "environment": name,
+        "one": _steps_per_second(name, 1, steps),
+        "batch": _steps_per_second(name, batch, steps),
+      }
+    except Exception as error:  # It is one of many: say so and go on.
+      row = {"environment": name, "error": f"{error}"}
+    rows.append(row)
+  return {
+    "batch": batch,
+    "steps": steps,
+    "machine": platform.platform(),
+    "python": platform.python_version(),
+    "date": datetime.date.today().isoformat(),
+    "rows": rows,
+  }
+
+
+def _steps_per_second(name: str, members: int, steps: int) -> float:
+  environment = environments.make_batched(name, members, seed=0)
+  try:
+    if members == 1:
+      environments.check(environment, max_seconds=0.1)
+    spec = environment.action_spec()
+    rng = np.random.default_rng(0)
+    actions: np.ndarray
+    if isinstance(spec, specs.DiscreteArray):
+      actions = rng.integers(spec.num_values, size=(steps, members))
+    else:
+      shape = (steps, members, *spec.shape)
+      uniform = rng.uniform(spec.minimum, spec.maximum, shape)
+      actions = uniform.astype(spec.dtype)
+    environment.reset()
+    started = time.perf_counter()
+    for action in actions:
+      environment.step(action)
+    seconds = time.perf_counter() - started
+    return steps * members * environment.action_repeat / seconds
+  finally:
+    environment.close()
+
+
+def format_environments(result: dict[str, Any]) -> str:
+  """Returns a Markdown table of what `measure_environments` gives."""
+  lines = [
+    f"| environment | one, steps/s | {result['batch']}, steps/s |",
+    "|---|---|---|",
+  ]
+  for row in result["rows"]:
+    if "error" in row:
+      lines.append(f"| `{row['environment']}` | {row['error']} | |")
+    else:
+      lines.append(
+        f"| `{row['environment']}` | {row['one']:,.0f} | {row['batch']:,.0f} |"
+      )
+  return "\n".join(lines)
+
+
 def main(argv: list[str]) -> int:
   """Runs the command; returns its exit code."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument("what", choices=["learner"])
+  parser.add_argument("what", choices=["learner", "environments"])
   parser.add_argument(
     "--agents", nargs="+", default=list(acme_stac.AGENTS), metavar="AGENT",
     choices=list(acme_stac.AGENTS), help="presets; all by default",
@@ -218,26 +315,40 @@ def main(argv: list[str]) -> int:
   parser.add_argument(
     "--seconds", type=float, default=1.0, help="of each agent in a round"
   )
+  parser.add_argument(
+    "--names", nargs="+", metavar="NAME", help="environments; all by default"
+  )
+  parser.add_argument(
+    "--steps", type=int, default=100, help="steps of each environment"
+  )
   parser.add_argument("--output", help="JSON file for the figures")
   options = parser.parse_args(argv[1:])
-  if options.rounds < 1 or options.seconds <= 0:
-    parser.error("--rounds and --seconds must be positive")
+  if min(options.rounds, options.steps, options.batch) < 1:
+    parser.error("--rounds, --steps and --batch must be at least 1")
+  if options.seconds <= 0:
+    parser.error("--seconds must be positive")
   try:
-    result = measure_learner(
-      options.agents,
-      options.torso,
-      options.batch,
-      options.length,
-      options.rounds,
-      options.seconds,
-    )
+    if options.what == "environments":
+      result = measure_environments(
+        options.names or all_environments(), options.batch, options.steps
+      )
+      print(format_environments(result))
+    else:
+      result = measure_learner(
+        options.agents,
+        options.torso,
+        options.batch,
+        options.length,
+        options.rounds,
+        options.seconds,
+      )
+      print(format_table(result))
   except ValueError as error:
     parser.error(str(error))
-  print(format_table(result))
   if options.output:
     with open(options.output, "w") as file:
       json.dump(result, file, indent=2)
-  return 0
+  return 1 if any("error" in row for row in result["rows"]) else 0
 
 
 if __name__ == "__main__":

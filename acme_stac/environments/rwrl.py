@@ -669,6 +669,16 @@ def _schedule(
   )
 
 
+def all_levels() -> list[str]:
+  """Returns every <domain>/<task>/<level>."""
+  return [
+    f"{domain}/{task}/{level}"
+    for domain, parts in _DOMAINS.items()
+    for task in parts.tasks
+    for level in LEVELS
+  ]
+
+
 class RealWorld(base.BatchOfEnvironments):
   """A task of the suite, its members stepped one after the other.
 
@@ -704,12 +714,7 @@ class RealWorld(base.BatchOfEnvironments):
       ValueError: for an unknown name or option, with near matches, and for an
         option out of its range.
     """
-    known = [
-      f"{domain}/{task}/{level}"
-      for domain, parts in _DOMAINS.items()
-      for task in parts.tasks
-      for level in LEVELS
-    ]
+    known = all_levels()
     if level not in known:
       raise ValueError(config.unknown("Real-World RL task", level, known))
     domain, task, difficulty = level.split("/")
