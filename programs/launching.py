@@ -325,13 +325,10 @@ def _watch(
       elif code == 0 and group == "learner":
         learner_done = learner_done or now
       elif not (code == 0 and learner_done):
-        # An actor may notice the end before the learner's process is gone.
-        if code == 0 and _wait(
-          lambda: any(
-            n.name == "learner" and n.process.poll() == 0 for n in running
-          ),
-          5.0,
-        ):
+        # An actor may notice the end long before the learner's process is
+        # gone on a busy machine. Everything is saved when the end is announced.
+        if code == 0 and _finished(counter, progress):
+          learner_done = learner_done or now
           continue
         raise NodeDiedError(_describe_death(node, code))
     if learner_done is not None:

@@ -572,6 +572,7 @@ class Evaluator:
       return
     returns = [episode.episode_return for episode in episodes]
     self._log.write({
+      **self._normalised(float(np.mean(returns))),
       "environment_steps": version * self._experiment.config.steps_per_update,
       "learner_steps": version,
       "episodes": len(returns),
@@ -583,6 +584,16 @@ class Evaluator:
       "greedy": int(self._experiment.evaluation_greedy),
     })
     self._counter.report_evaluation(float(np.mean(returns)))
+
+  def _normalised(self, mean_return: float) -> dict[str, float]:
+    """Returns the human-normalised score of a game of Atari-57."""
+    from acme_stac.evaluation import scores
+
+    family, _, game = self._experiment.environment.partition(":")
+    if family != "atari" or game not in scores.atari_57():
+      return {}
+    score = scores.human_normalised_score(game, mean_return)
+    return {"human_normalised_score": score}
 
   def run(self):
     """Evaluates every so many steps, and once more at the end."""

@@ -2,9 +2,9 @@
 
 
 def get_runs() -> dict[str, list[str]]:
-  """Returns 2 agents × 9 seeds; both make 2,000 updates of 30 steps."""
+  """Returns 2 agents × 9 seeds; both make 1,000 updates of 30 steps."""
   fixed = ["--config.stac.self_tuned=()", "--config.stac.outer_batch=same"]
-  agents = {"fixed": (fixed, 60_000), "self_tuned": ([], 120_000)}
+  agents = {"fixed": (fixed, 30_000), "self_tuned": ([], 60_000)}
   return {
     f"a2c/{name}/{seed}": [
       "--config=configs/small.py:gymnasium:CartPole-v1",

@@ -1,6 +1,6 @@
 """Every agent of the papers, on CartPole-v1 and in a continuous space.
 
-About five minutes each where seven share two cores.
+About five minutes each where six share two cores.
 """
 
 import acme_stac
@@ -16,10 +16,10 @@ _STEPS = {
   "a2c_meta_gamma": 100_000,
 }
 _CONTROL_STEPS = {
-  "impala": 300_000,
-  "stac": 250_000,
-  "stacx": 120_000,
-  "stacx_average_ensemble": 100_000,
+  "impala": 150_000,
+  "stac": 120_000,
+  "stacx": 80_000,
+  "stacx_average_ensemble": 60_000,
 }
 
 

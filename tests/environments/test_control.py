@@ -1,3 +1,5 @@
+import os
+
 import dm_env
 import numpy as np
 import pytest
@@ -7,6 +9,10 @@ from acme_stac.environments import control, wrappers
 
 # Imported by this name it has a renderer that works here.
 suite = control.suite
+needs_renderer = pytest.mark.skipif(
+  os.environ.get("MUJOCO_GL") == "off",
+  reason="neither EGL nor OSMesa is installed",
+)
 
 FIRST, MID, LAST = (
   dm_env.StepType.FIRST,
@@ -118,6 +124,7 @@ def test_action_repeat_ends_with_the_episode():
   assert environment.step(0).first()
 
 
+@needs_renderer
 def test_pixels():
   """Images are those of the suite; rewards and the end are not touched."""
   bare = suite.load("cartpole", "swingup", task_kwargs={"random": 3})

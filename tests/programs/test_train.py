@@ -102,6 +102,7 @@ def test_local_mp_trains_stops_and_leaves_nothing(tmp_path):
     "--num_actors=2",
     "--config.agent=stacx",
     "--config.num_environment_steps=60000",
+    "--config.stac.learning_rate=1e-2",
     *SMALL,
   )
   assert result.returncode == 0, result.stdout + result.stderr
