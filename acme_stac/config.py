@@ -9,8 +9,6 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
 # The names that can be self-tuned, in the order in which they are logged.
 # `alpha` ties the two leaky V-trace coefficients; `alpha_rho` and `alpha_c`
 # tune them apart. `clip_threshold` is the truncation level ρ̄ = c̄.
@@ -183,7 +181,8 @@ class STACConfig:
   def __post_init__(self):
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
-      if isinstance(value, np.generic):
+      if type(value).__module__ == "numpy" and hasattr(value, "item"):
+        # A NumPy scalar is as good as a number of Python.
         object.__setattr__(self, field.name, value.item())
     for name in ("self_tuned", "embedded", "torso_sizes", "head_sizes"):
       value = getattr(self, name)

@@ -3,6 +3,7 @@ import dataclasses
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
 import acme_stac
@@ -164,3 +165,11 @@ def test_a_clipped_metaparameter_starts_in_its_range():
     acme_stac.make_config("stacx", "small", metaparameter_range="clip")
   with pytest.raises(ValueError, match="at least one torso size"):
     acme_stac.make_config("stacx", "atari", torso_sizes=())
+
+
+def test_numpy_scalars_are_numbers():
+  config = acme_stac.make_config(
+    "stac", num_heads=np.int64(2), discount=np.float64(0.9)
+  )
+  assert (config.num_heads, config.discount) == (2, 0.9)
+  assert type(config.num_heads) is int
