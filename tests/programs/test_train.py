@@ -303,7 +303,7 @@ VARIANTS = [
   ("stacx_gamma_embedding", "catch", 20_000, 640),
   ("stacx_random_ensemble", "catch", 20_000, 640),
   ("a2c_meta_gamma", "gymnasium:CartPole-v1", 3_000, 60),
-  ("stacx_average_ensemble", "control:cartpole/balance", 6_400, 640),
+  ("stacx_average_ensemble", "control:cartpole/balance", 6_480, 240),
 ]
 
 
