@@ -6,6 +6,8 @@ al. (2020) unless a field says otherwise.
 
 import dataclasses
 import difflib
+import types
+import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -352,6 +354,13 @@ def check_number(
       f"{name} must be a finite number in {lower}{minimum}, {maximum}{upper},"
       f" got {value!r}."
     )
+
+
+def plain_type(hint: Any) -> Any:
+  """Returns int for `int | None`, tuple for `tuple[str, ...]`."""
+  if typing.get_origin(hint) in (types.UnionType, typing.Union):
+    hint = next(t for t in typing.get_args(hint) if t is not type(None))
+  return typing.get_origin(hint) or hint
 
 
 def unknown(kind: str, name: Any, known: Iterable[str]) -> str:

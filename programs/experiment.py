@@ -8,7 +8,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import types
 import typing
 from typing import Any
 
@@ -18,6 +17,7 @@ from ml_collections import config_dict
 
 import acme_stac
 from acme_stac import environments
+from acme_stac.config import plain_type
 from programs.machine import UserError
 
 # Fields of the agent for which None is a value: nothing of the kind.
@@ -97,9 +97,12 @@ def base_config(domain: str, environment: str) -> ml_collections.ConfigDict:
   Fields under `stac` override those of `acme_stac.STACConfig`; None leaves what
   the agent's preset says, and 0 is None where that means that something is off.
   """
-  overrides = placeholders(acme_stac.STACConfig)
-  # It has a place of its own, see below.
-  del overrides["num_environment_steps"]
+  overrides = {
+    name: config_dict.placeholder(plain_type(hint))
+    for name, hint in typing.get_type_hints(acme_stac.STACConfig).items()
+    # It has a place of its own, see below.
+    if name != "num_environment_steps"
+  }
   return ml_collections.ConfigDict({
     "agent": "stacx",
     "domain": domain,
@@ -131,21 +134,6 @@ def _environment_options(environment: str) -> dict[str, Any]:
     name: config_dict.placeholder(option_type)
     for name, option_type in option_types.items()
   }
-
-
-def placeholders(cls: type) -> dict[str, Any]:
-  """Returns a None that a flag can set for every field of a dataclass."""
-  hints = typing.get_type_hints(cls)
-  return {
-    field.name: config_dict.placeholder(_type_of(hints[field.name]))
-    for field in dataclasses.fields(cls)
-  }
-
-
-def _type_of(hint: Any) -> type:
-  if typing.get_origin(hint) in (types.UnionType, typing.Union):
-    hint = next(t for t in typing.get_args(hint) if t is not type(None))
-  return typing.get_origin(hint) or hint
 
 
 def make_experiment(

@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import types
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -71,6 +70,7 @@ _FAMILIES: dict[str, Callable[[], Callable[..., base.BatchedEnvironment]]] = {
   "rwrl": _real_world,
 }
 _PYTHON = "python"
+_OPTION_TYPES = (bool, int, float, str, tuple)
 _NOT_OPTIONS = ("level", "num_environments", "seed")
 
 
@@ -110,22 +110,26 @@ def _from_factory(
   return base.BatchOfEnvironments(members)
 
 
-def _resolve(environment: str) -> tuple[Callable[..., Any], str]:
-  """Returns what makes the environments of a name, and their level."""
+def _resolve(
+  environment: str | Callable[..., Any],
+) -> tuple[Callable[..., Any], str | None]:
+  """Returns what makes environments, and their level; a factory has none."""
+  if not isinstance(environment, str):
+    return environment, None
   family, _, level = environment.partition(":")
   if family == _PYTHON:
-    return _import_factory(level), level
+    return _import_factory(level), None
   if family not in _FAMILIES:
     known = [*_FAMILIES, _PYTHON]
     raise ValueError(config.unknown("environment", family, known))
   return _FAMILIES[family](), level
 
 
-def option_types(environment: str) -> dict[str, type]:
+def option_types(environment: str | Callable[..., Any]) -> dict[str, type]:
   """Returns the options that an environment takes, by name, with their types.
 
   Args:
-    environment: a name, as for `make_batched`.
+    environment: as for `make_batched`.
 
   Raises:
     ValueError: for an unknown name.
@@ -140,10 +144,9 @@ def option_types(environment: str) -> dict[str, type]:
     hints.update(typing.get_type_hints(function.OPTIONS))
   found = {}
   for name, hint in hints.items():
-    if isinstance(hint, types.UnionType):
-      hint = next(t for t in hint.__args__ if t is not types.NoneType)
-    if name not in _NOT_OPTIONS and hint in (bool, int, float, str):
-      found[name] = hint
+    option_type = config.plain_type(hint)
+    if name not in _NOT_OPTIONS and option_type in _OPTION_TYPES:
+      found[name] = option_type
   return found
 
 
@@ -174,11 +177,9 @@ def make_batched(
     raise ValueError(
       f"num_environments must be at least 1, got {num_environments}."
     )
-  if not isinstance(environment, str):
-    return _from_factory(environment, num_environments, seed, **options)
   function, level = _resolve(environment)
   try:
-    if environment.startswith(f"{_PYTHON}:"):
+    if level is None:
       return _from_factory(function, num_environments, seed, **options)
     return function(level, num_environments, seed, **options)
   except TypeError as error:

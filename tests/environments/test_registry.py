@@ -95,6 +95,7 @@ def test_options():
   }
   rwrl = environments.option_types("rwrl:walker/walk/easy")
   assert rwrl["action_delay"] is int and rwrl["exact"] is bool
+  assert rwrl["safety_constraints"] is tuple
   with pytest.raises(ValueError, match="Did you mean 'atari'"):
     environments.option_types("atar:pong")
 
