@@ -28,6 +28,7 @@ from dm_env import specs
 
 import acme_stac
 from acme_stac import core, environments
+from acme_stac.environments.check import random_action
 
 _IMAGE = specs.BoundedArray((84, 84, 4), np.uint8, 0, 255)
 _FEATURES = specs.Array((17,), np.float32)
@@ -126,6 +127,15 @@ class _Measured:
     return (time.perf_counter() - started) / updates
 
 
+def _machine() -> dict[str, str]:
+  """Returns where and when something is measured."""
+  return {
+    "machine": platform.platform(),
+    "python": platform.python_version(),
+    "date": datetime.date.today().isoformat(),
+  }
+
+
 def measure_learner(
   agents: list[str],
   network: str,
@@ -181,10 +191,8 @@ def measure_learner(
     "trajectory_length": length,
     "rounds": rounds,
     "device": f"{device.platform}: {device.device_kind}",
-    "machine": platform.platform(),
-    "python": platform.python_version(),
     "jax": jax.__version__,
-    "date": datetime.date.today().isoformat(),
+    **_machine(),
     "rows": rows,
   }
 
@@ -251,9 +259,7 @@ def measure_environments(
   return {
     "batch": batch,
     "steps": steps,
-    "machine": platform.platform(),
-    "python": platform.python_version(),
-    "date": datetime.date.today().isoformat(),
+    **_machine(),
     "rows": rows,
   }
 
@@ -265,13 +271,10 @@ def _steps_per_second(name: str, members: int, steps: int) -> float:
       environments.check(environment, max_seconds=0.1)
     spec = environment.action_spec()
     rng = np.random.default_rng(0)
-    actions: np.ndarray
-    if isinstance(spec, specs.DiscreteArray):
-      actions = rng.integers(spec.num_values, size=(steps, members))
-    else:
-      shape = (steps, members, *spec.shape)
-      uniform = rng.uniform(spec.minimum, spec.maximum, shape)
-      actions = uniform.astype(spec.dtype)
+    actions = [
+      np.stack([random_action(spec, rng) for _ in range(members)])
+      for _ in range(steps)
+    ]
     environment.reset()
     started = time.perf_counter()
     for action in actions:

@@ -571,19 +571,20 @@ class Evaluator:
     if episodes is None:
       return
     returns = [episode.episode_return for episode in episodes]
+    mean_return = float(np.mean(returns))
     self._log.write({
-      **self._normalised(float(np.mean(returns))),
+      **self._normalised(mean_return),
       "environment_steps": version * self._experiment.config.steps_per_update,
       "learner_steps": version,
       "episodes": len(returns),
-      "episode_return_mean": float(np.mean(returns)),
+      "episode_return_mean": mean_return,
       "episode_return_std": float(np.std(returns)),
       "episode_return_min": float(np.min(returns)),
       "episode_return_max": float(np.max(returns)),
       "episode_length_mean": float(np.mean([e.length for e in episodes])),
       "greedy": int(self._experiment.evaluation_greedy),
     })
-    self._counter.report_evaluation(float(np.mean(returns)))
+    self._counter.report_evaluation(mean_return)
 
   def _normalised(self, mean_return: float) -> dict[str, float]:
     """Returns the human-normalised score of a game of Atari-57."""

@@ -84,7 +84,7 @@ def _problems(
     if number and time.monotonic() > deadline:
       break
     ended = step.step_type == dm_env.StepType.LAST
-    step = environment.step(_random_action(action_spec, rng))
+    step = environment.step(random_action(action_spec, rng))
     if not ended and step.step_type == dm_env.StepType.FIRST:
       found["step() returned FIRST although the step before was no LAST."] = (
         None
@@ -106,11 +106,7 @@ def _transition_problems(
       f" {dm_env.StepType(step.step_type).name}."
     )
   if not _is_number(step.reward):
-    problems.append(
-      f"reward must be one finite number, got {step.reward!r}."
-      if np.ndim(step.reward) or step.reward is None
-      else "reward must be one finite number, got nan or infinity."
-    )
+    problems.append(f"reward must be one finite number, got {step.reward!r}.")
   if not _is_number(step.discount) or not 0 <= float(step.discount) <= 1:
     problems.append(
       "discount must be one number in [0, 1] (0 at a terminal state, 1 where a"
@@ -163,7 +159,8 @@ def _leaves(name: str, nest: Any) -> list[tuple[str, Any]]:
   return [(name + jax.tree_util.keystr(path), leaf) for path, leaf in paths]
 
 
-def _random_action(spec: specs.Array, rng: np.random.Generator) -> Any:
+def random_action(spec: specs.Array, rng: np.random.Generator) -> Any:
+  """Returns an action that a spec allows, uniform where it has bounds."""
   if isinstance(spec, specs.DiscreteArray):
     return rng.integers(spec.num_values, dtype=spec.dtype)
   if isinstance(spec, specs.BoundedArray):

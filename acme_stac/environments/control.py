@@ -34,10 +34,8 @@ def _import_suite() -> Any:
     os.environ[_RENDERER] = found[0] if found else "off"
     try:
       from dm_control import suite
-    except ImportError as error:
+    except ImportError:
       # The library is there, but no device that it could use.
-      if "dm_control" in str(error) and not found:
-        raise
       os.environ[_RENDERER] = "off"
   from dm_control import suite
 
@@ -119,11 +117,14 @@ class _Drawn(wrappers.Wrapper):
   """Observes an image in place of the features."""
 
   def __init__(
-    self, environment: dm_env.Environment, draw: Callable[[], np.ndarray]
+    self,
+    environment: dm_env.Environment,
+    draw: Callable[[], np.ndarray],
+    shape: tuple[int, ...],
   ):
     super().__init__(environment)
     self._draw = draw
-    self._shape = draw().shape
+    self._shape = shape
 
   def reset(self) -> dm_env.TimeStep:
     return self._environment.reset()._replace(observation=self._draw())
@@ -217,8 +218,8 @@ class ControlPixels(base.BatchOfEnvironments):
       def draw() -> np.ndarray:
         return task.physics.render(height, width, camera_id=camera_id)
 
-      _need_renderer(f"control_pixels:{level}", draw)
-      drawn = _Drawn(wrappers.ActionRepeat(task, action_repeat), draw)
-      return wrappers.FrameStack(drawn, frame_stack)
+      shape = _need_renderer(f"control_pixels:{level}", draw).shape
+      repeated = wrappers.ActionRepeat(task, action_repeat)
+      return wrappers.FrameStack(_Drawn(repeated, draw, shape), frame_stack)
 
     super().__init__([make(seed + i) for i in range(num_environments)])
