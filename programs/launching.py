@@ -32,6 +32,8 @@ _STOP_SECONDS = 30
 _LAST_EVALUATION_SECONDS = 300
 _POLL_SECONDS = 0.2
 _TAIL_LINES = 15
+# In a node's environment, so that tools can tell the processes apart.
+NODE_NAME = "ACME_STAC_NODE"
 
 
 class NodeDiedError(Exception):
@@ -288,7 +290,7 @@ def _start(
         log.flush()
         process = subprocess.Popen(
           arguments,
-          env={**os.environ, **command.env_overrides},
+          env={**os.environ, **command.env_overrides, NODE_NAME: name},
           stdin=subprocess.DEVNULL,
           stdout=log,
           stderr=log,

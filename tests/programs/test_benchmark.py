@@ -2,28 +2,66 @@ import json
 
 import pytest
 
-from programs import benchmark
+from programs.benchmark import __main__ as benchmark
+from programs.benchmark import environments, measuring
 
 
-def test_learner_benchmark(tmp_path, capsys):
+def test_learner(tmp_path, capsys):
   output = tmp_path / "learner.json"
   agents = ["stac", "metagradient_impala"]
   code = benchmark.main([
-    "benchmark", "learner", "--agents", *agents, "--torso=mlp",
-    "--batch=2", "--length=3", "--rounds=2", "--seconds=0.01",
+    "benchmark", "learner", "--agents", *agents, "--networks", "mlp",
+    "--batch", "2", "3", "--length=3", "--rounds=2", "--seconds=0.01",
     f"--output={output}",
   ])
   assert code == 0
   result = json.loads(output.read_text())
-  assert [row["agent"] for row in result["rows"]] == ["impala", *agents]
+  assert [(row["batch"], row["agent"]) for row in result["rows"]] == [
+    (batch, agent) for batch in (2, 3) for agent in ("impala", *agents)
+  ]
   impala, stac, *_ = result["rows"]
   assert impala["time_ratio"] == impala["memory_ratio"] == 1.0
   assert stac["flops_ratio"] > 1.5
   assert stac["milliseconds"] > 0
-  assert capsys.readouterr().out.count("\n") == 2 + 3
+  assert result["matrix_product_gigaflops"] > 0
+  assert capsys.readouterr().out.count("\n") == 2 + 6
 
 
-def test_environments_benchmark(tmp_path, capsys):
+def test_actor(tmp_path, capsys):
+  output = tmp_path / "actor.json"
+  code = benchmark.main([
+    "benchmark", "actor", "--cases", "cartpole", "--batch", "2",
+    "--seconds=0.05", f"--output={output}",
+  ])
+  assert code == 0
+  (row,) = json.loads(output.read_text())["rows"]
+  parts = ("environment", "inference", "both", "writing", "reading")
+  assert all(row[f"{part}_seconds"] > 0 for part in parts)
+  # Both at once take longer than either.
+  assert row["both_seconds"] > row["environment_seconds"]
+  assert capsys.readouterr().out.count("\n") == 2 + 1
+
+
+def test_pipeline(tmp_path, capsys):
+  output = tmp_path / "pipeline.json"
+  code = benchmark.main([
+    "benchmark", "pipeline", "--cases", "cartpole", "--agents", "impala",
+    "--warm_up=2", "--seconds=4", f"--output={output}",
+  ])
+  printed = capsys.readouterr()
+  assert code == 0, printed
+  local_mp, serial = json.loads(output.read_text())["rows"]
+  for row in (local_mp, serial):
+    assert row["steps_per_second"] > 0
+    assert 0 < row["efficiency"] < 1.5
+  assert {"learner", "actor", "replay", "counter", "variables"} <= set(
+    local_mp["cpu"]
+  )
+  assert set(serial["cpu"]) == {"launcher"}
+  assert printed.out.count("\n") == 2 + 2
+
+
+def test_environments(tmp_path, capsys):
   output = tmp_path / "environments.json"
   names = ["catch", "control:cartpole/swingup", "atari:pong", "atari:pongg"]
   code = benchmark.main([
@@ -40,13 +78,29 @@ def test_environments_benchmark(tmp_path, capsys):
 
 
 def test_all_environments():
-  names = benchmark.all_environments()
+  names = environments.all_environments()
   assert len(names) == len(set(names)) == 2 + 57 + 2 * 51 + 9 * 4
 
 
-@pytest.mark.parametrize("argument", ["--rounds=0", "--batch=0", "--torso=x"])
+def test_steady_cost_leaves_out_the_first_calls():
+  calls = []
+  cost = measuring.steady_cost(lambda: calls.append(0), 0.01)
+  assert 0 < cost.seconds < 0.001
+  assert len(calls) > 10
+
+
+@pytest.mark.parametrize(
+  "argument", ["--rounds=0", "--batch=0", "--networks=x"]
+)
 def test_bad_arguments(argument, capsys):
   with pytest.raises(SystemExit) as error:
     benchmark.main(["benchmark", "learner", argument])
   assert error.value.code == 2
   assert argument.split("=")[0].strip("-") in capsys.readouterr().err
+
+
+def test_unknown_benchmark(capsys):
+  with pytest.raises(SystemExit) as error:
+    benchmark.main(["benchmark", "lerner"])
+  assert error.value.code == 2
+  assert "learner" in capsys.readouterr().err

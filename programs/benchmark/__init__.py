@@ -1,0 +1,1 @@
+"""Measures what the parts of a run cost: python -m programs.benchmark."""

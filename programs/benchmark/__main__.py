@@ -1,0 +1,64 @@
+"""Measures what the parts of a run cost.
+
+  python -m programs.benchmark learner --networks mlp --output=learner.json
+  python -m programs.benchmark actor
+  python -m programs.benchmark pipeline
+  python -m programs.benchmark environments
+
+learner times every agent's update, actor what a step costs outside the learner,
+pipeline the whole program; environments steps every environment of the papers
+and says which could not be made. docs/performance.md has what they gave.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+
+from programs import machine
+
+BENCHMARKS = ("learner", "actor", "pipeline", "environments")
+
+
+def main(argv: list[str]) -> int:
+  """Runs the command; returns its exit code."""
+  parser = argparse.ArgumentParser(
+    prog="python -m programs.benchmark",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  commands = parser.add_subparsers(dest="benchmark", required=True)
+  for name in BENCHMARKS:
+    commands.add_parser(name, add_help=False)
+  name = parser.parse_known_args(argv[1:2])[0].benchmark
+  # A benchmark loads only what it measures.
+  module = importlib.import_module(f"programs.benchmark.{name}")
+
+  command = argparse.ArgumentParser(
+    prog=f"python -m programs.benchmark {name}",
+    description=module.__doc__,
+    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+  )
+  module.add_arguments(command)
+  command.add_argument("--output", help="JSON file for the figures")
+  options = command.parse_args(argv[2:])
+  for flag, value in vars(options).items():
+    for number in value if isinstance(value, list) else [value]:
+      if isinstance(number, int | float) and number <= 0:
+        command.error(f"--{flag} must be positive, got {number}")
+  from programs.benchmark import measuring
+
+  description = measuring.machine()
+  try:
+    result = {**description, **module.run(options)}
+  except (ValueError, machine.UserError) as error:
+    command.error(str(error))
+  print(module.table(result))
+  if options.output:
+    with open(options.output, "w") as file:
+      json.dump(result, file, indent=2)
+  return 1 if any("error" in row for row in result["rows"]) else 0
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv))

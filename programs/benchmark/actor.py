@@ -1,0 +1,214 @@
+"""What a step costs an actor: environment, inference, both, and the queue.
+
+Each part runs by itself in this process, per number of environments that step
+together: the environment with random actions; inference on one time step; the
+loop of both; and what it takes to write trajectories to the queue and to read
+them as batches.
+"""
+
+import argparse
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+import reverb
+
+from acme_stac import environments
+from acme_stac.agent import builder, environment_loop
+from acme_stac.environments.check import random_action
+from acme_stac.networks import make_networks
+from programs import experiment as experiment_lib
+from programs.benchmark import cases, measuring
+
+
+def add_arguments(parser: argparse.ArgumentParser):
+  """Defines this benchmark's flags."""
+  cases.add_arguments(parser)
+  parser.add_argument(
+    "--batch", nargs="+", type=int, default=[1, 4, 16, 32],
+    help="environments that step together",
+  )
+  parser.add_argument(
+    "--seconds", type=float, default=2.0, help="of each measurement"
+  )
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+  """Returns a row for each case and number of environments."""
+  rows = []
+  for case in options.cases:
+    for number in options.batch:
+      print(f"{case}, {number} environments", file=sys.stderr)
+      config = cases.make_config(case, "impala")
+      config.environments_per_actor = number
+      config.stac.batch_size = number
+      experiment = experiment_lib.make_experiment(config, 1, "/nowhere")
+      costs = measure(experiment, options.seconds)
+      rows.append({
+        "case": case,
+        "environments": number,
+        **{f"{name}_seconds": cost.seconds for name, cost in costs.items()},
+        **{
+          f"{name}_cpu_seconds": cost.cpu_seconds
+          for name, cost in costs.items()
+        },
+      })
+  return {"rows": rows}
+
+
+class _Variables:
+  """A variable source that always has the same parameters."""
+
+  def __init__(self, params: Any):
+    self._variables = {"policy": params, "version": 0, "conditioning": None}
+
+  def get_variables(self, names):
+    return [self._variables[name] for name in names]
+
+
+def measure(
+  experiment: experiment_lib.Experiment, seconds: float
+) -> dict[str, measuring.Cost]:
+  """Returns the costs of one environment step (frame) of an experiment.
+
+  Args:
+    experiment: says environment, networks and how many step together.
+    seconds: duration of each measurement.
+
+  Returns:
+    Costs by name: "environment", "inference", "both", "writing", "reading".
+  """
+  members = experiment.environments_per_actor
+  agent = builder.STACBuilder(
+    experiment.config, environments_per_actor=members
+  )
+  spec = experiment.environment_spec
+  networks = make_networks(spec, experiment.config)
+  variables = _Variables(
+    jax.device_get(networks.init(jax.random.PRNGKey(0)))
+  )
+  policy = agent.make_policy(networks, spec)
+
+  def make_actor(adder=None):
+    actor = agent.make_actor(
+      jax.random.PRNGKey(0), policy, spec, variables, adder
+    )
+    actor.fetch_variables()
+    return actor
+
+  environment = experiment.make_environment(members, seed=0)
+  try:
+    costs = {
+      "environment": _environment_cost(environment, seconds),
+      "inference": _inference_cost(environment, make_actor(), seconds),
+    }
+    loop = environment_loop.BatchedEnvironmentLoop(
+      environment, make_actor(), update=False
+    )
+    costs["both"] = measuring.steady_cost(loop.step, seconds)
+    steps = members * environment.action_repeat
+    costs.update(
+      _queue_costs(agent, experiment, environment, make_actor, seconds)
+    )
+  finally:
+    environment.close()
+  return {
+    name: measuring.Cost(cost.seconds / steps, cost.cpu_seconds / steps)
+    for name, cost in costs.items()
+  }
+
+
+def _environment_cost(
+  environment: environments.BatchedEnvironment, seconds: float
+) -> measuring.Cost:
+  rng = np.random.default_rng(0)
+  spec = environment.action_spec()
+  actions = [
+    np.stack([
+      random_action(spec, rng) for _ in range(environment.num_environments)
+    ])
+    for _ in range(100)
+  ]
+  environment.reset()
+  turn = iter(range(sys.maxsize))
+  return measuring.steady_cost(
+    lambda: environment.step(actions[next(turn) % 100]), seconds
+  )
+
+
+def _inference_cost(environment, actor, seconds: float) -> measuring.Cost:
+  timestep = environment.reset()
+  actor.observe_first(timestep)
+  return measuring.steady_cost(
+    lambda: actor.select_action(timestep.observation), seconds
+  )
+
+
+def _queue_costs(agent, experiment, environment, make_actor, seconds: float):
+  """Returns costs of a step of all members: writing it, and reading it."""
+  members = environment.num_environments
+  spec = experiment.environment_spec
+  server = reverb.Server(agent.make_replay_tables(spec))
+  try:
+    client = reverb.Client(f"localhost:{server.port}")
+    adder = agent.make_adder(client, spec)
+    actor = make_actor(adder)
+    timestep = environment.reset()
+    actor.observe_first(timestep)
+    action = actor.select_action(timestep.observation)
+    timestep = environment.step(action)
+    batches = iter(agent.make_dataset_iterator(client))
+    config = experiment.config
+    fresh = config.trajectory_length - config.trajectory_overlap
+    rows = fresh * config.batch_size // members
+
+    def write():
+      for _ in range(rows):
+        actor.observe(action, timestep)
+
+    # The first item takes more rows than those that share some.
+    for _ in range(config.trajectory_overlap):
+      actor.observe(action, timestep)
+    both = _alternate(write, lambda: next(batches), seconds)
+  finally:
+    server.stop()
+  return {
+    name: measuring.Cost(cost.seconds / rows, cost.cpu_seconds / rows)
+    for name, cost in zip(("writing", "reading"), both, strict=True)
+  }
+
+
+def _alternate(first, second, seconds: float):
+  """Returns the costs of two calls of which the second needs the first."""
+  totals = []
+  calls = 0
+  elapsed = 0.0
+  while elapsed < 2 * seconds or calls < 5:
+    pair = measuring.cost_of(first, 1), measuring.cost_of(second, 1)
+    elapsed += pair[0].seconds + pair[1].seconds
+    calls += 1
+    totals.append(pair)
+  # The first ones open streams.
+  totals = totals[2:]
+  return [
+    measuring.Cost(
+      float(np.mean([pair[i].seconds for pair in totals])),
+      float(np.mean([pair[i].cpu_seconds for pair in totals])),
+    )
+    for i in range(2)
+  ]
+
+
+def table(result: dict[str, Any]) -> str:
+  """Returns a Markdown table of what `run` gives."""
+
+  def rate(name: str):
+    return lambda row: f"{1 / row[f'{name}_seconds']:,.0f}"
+
+  parts = ("environment", "inference", "both", "writing", "reading")
+  return measuring.table(result["rows"], {
+    "case": lambda row: row["case"],
+    "environments": lambda row: f"{row['environments']}",
+    **{f"{name}, steps/s": rate(name) for name in parts},
+  })

@@ -1,0 +1,98 @@
+"""Time, processor time and tables, for every benchmark."""
+
+import contextlib
+import datetime
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+
+class Cost(NamedTuple):
+  """What one call costs.
+
+  Attributes:
+    seconds: by the clock.
+    cpu_seconds: of all threads of this process.
+  """
+
+  seconds: float
+  cpu_seconds: float
+
+
+def cost_of(call: Callable[[], Any], calls: int) -> Cost:
+  """Returns what one call costs, the mean of some."""
+  started, cpu_started = time.perf_counter(), time.process_time()
+  for _ in range(calls):
+    call()
+  return Cost(
+    (time.perf_counter() - started) / calls,
+    (time.process_time() - cpu_started) / calls,
+  )
+
+
+def steady_cost(call: Callable[[], Any], seconds: float) -> Cost:
+  """Returns what one call costs, over at least so many seconds, once warm."""
+  calls = 1
+  # The first calls compile, the second too if its arguments are of other kinds.
+  cost_of(call, 3)
+  while True:
+    cost = cost_of(call, calls)
+    if cost.seconds * calls >= seconds:
+      return cost
+    calls = max(2 * calls, int(1.1 * seconds / cost.seconds))
+
+
+def machine() -> dict[str, Any]:
+  """Returns where, with what and when something is measured."""
+  result: dict[str, Any] = {
+    "machine": platform.platform(),
+    "processor": _processor(),
+    "cores": len(os.sched_getaffinity(0)),
+    "load_average": os.getloadavg()[0],
+    "python": platform.python_version(),
+    "date": datetime.date.today().isoformat(),
+  }
+  # An installed package has no history.
+  with contextlib.suppress(OSError, subprocess.CalledProcessError):
+    result["commit"] = subprocess.run(
+      ["git", "rev-parse", "--short", "HEAD"],
+      capture_output=True, text=True, check=True,
+    ).stdout.strip()
+  return result
+
+
+def _processor() -> str:
+  try:
+    with open("/proc/cpuinfo") as file:
+      for line in file:
+        if line.startswith("model name"):
+          return line.partition(":")[2].strip()
+  except OSError:
+    pass
+  return platform.processor()
+
+
+def table(
+  rows: Iterable[Mapping[str, Any]],
+  columns: Mapping[str, Callable[[Mapping[str, Any]], str]],
+) -> str:
+  """Returns a Markdown table.
+
+  Args:
+    rows: what is shown; a row with "error" shows that in its last cells.
+    columns: title -> cell of a row.
+  """
+  lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+  for row in rows:
+    cells = []
+    for number, cell in enumerate(columns.values()):
+      if number and "error" in row:
+        cells.append(row["error"])
+        break
+      cells.append(cell(row))
+    cells += [""] * (len(columns) - len(cells))
+    lines.append(f"| {' | '.join(cells)} |")
+  return "\n".join(lines)

@@ -1,0 +1,275 @@
+"""The real program in its steady state, and how much of the machine it uses.
+
+Starts programs.train, waits until it has warmed up, and then compares its rate
+with what the cores would allow if environment, inference and learner cost only
+the processor time that they cost when each runs by itself. That ratio is the
+efficiency.
+"""
+
+import argparse
+import csv
+import pathlib
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import psutil
+
+import acme_stac
+from acme_stac import core
+from programs import experiment as experiment_lib
+from programs import launching
+from programs.benchmark import actor, cases, learner, measuring
+
+_START_SECONDS = 300.0
+
+
+def add_arguments(parser: argparse.ArgumentParser):
+  """Defines this benchmark's flags."""
+  cases.add_arguments(parser)
+  parser.add_argument(
+    "--agents", nargs="+", default=["impala", "stacx"], metavar="AGENT",
+    choices=list(acme_stac.AGENTS), help="presets",
+  )
+  parser.add_argument(
+    "--launch", nargs="+", default=["local_mp", "serial"],
+    choices=["local_mp", "serial"],
+  )
+  parser.add_argument(
+    "--num_actors", nargs="+", type=int, default=[1], help="actor processes"
+  )
+  parser.add_argument(
+    "--warm_up", type=float, default=15.0, help="seconds after the start"
+  )
+  parser.add_argument(
+    "--seconds", type=float, default=30.0, help="of each measurement"
+  )
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+  """Returns a row for each case, agent, launcher and number of actors."""
+  rows = []
+  for case in options.cases:
+    for agent in options.agents:
+      costs = _standalone_costs(case, agent)
+      for launch in options.launch:
+        for num_actors in options.num_actors if launch != "serial" else [1]:
+          row = {
+            "case": case,
+            "agent": agent,
+            "launch": launch,
+            "num_actors": num_actors,
+          }
+          print(", ".join(map(str, row.values())), file=sys.stderr)
+          try:
+            row.update(_measure(case, agent, launch, num_actors, options))
+            row.update(_efficiency(row["steps_per_second"], costs))
+          except RuntimeError as error:
+            row["error"] = str(error)
+          rows.append(row)
+  return {"rows": rows}
+
+
+def _standalone_costs(case: str, agent: str) -> dict[str, float]:
+  """Returns processor seconds per environment step (frame), by part."""
+  experiment = experiment_lib.make_experiment(
+    cases.make_config(case, agent), 1, "/nowhere"
+  )
+  costs = actor.measure(experiment, seconds=1.0)
+  return {
+    "environment": costs["environment"].cpu_seconds,
+    "inference": costs["inference"].cpu_seconds,
+    "learner": _update_cost(experiment).cpu_seconds
+    / experiment.config.steps_per_update,
+  }
+
+
+def _update_cost(experiment: experiment_lib.Experiment) -> measuring.Cost:
+  config = experiment.config
+  networks = acme_stac.make_networks(experiment.environment_spec, config)
+  update = core.make_update(networks, config)
+  step = jax.jit(update.update)
+  data = [
+    jax.device_put(learner.random_trajectory(
+      networks, experiment.environment_spec.observations, config, seed
+    ))
+    for seed in range(config.batches_per_update + config.batches_ahead)
+  ]
+  state = update.init(jax.random.PRNGKey(0))
+
+  def call():
+    nonlocal state
+    state, metrics = step(state, *data)
+    jax.block_until_ready((state, metrics))
+
+  return measuring.steady_cost(call, 3.0)
+
+
+def _efficiency(rate: float, costs: dict[str, float]) -> dict[str, float]:
+  cores = measuring.machine()["cores"]
+  possible = cores / sum(costs.values())
+  return {
+    **{f"{name}_cpu_microseconds": 1e6 * cost for name, cost in costs.items()},
+    "possible_steps_per_second": possible,
+    "efficiency": rate / possible,
+  }
+
+
+def _measure(
+  case: str, agent: str, launch: str, num_actors: int, options
+) -> dict[str, Any]:
+  with tempfile.TemporaryDirectory() as directory:
+    workdir = pathlib.Path(directory)
+    started = time.monotonic()
+    with open(workdir / "output", "w") as output:
+      process = subprocess.Popen(
+        [sys.executable, "-m", "programs.train", *cases.flags(case, agent),
+         f"--launch={launch}", f"--num_actors={num_actors}",
+         "--config.num_environment_steps=2000000000",
+         f"--workdir={workdir / 'run'}"],
+        stdout=output, stderr=subprocess.STDOUT,
+      )
+      try:
+        return _observe(process, workdir / "run", started, options)
+      except RuntimeError as error:
+        tail = (workdir / "output").read_text().splitlines()[-1:]
+        raise RuntimeError(f"{error} {' '.join(tail)}") from error
+      finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def _observe(process, workdir: pathlib.Path, started: float, options):
+  """Returns the figures of a running program."""
+  log = workdir / "logs" / "learner.csv"
+  while not _rows(log):
+    if process.poll() is not None:
+      raise RuntimeError("The program ended.")
+    if time.monotonic() - started > _START_SECONDS:
+      raise RuntimeError("The program did not start.")
+    time.sleep(0.1)
+  first_update = time.monotonic() - started
+  time.sleep(options.warm_up)
+
+  actor_logs = list((workdir / "logs").glob("actor_*.csv"))
+  skip = {file: len(_rows(file)) for file in [log, *actor_logs]}
+  before = _cpu_seconds(process.pid)
+  started_at = time.monotonic()
+  time.sleep(options.seconds)
+  if process.poll() is not None:
+    raise RuntimeError("The program ended.")
+  after = _cpu_seconds(process.pid)
+  seconds = time.monotonic() - started_at
+  # The first row began before the measurement did.
+  rows = _rows(log)[skip[log] + 1 :]
+  actors = [
+    row
+    for file in actor_logs
+    for row in _rows(file)[skip[file] + 1 :]
+  ]
+  if not rows or not actors:
+    raise RuntimeError("There were no updates; raise --seconds.")
+
+  def mean(table: list[dict[str, float]], name: str) -> float:
+    return statistics.fmean(row[name] for row in table)
+
+  # Rows last about as long as each other, but not quite.
+  rates = [row["environment_steps_per_second"] for row in rows]
+  steps = [
+    row["environment_steps"] - previous["environment_steps"]
+    for previous, row in zip(_rows(log)[skip[log] :], rows, strict=False)
+  ]
+  duration = sum(a / b for a, b in zip(steps, rates, strict=True))
+  return {
+    "steps_per_second": sum(steps) / duration,
+    "seconds_to_first_update": first_update,
+    "policy_age": mean(rows, "policy_age_mean"),
+    "queue_fill": mean(rows, "queue_fill"),
+    "learner_waits": mean(rows, "share_waiting_for_data"),
+    **{
+      name: mean(actors, name)
+      for name in (
+        "share_environment",
+        "share_inference",
+        "share_writing",
+        "share_blocked_by_queue",
+        "share_waiting_for_learner",
+      )
+    },
+    "cpu": {
+      name: (after[name] - before.get(name, 0.0)) / seconds for name in after
+    },
+  }
+
+
+def _rows(path: pathlib.Path) -> list[dict[str, float]]:
+  """Returns the rows of a log; none if it is not there yet."""
+  try:
+    with open(path, newline="") as file:
+      rows = list(csv.DictReader(file))
+  except FileNotFoundError:
+    return []
+  # The last line may be half written.
+  return [
+    {name: float(value) for name, value in row.items()}
+    for row in rows
+    if all(row.values())
+  ]
+
+
+def _cpu_seconds(pid: int) -> dict[str, float]:
+  """Returns the processor seconds of a program so far, by node."""
+  seconds: dict[str, float] = {}
+  program = psutil.Process(pid)
+  for process in [program, *program.children(recursive=True)]:
+    try:
+      times = process.cpu_times()
+      name = "launcher" if process.pid == pid else _node_name(process)
+    except psutil.NoSuchProcess:
+      continue
+    seconds[name] = seconds.get(name, 0.0) + times.user + times.system
+  return seconds
+
+
+def _node_name(process: psutil.Process) -> str:
+  return process.environ().get(launching.NODE_NAME, process.name())
+
+
+def table(result: dict[str, Any]) -> str:
+  """Returns a Markdown table of what `run` gives."""
+
+  def share(name: str):
+    return lambda row: f"{row[name]:.0%}"
+
+  def cpu(row: Mapping[str, Any]) -> str:
+    nodes = sorted(row["cpu"].items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {value:.2f}" for name, value in nodes)
+
+  return measuring.table(result["rows"], {
+    "run": lambda row: (
+      f"{row['case']}, `{row['agent']}`, {row['launch']} ×"
+      f" {row['num_actors']}"
+    ),
+    "steps/s": lambda row: f"{row['steps_per_second']:,.0f}",
+    "efficiency": lambda row: f"{row['efficiency']:.2f}",
+    "alone, µs CPU a step: environment, inference, learner": lambda row: (
+      f"{row['environment_cpu_microseconds']:.1f},"
+      f" {row['inference_cpu_microseconds']:.1f},"
+      f" {row['learner_cpu_microseconds']:.1f}"
+    ),
+    "learner waits": share("learner_waits"),
+    "actor waits: queue, learner": lambda row: (
+      f"{row['share_blocked_by_queue']:.0%},"
+      f" {row['share_waiting_for_learner']:.0%}"
+    ),
+    "queue fill": share("queue_fill"),
+    "policy age": lambda row: f"{row['policy_age']:.2f}",
+    "cores used": cpu,
+    "first update, s": lambda row: f"{row['seconds_to_first_update']:.0f}",
+  })
