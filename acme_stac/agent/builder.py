@@ -10,14 +10,14 @@ from acme.agents.jax import builders
 from acme.jax import variable_utils
 from acme.utils import counting, loggers
 
-from acme_stac.agent import acting, adders, learning
+from acme_stac.agent import acting, adders, learning, queues
 from acme_stac.config import STACConfig
 from acme_stac.networks import STACNetworks, make_networks
 
 
 class STACBuilder(
   builders.GenericActorLearnerBuilder[
-    STACNetworks, acting.Policy, adders.Sample
+    STACNetworks, acting.Policy, queues.Sample
   ]
 ):
   """Makes queue, adder, actors and learner of a STAC agent.
@@ -67,7 +67,7 @@ class STACBuilder(
     del policy
     return [
       reverb.Table.queue(
-        adders.QUEUE,
+        queues.QUEUE,
         max_size=self._config.queue_batches
         * self._config.batches_per_update
         * self._items_per_batch,
@@ -75,10 +75,10 @@ class STACBuilder(
       )
     ]
 
-  def _signature(self, environment_spec: Any) -> adders.Sample:
+  def _signature(self, environment_spec: Any) -> queues.Sample:
     networks = make_networks(environment_spec, self._config)
     core_state = jax.eval_shape(lambda: networks.initial_state(1))
-    return adders.make_signature(
+    return queues.make_signature(
       self._stored_spec(environment_spec), core_state, self._config
     )
 
@@ -89,11 +89,11 @@ class STACBuilder(
 
   def make_dataset_iterator(
     self, replay_client: reverb.Client
-  ) -> Iterator[adders.Sample]:
+  ) -> Iterator[queues.Sample]:
     """Returns batches [T+1, B, ...] of trajectories in order of arrival."""
-    info = replay_client.server_info()[adders.QUEUE]
-    return adders.read_batches(
-      replay_client, info.signature, self._config
+    info = replay_client.server_info()[queues.QUEUE]
+    return queues.batches(
+      queues.reverb_items(replay_client, info.signature), self._config
     )
 
   def make_adder(
@@ -105,10 +105,9 @@ class STACBuilder(
     """Returns the adder of one actor."""
     del policy
     return adders.TrajectoryAdder(
-      replay_client,
+      queues.ReverbWriter(replay_client, self._should_stop),
       self._stored_spec(environment_spec),
       self._config,
-      self._should_stop,
     )
 
   def make_actor(
@@ -137,7 +136,7 @@ class STACBuilder(
     self,
     random_key: jax.Array,
     networks: STACNetworks,
-    dataset: Iterator[adders.Sample],
+    dataset: Iterator[queues.Sample],
     logger_fn: Callable[..., loggers.Logger] | None = None,
     environment_spec: Any = None,
     replay_client: reverb.Client | None = None,
@@ -149,7 +148,7 @@ class STACBuilder(
     def queue_fill() -> dict[str, float]:
       if replay_client is None:
         return {}
-      info = replay_client.server_info()[adders.QUEUE]
+      info = replay_client.server_info()[queues.QUEUE]
       return {"queue_fill": info.current_size / info.max_size}
 
     return learning.STACLearner(

@@ -12,7 +12,7 @@ from acme import core
 from acme.utils import counting, loggers
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from acme_stac.agent.adders import Sample
+from acme_stac.agent.queues import Sample
 from acme_stac.config import STACConfig
 from acme_stac.core import TrainingState, conditioning, make_update
 from acme_stac.core.types import Array, Trajectory

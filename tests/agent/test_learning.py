@@ -8,14 +8,14 @@ import pytest
 from acme.utils import loggers
 
 from acme_stac import core
-from acme_stac.agent import adders, learning
+from acme_stac.agent import learning, queues
 from tests import helpers
 
 
 def samples(config, count=None):
   seeds = itertools.count() if count is None else range(count)
   for seed in seeds:
-    yield adders.Sample(
+    yield queues.Sample(
       helpers.trajectory(config, seed),
       np.zeros(config.batch_size, np.int32),
     )

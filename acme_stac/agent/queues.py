@@ -1,0 +1,226 @@
+"""The queue between actors and learner: Reverb's, or one inside a process."""
+
+import queue
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+import reverb
+import tensorflow as tf
+import tree
+
+from acme_stac.config import STACConfig
+from acme_stac.core.types import Trajectory
+
+QUEUE = "trajectories"
+# How long a blocked call waits before it looks whether to stop.
+_POLL_SECONDS = 0.5
+
+
+class Sample(NamedTuple):
+  """What one item of the queue holds and, stacked, a learner's batch.
+
+  Attributes:
+    trajectory: [T+1, N, ...], of the N environments of one actor.
+    params_version: learner step of the parameters that acted in the first row,
+      [N] int32.
+  """
+
+  trajectory: Trajectory
+  params_version: np.ndarray
+
+
+def make_signature(
+  environment_spec: Any, core_state: Any, config: STACConfig
+) -> Sample:
+  """Returns the `tf.TensorSpec`s of the queue's items, for any number N.
+
+  Args:
+    environment_spec: specs of one unbatched environment, with the actions that
+      are stored.
+    core_state: a core state of any batch size, [B, ...].
+    config: the agent's configuration.
+  """
+
+  def rows(shape, dtype) -> tf.TensorSpec:
+    return tf.TensorSpec((config.trajectory_length + 1, None, *shape), dtype)
+
+  return Sample(
+    trajectory=Trajectory(
+      observation=jax.tree_util.tree_map(
+        lambda spec: rows(spec.shape, spec.dtype),
+        environment_spec.observations,
+      ),
+      action=rows(
+        environment_spec.actions.shape, environment_spec.actions.dtype
+      ),
+      reward=rows((), np.float32),
+      discount=rows((), np.float32),
+      step_type=rows((), np.int32),
+      behaviour_log_prob=rows((), np.float32),
+      core_state=jax.tree_util.tree_map(
+        lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), core_state
+      ),
+    ),
+    params_version=tf.TensorSpec((None,), np.int32),
+  )
+
+
+class Writer(Protocol):
+  """Where an actor's items go."""
+
+  def put(self, sample: Sample):
+    """Takes an item, whose arrays may be overwritten afterwards."""
+
+
+class ReverbWriter:
+  """Writes items to the Reverb queue.
+
+  A call blocks while the queue is full, so that nothing is overwritten. The
+  writer reconnects by itself after the server has been away.
+  """
+
+  def __init__(
+    self,
+    client: reverb.Client,
+    should_stop: Callable[[], bool] = lambda: False,
+  ):
+    """Makes a writer.
+
+    Args:
+      client: client of the server with the table `QUEUE`.
+      should_stop: looked at while blocked; the item in hand is given up if
+        True.
+    """
+    self._client = client
+    self._should_stop = should_stop
+    self._writer: reverb.TrajectoryWriter | None = None
+
+  def put(self, sample: Sample):
+    """Writes an item."""
+    if self._writer is None:
+      self._writer = self._client.trajectory_writer(num_keep_alive_refs=1)
+    self._writer.append(sample)
+    self._writer.create_item(
+      QUEUE, 1.0, tree.map_structure(lambda column: column[-1],
+                                     self._writer.history)
+    )
+    while not self._should_stop():
+      try:
+        # Not one item ahead of the queue: what waits grows stale.
+        self._writer.flush(
+          block_until_num_items=0, timeout_ms=int(1e3 * _POLL_SECONDS)
+        )
+        break
+      except reverb.DeadlineExceededError:
+        continue
+
+
+def reverb_items(
+  client: reverb.Client, signature: Sample
+) -> Iterator[Sample]:
+  """Yields items of the Reverb queue, oldest first, without end.
+
+  Args:
+    client: client of the server with the table `QUEUE`.
+    signature: of the table's items, from `make_signature`.
+  """
+  dataset = reverb.TrajectoryDataset(
+    server_address=client.server_address,
+    table=QUEUE,
+    dtypes=tree.map_structure(lambda spec: spec.dtype, signature),
+    shapes=tree.map_structure(lambda spec: spec.shape, signature),
+    max_in_flight_samples_per_worker=1,
+    num_workers_per_iterator=1,
+    # No time-out: what a sampler has under way when it times out is lost.
+  )
+  for item in dataset.as_numpy_iterator():
+    # Reverb makes named tuples of its own.
+    yield Sample(Trajectory(*item.data[0]), *item.data[1:])
+
+
+class LocalQueue:
+  """The queue of a program whose actors are threads of the learner's process.
+
+  It is a writer, and an iterator of items that ends when the program does.
+  """
+
+  def __init__(
+    self, max_size: int, should_stop: Callable[[], bool] = lambda: False
+  ):
+    """Makes a queue of at most `max_size` items; put blocks beyond that."""
+    self._queue: queue.Queue[Sample] = queue.Queue(max_size)
+    self._should_stop = should_stop
+
+  @property
+  def fill(self) -> float:
+    """The share of the queue that is in use."""
+    return self._queue.qsize() / self._queue.maxsize
+
+  def put(self, sample: Sample):
+    """Adds a copy of an item."""
+    sample = tree.map_structure(np.array, sample)
+    while not self._should_stop():
+      try:
+        self._queue.put(sample, timeout=_POLL_SECONDS)
+        break
+      except queue.Full:
+        continue
+
+  def __iter__(self) -> Iterator[Sample]:
+    while not self._should_stop():
+      try:
+        yield self._queue.get(timeout=_POLL_SECONDS)
+      except queue.Empty:
+        continue
+
+
+def batches(
+  items: Iterable[Sample], config: STACConfig
+) -> Iterator[Sample]:
+  """Yields batches of `batch_size` trajectories, in the order of the items.
+
+  Args:
+    items: each has the trajectories of one actor.
+    config: the agent's configuration.
+
+  Yields:
+    Samples of numpy arrays, time-major [T+1, B, ...].
+
+  Raises:
+    ValueError: if the actors' numbers of environments do not add up to the
+      batch size.
+  """
+  batch: list[Sample] = []
+  size = 0
+  for item in items:
+    batch.append(item)
+    size += len(item.params_version)
+    if size == config.batch_size:
+      yield _concatenate(batch)
+      batch, size = [], 0
+    elif size > config.batch_size:
+      raise ValueError(
+        f"Items of {[len(x.params_version) for x in batch]} trajectories do"
+        f" not make a batch of {config.batch_size}. The number of"
+        " environments per actor must divide the batch size."
+      )
+
+
+def _concatenate(items: list[Sample]) -> Sample:
+  if len(items) == 1:
+    return items[0]
+  trajectories = [item.trajectory for item in items]
+  rows = tree.map_structure(
+    lambda *leaves: np.concatenate(leaves, axis=1),
+    *[t._replace(core_state=()) for t in trajectories],
+  )
+  core_state = tree.map_structure(
+    lambda *leaves: np.concatenate(leaves, axis=0),
+    *[t.core_state for t in trajectories],
+  )
+  return Sample(
+    rows._replace(core_state=core_state),
+    np.concatenate([item.params_version for item in items]),
+  )
