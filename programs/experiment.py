@@ -124,15 +124,9 @@ def base_config(domain: str, environment: str) -> ml_collections.ConfigDict:
 
 def _environment_options(environment: str) -> dict[str, Any]:
   """Returns a placeholder for every option of an environment."""
-  try:
-    option_types = environments.option_types(environment)
-  except (ImportError, ValueError):
-    # An unknown name is reported when the run is checked; a flag may yet
-    # change it.
-    return {}
   return {
     name: config_dict.placeholder(option_type)
-    for name, option_type in option_types.items()
+    for name, option_type in environments.option_types(environment).items()
   }
 
 
@@ -165,7 +159,7 @@ def make_experiment(
       for name, value in config.environment_options.items()
       if value is not None
     }
-    with _probe(config.environment, options) as probe:
+    with _probe(config.environment, 1, options) as probe:
       overrides.setdefault("action_repeat", probe.action_repeat)
       if overrides["action_repeat"] != probe.action_repeat:
         raise ValueError(
@@ -175,6 +169,9 @@ def make_experiment(
         )
       spec = environments.environment_spec(probe)
       environments.check(probe)
+    with _probe(config.environment, 2, options):
+      # Members of a batch must have equal specs whatever their seed is.
+      pass
     stac = acme_stac.make_config(config.agent, config.domain, **overrides)
     experiment = Experiment(
       agent=config.agent,
@@ -209,10 +206,12 @@ def _environments_per_actor(
 
 
 class _probe:  # noqa: N801 (a context manager, used like a function)
-  """Makes one environment to ask it for its specs, and closes it."""
+  """Makes environments to see that they can be made, and closes them."""
 
-  def __init__(self, name: str, options: dict[str, Any]):
-    self._environment = environments.make_batched(name, 1, seed=0, **options)
+  def __init__(self, name: str, number: int, options: dict[str, Any]):
+    self._environment = environments.make_batched(
+      name, number, seed=0, **options
+    )
 
   def __enter__(self) -> environments.BatchedEnvironment:
     return self._environment

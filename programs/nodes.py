@@ -591,7 +591,12 @@ class Evaluator:
     from acme_stac.evaluation import scores
 
     family, _, game = self._experiment.environment.partition(":")
-    if family != "atari" or game not in scores.atari_57():
+    if family != "atari":
+      return {}
+    from acme_stac.environments import atari
+
+    game = atari.rom_name(game)
+    if game not in scores.atari_57():
       return {}
     score = scores.human_normalised_score(game, mean_return)
     return {"human_normalised_score": score}

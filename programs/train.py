@@ -8,9 +8,12 @@ The same --workdir resumes a run that was stopped. See docs/training.md.
 
 import os
 import pathlib
+import runpy
 import sys
 
 from programs import machine
+
+_CONFIG = "configs/small.py"
 
 
 def _define_flags():
@@ -18,7 +21,7 @@ def _define_flags():
   from ml_collections import config_flags
 
   config_flags.DEFINE_config_file(
-    "config", "configs/small.py", "Configuration file, as path:argument."
+    "config", _CONFIG, "Configuration file, as path:argument."
   )
   flags.DEFINE_integer("num_actors", 1, "Actor processes.")
   flags.DEFINE_string("workdir", None, "Directory of the run.")
@@ -51,6 +54,11 @@ def _parse(argv: list[str]):
     # A file that cannot be loaded is noticed when it is first asked.
     assert parsed.config.agent
   except flags.Error as error:
+    # What a configuration file raised comes with its whole traceback.
+    last = str(error).strip().splitlines()[-1]
+    raised = "ValueError: "
+    if last.startswith(raised):
+      raise machine.UserError(f"--config: {last[len(raised):]}") from error
     raise machine.UserError(str(error)) from error
   except OSError as error:
     files = pathlib.Path("configs").glob("[a-z]*.py")
@@ -62,6 +70,7 @@ def _parse(argv: list[str]):
     message: object = error
     while isinstance(message, Exception) and message.args:
       message = message.args[0]
+    message = _unknown_field(argv) or message
     raise machine.UserError(
       f"--config: {message}\ndocs/training.md has the fields of a run,"
       " docs/environments.md the options of every environment."
@@ -71,6 +80,34 @@ def _parse(argv: list[str]):
   if not parsed.workdir:
     raise machine.UserError("Say where the run is kept: --workdir=runs/NAME")
   return parsed
+
+
+def _unknown_field(argv: list[str]) -> str | None:
+  """Returns what to say of a --config.FIELD that the file does not have."""
+  from acme_stac.config import unknown
+
+  file = _CONFIG
+  for argument in argv:
+    if argument.startswith("--config="):
+      file = argument.partition("=")[2]
+  path, _, name = file.partition(":")
+  try:
+    config = runpy.run_path(path)["get_config"](*[name] if name else [])
+  except ValueError as error:
+    return str(error)
+  for argument in argv:
+    if not argument.startswith("--config."):
+      continue
+    node = config
+    fields = argument.partition("=")[0].split(".")[1:]
+    for number, name in enumerate(fields):
+      if not hasattr(node, "keys"):
+        break
+      if name not in node:
+        where = ".".join(["--config", *fields[:number]])
+        return unknown(f"field of {where}", name, node)
+      node = node[name]
+  return None
 
 
 def main(argv: list[str]) -> int:

@@ -36,9 +36,18 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
   },
 }
 
+# The library ends a game at once if the limit is 0.
+_NO_LIMIT = 2**31 - 1
 _FRAME_SKIP = 4
 _STACK = 4
 _SIZE = 84
+
+
+def rom_name(game: str) -> str:
+  """Returns "ms_pacman" for "MsPacman", as Gymnasium's ids have it."""
+  if "_" in game or game in (game.lower(), game.upper()):
+    return game.lower()
+  return re.sub(r"(?<!^)(?=[A-Z])", "_", game).lower()
 
 
 class Atari(base.BatchedEnvironment):
@@ -85,8 +94,7 @@ class Atari(base.BatchedEnvironment):
     Raises:
       ValueError: for an unknown game or protocol, with near matches.
     """
-    # CamelCase names, as Gymnasium's ids have them, are understood too.
-    rom = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", level).lower()
+    rom = rom_name(level)
     games = ale_py.roms.get_all_rom_ids()
     if rom not in games:
       raise ValueError(config.unknown("Atari game", level, games))
@@ -106,13 +114,19 @@ class Atari(base.BatchedEnvironment):
         "sticky_action_probability must be in [0, 1), got"
         f" {sticky_action_probability}."
       )
+    for name, value in {
+      "max_noops": max_noops,
+      "max_frames_per_episode": max_frames_per_episode,
+      "num_threads": num_threads,
+    }.items():
+      config.check_integer(name, value, minimum=0)
     self.num_environments = num_environments
     self._seed = seed
     self._vector = AtariVectorEnv(
       rom,
       num_environments,
       num_threads=num_threads,
-      max_num_frames_per_episode=max_frames_per_episode,
+      max_num_frames_per_episode=max_frames_per_episode or _NO_LIMIT,
       repeat_action_probability=sticky_action_probability,
       full_action_space=full_action_set,
       img_height=_SIZE,
@@ -139,6 +153,8 @@ class Atari(base.BatchedEnvironment):
     return base.first_time_step(observation, self.num_environments)
 
   def step(self, actions: np.ndarray) -> dm_env.TimeStep:
+    # The library would wait for ever for an action that it does not know.
+    base.check_choices(actions, self._num_actions, self.num_environments)
     first = self._ended
     observation, reward, terminated, truncated, info = self._vector.step(
       np.asarray(actions, np.int32)

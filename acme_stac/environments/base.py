@@ -72,6 +72,20 @@ class BatchedEnvironment(abc.ABC):
     """Frees the resources of the environments."""
 
 
+def check_choices(actions: Any, num_choices: int, num_environments: int):
+  """Raises ValueError unless actions are [N] whole numbers in their range."""
+  actions = np.asarray(actions)
+  if actions.shape != (num_environments,) or actions.dtype.kind not in "iu":
+    raise ValueError(
+      f"Actions must be {num_environments} whole numbers, got {actions.dtype}"
+      f" of shape {actions.shape}."
+    )
+  if actions.min() < 0 or actions.max() >= num_choices:
+    raise ValueError(
+      f"Actions must be in [0, {num_choices}), got {actions.tolist()}."
+    )
+
+
 def time_step(
   observation: Any,
   reward: np.ndarray,
@@ -116,6 +130,8 @@ class BatchOfEnvironments(BatchedEnvironment):
     """
     if not environments:
       raise ValueError("A batch needs at least one environment.")
+    if len(set(map(id, environments))) < len(environments):
+      raise ValueError("Members of a batch must be environments of their own.")
     first, *others = environments
     for other in others:
       if environment_spec(other) != environment_spec(first):
@@ -177,7 +193,7 @@ class EnvironmentOfBatch(dm_env.Environment):
   def __init__(self, batch: BatchedEnvironment):
     if batch.num_environments != 1:
       raise ValueError(f"Need a batch of one, got {batch.num_environments}.")
-    self._batch = batch
+    self.batch = batch
     self._needs_reset = True
 
   def _first(self, observation: Any) -> dm_env.TimeStep:
@@ -185,12 +201,12 @@ class EnvironmentOfBatch(dm_env.Environment):
     return dm_env.restart(observation)
 
   def reset(self) -> dm_env.TimeStep:
-    return self._first(_member(self._batch.reset().observation))
+    return self._first(_member(self.batch.reset().observation))
 
   def step(self, action: Any) -> dm_env.TimeStep:
     if self._needs_reset:
       return self.reset()
-    step = self._batch.step(np.asarray(action)[None])
+    step = self.batch.step(np.asarray(action)[None])
     observation = _member(step.observation)
     if step.step_type[0] == dm_env.StepType.FIRST:
       return self._first(observation)
@@ -202,19 +218,19 @@ class EnvironmentOfBatch(dm_env.Environment):
     )
 
   def observation_spec(self) -> Any:
-    return self._batch.observation_spec()
+    return self.batch.observation_spec()
 
   def action_spec(self) -> Any:
-    return self._batch.action_spec()
+    return self.batch.action_spec()
 
   def reward_spec(self) -> Any:
-    return self._batch.reward_spec()
+    return self.batch.reward_spec()
 
   def discount_spec(self) -> Any:
-    return self._batch.discount_spec()
+    return self.batch.discount_spec()
 
   def close(self):
-    self._batch.close()
+    self.batch.close()
 
 
 def _member(observation: Any) -> Any:

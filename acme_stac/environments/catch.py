@@ -20,6 +20,11 @@ class Catch(base.BatchedEnvironment):
   def __init__(
     self, num_environments: int, seed: int, rows: int = 10, columns: int = 5
   ):
+    if rows < 2 or columns < 1:
+      raise ValueError(
+        "catch needs at least 2 rows and 1 column, got"
+        f" {rows} by {columns}."
+      )
     self.num_environments = num_environments
     self._rng = np.random.default_rng(seed)
     self._rows, self._columns = rows, columns
@@ -33,6 +38,7 @@ class Catch(base.BatchedEnvironment):
     return self.step(np.zeros(self.num_environments, np.int64))
 
   def step(self, actions: np.ndarray) -> dm_env.TimeStep:
+    base.check_choices(actions, 3, self.num_environments)
     first = self._ended
     self._ball_row = np.where(first, 0, self._ball_row + 1)
     self._ball_column[first] = self._rng.integers(

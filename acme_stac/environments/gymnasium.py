@@ -3,6 +3,7 @@
 from typing import Any
 
 import dm_env
+import jax
 import numpy as np
 from dm_env import specs
 
@@ -62,14 +63,27 @@ class GymnasiumEnvironment(base.BatchedEnvironment):
     # A later reset must not repeat the first one's episodes.
     self._seed += self.num_environments
     self._ended = np.zeros(self.num_environments, bool)
-    return base.first_time_step(observation, self.num_environments)
+    return base.first_time_step(
+      self._cast(observation), self.num_environments
+    )
+
+  def _cast(self, observation: Any) -> Any:
+    return jax.tree_util.tree_map(
+      lambda spec, x: np.asarray(x, spec.dtype),
+      self._observation_spec,
+      observation,
+    )
 
   def step(self, actions: np.ndarray) -> dm_env.TimeStep:
     first = self._ended
     observation, reward, terminated, truncated, _ = self._vector.step(actions)
     self._ended = terminated | truncated
     return base.time_step(
-      observation, reward, first, terminated, truncated & ~terminated
+      self._cast(observation),
+      reward,
+      first,
+      terminated,
+      truncated & ~terminated,
     )
 
   def observation_spec(self) -> Any:
@@ -87,7 +101,8 @@ def _to_spec(space: gymnasium.Space) -> Any:
   if isinstance(space, gymnasium.spaces.Discrete):
     if space.start:
       raise ValueError(f"Discrete spaces must start at 0, got {space}.")
-    return specs.DiscreteArray(int(space.n))
+    # Gymnasium's own are twice as wide as anything here needs.
+    return specs.DiscreteArray(int(space.n), np.int32)
   if isinstance(space, gymnasium.spaces.Box):
     return specs.BoundedArray(space.shape, space.dtype, space.low, space.high)
   if isinstance(space, gymnasium.spaces.Dict):

@@ -2,15 +2,18 @@
 
 import importlib
 import inspect
+import traceback
 import typing
 from collections.abc import Callable
 from typing import Any
 
 import dm_env
+import numpy as np
 
 from acme_stac import config
 from acme_stac.environments import base
 from acme_stac.environments.catch import Catch
+from acme_stac.environments.check import check_specs
 
 # The imports wait until a name asks for them: each brings a large package.
 
@@ -78,13 +81,20 @@ def _import_factory(name: str) -> Callable[..., Any]:
   """Returns the object of a name <module>:<factory>."""
   module, _, attribute = name.partition(":")
   try:
-    return getattr(importlib.import_module(module), attribute)
-  except (AttributeError, ImportError, ValueError) as error:
+    factory = getattr(importlib.import_module(module), attribute)
+  except Exception as error:  # A user's module may raise anything.
     raise ValueError(
-      f"Environment '{_PYTHON}:{name}' cannot be imported: {error}. Write"
+      f"Environment '{_PYTHON}:{name}' cannot be imported"
+      f" ({type(error).__name__}: {error}). Write"
       f" {_PYTHON}:package.module:factory; the package must be installed, or"
       " in a folder of PYTHONPATH."
     ) from error
+  if not callable(factory):
+    raise ValueError(
+      f"'{_PYTHON}:{name}' is {factory!r}, which cannot be called with a seed"
+      " to make an environment."
+    )
+  return factory
 
 
 def _from_factory(
@@ -97,16 +107,24 @@ def _from_factory(
     make_batch: Callable[..., base.BatchedEnvironment] = factory
     return make_batch(num_environments, seed, **options)
   make_one: Callable[..., Any] = factory
-  members = [
-    make_one(seed=seed + member, **options)
-    for member in range(num_environments)
-  ]
+  members = []
+  for number in range(num_environments):
+    try:
+      members.append(make_one(seed=seed + number, **options))
+    except Exception as error:  # Whatever a user's factory may raise.
+      place = traceback.extract_tb(error.__traceback__)[-1]
+      raise ValueError(
+        f"{factory!r} with seed={seed + number} and options {options} raised"
+        f" {type(error).__name__}: {error} ({place.filename}, line"
+        f" {place.lineno})."
+      ) from error
   for member in members:
     if not isinstance(member, dm_env.Environment):
       raise ValueError(
         f"{factory!r} must return a dm_env.Environment, got"
         f" {type(member).__name__}."
       )
+  check_specs(members[0])
   return base.BatchOfEnvironments(members)
 
 
@@ -134,20 +152,77 @@ def option_types(environment: str | Callable[..., Any]) -> dict[str, type]:
   Raises:
     ValueError: for an unknown name.
   """
-  function, _ = _resolve(environment)
-  parameters = inspect.signature(function, eval_str=True).parameters
-  hints = {
-    name: parameter.annotation for name, parameter in parameters.items()
+  return {
+    name: option_type
+    for name, option_type in _options(_resolve(environment)[0]).items()
+    if option_type in _OPTION_TYPES
+  }
+
+
+def _options(function: Callable[..., Any]) -> dict[str, Any]:
+  """Returns what a family or factory takes by name, with its types."""
+  parameters = inspect.signature(function).parameters
+  try:
+    is_class = isinstance(function, type)
+    hints = typing.get_type_hints(
+      inspect.getattr_static(function, "__init__") if is_class else function
+    )
+  except Exception:  # A user's annotations may name what is not there.
+    hints = {}
+  options = {
+    name: config.plain_type(hints.get(name))
+    for name, parameter in parameters.items()
+    if name not in _NOT_OPTIONS
+    and parameter.kind is not inspect.Parameter.VAR_KEYWORD
   }
   # A class that takes many has them in a dataclass.
   if hasattr(function, "OPTIONS"):
-    hints.update(typing.get_type_hints(function.OPTIONS))
-  found = {}
-  for name, hint in hints.items():
-    option_type = config.plain_type(hint)
-    if name not in _NOT_OPTIONS and option_type in _OPTION_TYPES:
-      found[name] = option_type
-  return found
+    options.update({
+      name: config.plain_type(hint)
+      for name, hint in typing.get_type_hints(function.OPTIONS).items()
+    })
+  return options
+
+
+def _check_options(
+  environment: str | Callable[..., Any],
+  function: Callable[..., Any],
+  options: dict[str, Any],
+) -> dict[str, Any]:
+  """Returns options as plain numbers.
+
+  Raises:
+    ValueError: for an unknown option, with near matches, and for one of another
+      type than the family or factory says.
+  """
+  known = _options(function)
+  takes_any = any(
+    parameter.kind is inspect.Parameter.VAR_KEYWORD
+    for parameter in inspect.signature(function).parameters.values()
+  ) and not hasattr(function, "OPTIONS")
+  checked = {}
+  for name, value in options.items():
+    if name not in known and not takes_any:
+      raise ValueError(
+        config.unknown(f"option of environment {environment!r}", name, known)
+      )
+    if isinstance(value, np.generic):
+      value = value.item()
+    option_type = known.get(name)
+    if option_type is float and type(value) is int:
+      value = float(value)
+    if (
+      option_type in _OPTION_TYPES
+      and value is not None
+      and type(value) is not option_type
+      and not (option_type is tuple and isinstance(value, list))
+    ):
+      raise ValueError(
+        f"Option {name} of environment {environment!r} must be of type"
+        f" {option_type.__name__}, got {value!r}."
+      )
+    checked[name] = value
+  return checked
 
 
 def make_batched(
@@ -166,30 +241,30 @@ def make_batched(
       `dm_env.Environment` if called with `seed` and the options, or a subclass
       of `BatchedEnvironment`.
     num_environments: members N of the batch.
-    seed: seed of the whole batch; member i of single environments has seed + i.
+    seed: seed of the whole batch, from 0 to 2³¹ − 1; member i has seed + i, so
+      that batches whose seeds are closer than N have members in common.
     **options: what the family or factory takes, for example
       `sticky_action_probability=0.25` for Atari.
 
   Raises:
-    ValueError: for an unknown name or option, with near matches.
+    ValueError: for an unknown name or option, with near matches, and for values
+      that cannot be.
   """
-  if num_environments < 1:
-    raise ValueError(
-      f"num_environments must be at least 1, got {num_environments}."
-    )
+  if isinstance(seed, np.integer):
+    seed = seed.item()
+  config.check_integer("num_environments", num_environments, minimum=1)
+  config.check_integer("seed", seed, minimum=0)
+  if seed + num_environments > 2**31:
+    raise ValueError(f"seed must be at most 2**31 - 1, got {seed}.")
   function, level = _resolve(environment)
-  try:
-    if level is None:
-      return _from_factory(function, num_environments, seed, **options)
-    return function(level, num_environments, seed, **options)
-  except TypeError as error:
-    if "unexpected keyword" in str(error):
-      raise ValueError(f"Environment {environment!r}: {error}.") from error
-    raise
+  options = _check_options(environment, function, options)
+  if level is None:
+    return _from_factory(function, num_environments, seed, **options)
+  return function(level, num_environments, seed, **options)
 
 
 def make(
-  environment: str | Callable[..., Any], seed: int, **options: Any
+  environment: str | Callable[..., Any], seed: int = 0, **options: Any
 ) -> dm_env.Environment:
   """Makes one environment; arguments are those of `make_batched`."""
   return base.EnvironmentOfBatch(

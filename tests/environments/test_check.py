@@ -45,6 +45,9 @@ class Good(dm_env.Environment):
   def action_spec(self):
     return specs.BoundedArray((3,), np.float32, -2, 1)
 
+  def reward_spec(self):
+    return specs.BoundedArray((), np.float32, 0, 1)
+
 
 def changed(**methods):
   return type("Wrong", (Good,), methods)()
@@ -88,9 +91,56 @@ WRONG = [
 ]
 
 
+WRONG += [
+  (stepping(reward="1.0"), "reward must be one finite number, got '1.0'"),
+  (observing(goal="three"), "must be int32, got <U5"),
+  (changed(observation=lambda self: [1.0, 2.0]), "of type list"),
+  (stepping(reward=np.float32(3.0)), "leaves the bounds of its spec, [0.0, 1"),
+  (
+    changed(reset=lambda self: dm_env.TimeStep(
+      dm_env.StepType.FIRST, 3.0, 0.0, self.observation()
+    )),
+    "discount of a FIRST step must be None",
+  ),
+  (
+    changed(observation_spec=lambda self: specs.BoundedArray(
+      (2,), np.float32, np.nan, 1
+    )),
+    "nan among its bounds",
+  ),
+  (
+    changed(observation_spec=lambda self: specs.Array((0, 2), np.float32)),
+    "observation_spec() has no elements",
+  ),
+  (
+    changed(observation_spec=lambda self: specs.Array((), object)),
+    "must be of numbers",
+  ),
+  (
+    changed(action_spec=lambda self: specs.BoundedArray((0,), "f", 0, 1)),
+    "action_spec() has no elements",
+  ),
+  (
+    changed(observation_spec=lambda self: {
+      "position": specs.Array((self._rng.integers(100),), "f")
+    }),
+    "another one at every call",
+  ),
+  (changed(reset=lambda self: (np.zeros(2), {})), "reset() must return a dm_"),
+  (changed(step=lambda self, action: (0, 1.0, 0, 0, {})), "takes those"),
+  (changed(reset=lambda self: [][0]), "reset() raised IndexError"),
+  (changed(step=lambda self, action: 1 / 0), "step() raised ZeroDivisionErr"),
+  (changed(observation_spec=lambda self: [][0]), "observation_spec() raised"),
+]
+
+
+@pytest.mark.parametrize("made", [False, True])
 @pytest.mark.parametrize("environment,message", WRONG)
-def test_what_is_wrong_is_named(environment, message):
+def test_what_is_wrong_is_named(environment, message, made):
   with pytest.raises(ValueError) as error:
+    if made:
+      # What `make` puts around an environment hides nothing.
+      environment = environments.make(lambda seed, e=environment: e, seed=0)
     environments.check(environment)
   assert message in str(error.value)
   # One kind of mistake is one line, however often it is made.

@@ -1,4 +1,5 @@
 import dm_env
+import jax
 import numpy as np
 import pytest
 from dm_env import specs
@@ -117,13 +118,72 @@ def test_unknown_names(name, message):
     environments.make(name, seed=0)
 
 
-def test_bad_options():
-  with pytest.raises(ValueError, match="unexpected keyword argument 'stick'"):
-    environments.make("atari:pong", seed=0, stick=0.2)
-  with pytest.raises(ValueError, match=r"must be in \[0, 1\)"):
-    environments.make("atari:pong", seed=0, sticky_action_probability=1.5)
-  with pytest.raises(ValueError, match="at least 1"):
-    environments.make_batched("catch", 0, seed=0)
+@pytest.mark.parametrize(
+  "name,options,message",
+  [
+    (
+      "atari:pong", {"sticky_action": 0.2},
+      "'atari:pong': 'sticky_action'. Did you mean 'sticky_action_probability'",
+    ),
+    ("atari:pong", {"sticky_action_probability": 1.5}, r"must be in \[0, 1\)"),
+    ("atari:pong", {"sticky_action_probability": "0.1"}, "must be of type flo"),
+    ("atari:pong", {"life_loss_is_terminal": "no"}, "must be of type bool"),
+    ("atari:pong", {"max_noops": 1.5}, "must be of type int, got 1.5"),
+    ("atari:pong", {"max_noops": -1}, "at least 0, got -1"),
+    ("atari:pong", {"max_frames_per_episode": -5}, "at least 0, got -5"),
+    ("catch", {"row": 3}, "Did you mean 'rows'"),
+    ("catch", {"rows": 0}, "at least 2 rows"),
+    ("gymnasium:CartPole-v1", {"length": 1}, "Unknown option"),
+    ("control:cheetah/run", {"action_repeat": 2.5}, "must be of type int"),
+    ("control_pixels:cheetah/run", {"frame_stack": "3"}, "must be of type int"),
+    ("rwrl:walker/walk/none", {"exact": "yes"}, "must be of type bool"),
+    ("catch", {"num_environments": 0}, "num_environments must .* at least 1"),
+    ("catch", {"seed": -1}, "seed must be .* at least 0"),
+    ("catch", {"seed": 2**31}, "at most"),
+    ("catch", {"seed": 0.5}, "seed must be a whole number"),
+  ],
+)
+def test_bad_options(name, options, message):
+  with pytest.raises(ValueError, match=message):
+    environments.make_batched(
+      name, **{"num_environments": 1, "seed": 0, **options}
+    )
+
+
+def test_numpy_scalars_are_numbers():
+  environment = environments.make_batched(
+    "rwrl:cartpole/swingup/none", 1, seed=np.int64(3),
+    action_delay=np.int64(2), action_noise=np.float32(0.5),
+    reward_delay=1, observation_noise=1,
+  )
+  assert environment.reset().step_type == [0]
+
+
+@pytest.mark.parametrize("name", ["catch", "atari:breakout"])
+@pytest.mark.parametrize(
+  "actions",
+  [
+    np.full(3, 99), np.full(3, -1), np.full(3, np.nan), np.array(1),
+    np.zeros(1, int), np.zeros((3, 1), int),
+  ],
+)
+def test_actions_that_are_none(name, actions):
+  environment = environments.make_batched(name, 3, seed=0)
+  environment.reset()
+  with pytest.raises(ValueError, match="Actions must be"):
+    environment.step(actions)
+  environment.step(np.zeros(3, np.int64))
+
+
+@pytest.mark.parametrize(
+  "name", ["FrozenLake-v1", "Blackjack-v1", "CliffWalking-v1"]
+)
+def test_discrete_observations(name):
+  """Whole numbers and tuples of them are as their specs say."""
+  environment = environments.make(f"gymnasium:{name}", seed=0)
+  environments.check(environment)
+  leaves = jax.tree_util.tree_leaves(environment.observation_spec())
+  assert {leaf.dtype for leaf in leaves} <= {np.dtype("int32")}
 
 
 @pytest.mark.parametrize("name", NAMES)

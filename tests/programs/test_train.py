@@ -339,7 +339,17 @@ ERRORS = [
   (("--config.environment=control:cartpole/swingupp",), "cartpole/swingup"),
   (("--config.stac.batch_size=0",), "batch_size must be a whole number"),
   (("--config.stac.discount=1.5",), "discount must be"),
-  (("--config.stac.batchsize=4",), "batchsize"),
+  (("--config.stac.batchsize=4",), "Did you mean 'batch_size'"),
+  (
+    ("--config=configs/atari.py:pong",
+     "--config.environment_options.sticky_action=0.25"),
+    "'sticky_action'. Did you mean 'sticky_action_probability'",
+  ),
+  (
+    ("--config=configs/small.py:python:coridor:Corridor",
+     "--config.environment_options.length=6"),
+    "No module named 'coridor'",
+  ),
   (("--config.num_environment_steps=-5",), "num_environment_steps"),
   (("--num_actors=0",), "num_actors must be"),
   (("--config.environments_per_actor=5",), "must divide"),
