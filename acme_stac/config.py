@@ -325,11 +325,16 @@ class STACConfig:
     return -(-self.num_environment_steps // self.steps_per_update)
 
 
-def check_integer(name: str, value: Any, minimum: int):
-  """Raises ValueError unless `value` is an int of at least `minimum`."""
-  if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+def check_integer(
+  name: str, value: Any, minimum: int, maximum: float = float("inf")
+):
+  """Raises ValueError unless `value` is an int, minimum <= value <= maximum."""
+  whole = isinstance(value, int) and not isinstance(value, bool)
+  if not whole or not minimum <= value <= maximum:
+    limit = "" if maximum == float("inf") else f" and at most {maximum}"
     raise ValueError(
-      f"{name} must be a whole number of at least {minimum}, got {value!r}."
+      f"{name} must be a whole number of at least {minimum}{limit}, got"
+      f" {value!r}."
     )
 
 

@@ -28,6 +28,8 @@ from dm_env import specs
 from acme_stac import config
 from acme_stac.environments import wrappers
 
+# Steps of an episode: what is later than that never comes.
+_MAX_DELAY = 1000
 LEVELS = ("none", "easy", "medium", "hard")
 SCHEDULERS = (
   "constant",
@@ -128,13 +130,16 @@ class Challenges:
   multi_objective_observed: bool = False
 
   def __post_init__(self):
-    for name in (
-      "action_delay",
-      "observation_delay",
-      "reward_delay",
-      "random_observations",
-    ):
-      config.check_integer(name, getattr(self, name), minimum=0)
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if isinstance(value, np.generic):
+        # A NumPy scalar is as good as a number of Python.
+        object.__setattr__(self, field.name, value.item())
+    for name in ("action_delay", "observation_delay", "reward_delay"):
+      config.check_integer(name, getattr(self, name), 0, _MAX_DELAY)
+    config.check_integer(
+      "random_observations", self.random_observations, minimum=0
+    )
     for name in (
       "dropped_actions_steps",
       "dropped_observations_steps",
@@ -163,16 +168,30 @@ class Challenges:
         )
     self._check_perturbation()
     names = self.safety_constraints
-    if isinstance(names, str) or not all(isinstance(n, str) for n in names):
+    if not isinstance(names, (tuple, list)) or not all(
+      isinstance(name, str) for name in names
+    ):
       raise ValueError(
         f"safety_constraints must be a tuple of names, got {names!r}."
       )
+    if len(set(names)) < len(names):
+      raise ValueError(f"safety_constraints names one twice: {names}.")
     object.__setattr__(self, "safety_constraints", tuple(names))
     if self.multi_objective and not self.safety:
       raise ValueError(
         "The multi-objective reward is made of the safety constraints. Set"
         " safety=True too."
       )
+    self._check_unused("safety_", "safety=True", unused=not self.safety)
+
+  def _check_unused(self, prefix: str, switch: str, unused: bool):
+    """Raises ValueError for a field that nothing would read."""
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if unused and field.name.startswith(prefix) and value != field.default:
+        raise ValueError(
+          f"{field.name} is {value!r}, but nothing reads it. Set {switch} too."
+        )
 
   def _check_perturbation(self):
     """Raises ValueError for a perturbation that cannot work."""
@@ -182,16 +201,19 @@ class Challenges:
           "perturbation_scheduler", self.perturbation_scheduler, SCHEDULERS
         )
       )
+    # Nothing has no length and no mass; friction and damping may be 0.
+    sized = self.perturbation.endswith(("length", "mass", "size", "density"))
     for name in ("start", "min", "max", "std"):
       value = getattr(self, f"perturbation_{name}")
-      if value is None:
-        continue
-      config.check_number(f"perturbation_{name}", value, 0.0)
-      if self.perturbation == "none":
-        raise ValueError(
-          f"perturbation_{name} is {value}, but nothing is perturbed. Set"
-          " perturbation to the name of a parameter too."
+      if value is not None:
+        config.check_number(
+          f"perturbation_{name}", value, 0.0, above=sized and name != "std"
         )
+    self._check_unused(
+      "perturbation_",
+      "perturbation to the name of a parameter",
+      unused=self.perturbation == "none",
+    )
     low, high = self.perturbation_min, self.perturbation_max
     if low is not None and high is not None and low > high:
       raise ValueError(
@@ -229,9 +251,13 @@ class Challenges:
         raise ValueError(config.unknown("challenge option", name, names))
     fields = {} if level == "none" else _level_fields(domain, level)
     perturbed = fields.get("perturbation")
-    if changes.get("perturbation", perturbed) != perturbed:
+    wanted = changes.get("perturbation", perturbed)
+    if wanted != perturbed:
       for name in ("start", "min", "max", "std"):
         fields.pop(f"perturbation_{name}", None)
+    if wanted == "none":
+      fields.pop("perturbation_scheduler", None)
+      fields.pop("perturbation_period", None)
     return cls(**{**fields, **changes})
 
 
@@ -670,6 +696,11 @@ def wrap(
     ValueError: for noise on actions or observations that are not
       floating-point.
   """
+  if not isinstance(environment, dm_env.Environment):
+    raise ValueError(
+      "Challenges go around single dm_env environments, before they are made a"
+      f" batch, got {environment!r}."
+    )
   c = challenges
   action_spec = environment.action_spec()
   if c.action_noise and not np.issubdtype(action_spec.dtype, np.floating):

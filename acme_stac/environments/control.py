@@ -14,21 +14,27 @@ from acme_stac import config
 from acme_stac.environments import base, wrappers
 
 _RENDERER = "MUJOCO_GL"
-_LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
+# Renderer -> its library and Debian's package of it.
+_LIBRARIES = {"egl": ("EGL", "libegl1"), "osmesa": ("OSMesa", "libosmesa6")}
 
 
 def _import_suite() -> Any:
   """Imports the suite with a renderer that works here.
 
-  dm-control chooses its renderer when it is imported, and without a screen it
-  fails where it finds none, although features need none. Here that is EGL, else
-  OSMesa, else none. MUJOCO_GL, if set, stays in force.
+  dm-control chooses its renderer when it is imported, and fails where it finds
+  none, although features need none. Here that is EGL, else OSMesa, else none; a
+  screen is not needed, and one that is named but gone would end the process.
+  MUJOCO_GL, if set, stays in force.
+
+  Raises:
+    ImportError: if dm-control is not there, or MUJOCO_GL names a renderer that
+      cannot be loaded.
   """
-  chosen = "dm_control" in sys.modules
-  if not chosen and not os.environ.keys() & {_RENDERER, "DISPLAY"}:
+  chosen = os.environ.get(_RENDERER, "")
+  if not chosen and "dm_control" not in sys.modules:
     found = [
       renderer
-      for renderer, library in _LIBRARIES.items()
+      for renderer, (library, _) in _LIBRARIES.items()
       if ctypes.util.find_library(library)
     ]
     os.environ[_RENDERER] = found[0] if found else "off"
@@ -37,14 +43,23 @@ def _import_suite() -> Any:
     except ImportError:
       # The library is there, but no device that it could use.
       os.environ[_RENDERER] = "off"
-  from dm_control import suite
-
+  try:
+    from dm_control import suite
+  except RuntimeError as error:
+    raise ImportError(f"dm-control cannot be imported: {error}") from error
+  except AttributeError as error:
+    # What PyOpenGL raises where a library is missing.
+    library, package = _LIBRARIES.get(chosen, ("the renderer", "its package"))
+    raise ImportError(
+      f"{_RENDERER}={chosen}, but {library} cannot be loaded: {error}. Install"
+      f" it (Debian: {package}), or unset {_RENDERER}"
+    ) from error
   return suite
 
 
 try:
   suite = _import_suite()
-except ImportError as error:
+except ModuleNotFoundError as error:
   raise ImportError(
     f"dm-control cannot be imported ({error}). 'make setup' brings it, or pip"
     " install dm-control."
@@ -205,15 +220,25 @@ class ControlPixels(base.BatchOfEnvironments):
       ValueError: for an unknown level, with near matches, for numbers out of
         range, and if nothing here can draw.
     """
-    if min(height, width) < 1:
-      raise ValueError(f"Images have pixels, got {height} by {width}.")
+    for name, value in {"height": height, "width": width}.items():
+      config.check_integer(name, value, minimum=1)
     if camera_id is None:
       camera_id = _CAMERAS.get(level.partition("/")[0], 0)
     self.action_repeat = action_repeat
 
     def make(member_seed: int) -> dm_env.Environment:
       task = load(level, member_seed)
-      task.physics.model.vis.quality.shadowsize = _SHADOW_MAP
+      model = task.physics.model
+      model.vis.quality.shadowsize = _SHADOW_MAP
+      if not -1 <= camera_id < model.ncam:
+        raise ValueError(
+          f"camera_id of {level} must be -1, the free camera, or one of its"
+          f" {model.ncam}, got {camera_id}."
+        )
+      # The suite's buffer has room for 640 × 480.
+      buffer = model.vis.global_
+      buffer.offheight = max(buffer.offheight, height)
+      buffer.offwidth = max(buffer.offwidth, width)
 
       def draw() -> np.ndarray:
         return task.physics.render(height, width, camera_id=camera_id)

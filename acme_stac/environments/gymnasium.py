@@ -27,8 +27,16 @@ class GymnasiumEnvironment(base.BatchedEnvironment):
   others are stepped one after the other.
   """
 
-  def __init__(self, level: str, num_environments: int, seed: int):
-    """Makes `num_environments` environments of a registered id, `level`.
+  def __init__(
+    self, level: str, num_environments: int, seed: int, **options: Any
+  ):
+    """Makes environments.
+
+    Args:
+      level: a registered id; "package:Name-v0" imports the package first.
+      num_environments: members of the batch.
+      seed: members are seeded with seed, seed + 1, ...
+      **options: what the id's own constructor takes.
 
     Raises:
       ValueError: for an unknown id, with near matches, for spaces that have no
@@ -40,9 +48,9 @@ class GymnasiumEnvironment(base.BatchedEnvironment):
       raise ValueError(config.unknown("Gymnasium id", level, known))
     try:
       self._vector = gymnasium.make_vec(
-        level, num_envs=num_environments
+        level, num_envs=num_environments, **options
       )
-    except (gymnasium.error.Error, ImportError) as error:
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
       raise ValueError(
         f"Gymnasium cannot make {level!r}: {error}"
       ) from error

@@ -85,7 +85,7 @@ def _import_factory(name: str) -> Callable[..., Any]:
   except Exception as error:  # A user's module may raise anything.
     raise ValueError(
       f"Environment '{_PYTHON}:{name}' cannot be imported"
-      f" ({type(error).__name__}: {error}). Write"
+      f" ({type(error).__name__}, {error}). Write"
       f" {_PYTHON}:package.module:factory; the package must be installed, or"
       " in a folder of PYTHONPATH."
     ) from error

@@ -658,6 +658,13 @@ def _schedule(
       f"The range of {name} is empty: {numbers['min']} to {numbers['max']}."
       " Set both perturbation_min and perturbation_max."
     )
+  start = challenges.perturbation_start
+  if start is not None and not numbers["min"] <= start <= numbers["max"]:
+    raise ValueError(
+      f"perturbation_start ({start}) of {name} must lie in its range,"
+      f" [{numbers['min']}, {numbers['max']}]; perturbation_min and"
+      " perturbation_max change that."
+    )
   return Schedule(
     challenges.perturbation_scheduler,
     start=numbers["start"],

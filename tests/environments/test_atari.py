@@ -1,13 +1,15 @@
 import ale_py
 import cv2
 import dm_env
+import jax
 import numpy as np
 import pytest
 from ale_py import roms
 
-from acme_stac import environments
+from acme_stac import core, environments
 from acme_stac.environments import atari
 from acme_stac.evaluation import scores
+from tests import helpers as test_helpers
 from tests.environments import helpers
 
 FIRST, MID, LAST = (
@@ -145,16 +147,76 @@ def test_atari_options():
   assert np.any(frames(0.25) != frames(0.0))
 
 
-def test_no_ops_differ_between_members():
-  def starts(**options):
+@pytest.mark.parametrize("game", ["freeway", "ms_pacman", "seaquest"])
+def test_no_ops(game):
+  """Games start after up to 30 frames of doing nothing, each its own number."""
+  ale = Emulator(game).ale
+  ale.reset_game()
+  after = [Emulator.frame(ale.getScreenGrayscale()).astype(int)]
+  for _ in range(30):
+    ale.act(0)
+    after.append(Emulator.frame(ale.getScreenGrayscale()).astype(int))
+
+  def numbers(**options):
+    """Returns how many no-ops each start can be after."""
     environment = environments.make_batched(
-      "atari:space_invaders", 8, seed=0, **options
+      f"atari:{game}", 16, seed=0, **options
     )
-    return {x.tobytes() for x in environment.reset().observation}
+    starts = environment.reset().observation[:, -1].astype(int)
+    return [
+      {n for n, frame in enumerate(after) if np.abs(frame - start).max() <= 1}
+      for start in starts
+    ]
 
-  assert len(starts()) > 1
-  assert len(starts(max_noops=0)) == 1
+  found = numbers()
+  assert all(found)
+  assert all(0 in one for one in numbers(max_noops=0))
+  few = numbers(max_noops=3)
+  assert all(min(one) <= 3 for one in few)
+  # Not all of them stand still so long.
+  assert any(min(one) > 3 for one in found) or game == "seaquest"
+  assert len({min(one) for one in found}) > (3 if game == "freeway" else 0)
 
+
+@pytest.mark.parametrize("protocol", ["papers", "machado"])
+def test_no_limit(protocol):
+  """0 frames are no limit, and the games go on."""
+  environment = environments.make_batched(
+    "atari:pong", 2, seed=0, protocol=protocol, max_frames_per_episode=0
+  )
+  trace = helpers.play(environment, 100)
+  assert all((step.step_type == MID).all() for step in trace[1:])
+
+
+@pytest.mark.parametrize(
+  "name,rom", [("MsPacman", "ms_pacman"), ("UpNDown", "up_n_down"),
+               ("pong", "pong"), ("PONG", "pong"), ("Up_n_down", "up_n_down")],
+)
+def test_names(name, rom):
+  assert atari.rom_name(name) == rom
+  environments.make_batched(f"atari:{name}", 1, seed=0)
+
+
+def test_rewards_are_clipped_for_learning_alone():
+  """The learner's clipping, on a game whose points are far above 1."""
+  environment = environments.make_batched("atari:qbert", 8, seed=0)
+  raw = np.stack([step.reward for step in helpers.play(environment, 200)])
+  assert raw.max() >= 25.0
+  config = test_helpers.small_config(max_abs_reward=1.0, self_tuned=())
+  update = core.make_update(test_helpers.networks(config), config)
+  state = update.init(jax.random.PRNGKey(0))
+  step = jax.jit(update.update)
+
+  def learned(rewards):
+    trajectory = test_helpers.trajectory(config)
+    rows = np.resize(rewards, trajectory.reward.shape).astype(np.float32)
+    return step(state, trajectory._replace(reward=rows))[0].params
+
+  jax.tree_util.tree_map(
+    np.testing.assert_array_equal,
+    learned(raw[raw != 0]),
+    learned(np.clip(raw[raw != 0], -1.0, 1.0)),
+  )
 
 
 

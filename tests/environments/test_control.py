@@ -23,26 +23,60 @@ FIRST, MID, LAST = (
 
 def actions(spec, steps, seed=0):
   rng = np.random.default_rng(seed)
-  return [rng.uniform(spec.minimum, spec.maximum) for _ in range(steps)]
+  return [
+    rng.uniform(spec.minimum, spec.maximum, spec.shape) for _ in range(steps)
+  ]
 
 
 @pytest.mark.parametrize(
-  "level", ["cartpole/swingup", "humanoid/walk", "finger/spin", "fish/swim"]
+  "level",
+  [
+    "cartpole/swingup", "humanoid/walk", "finger/spin", "fish/swim",
+    # Ends in a terminal state, and has no bounds of its own.
+    "lqr/lqr_2_1",
+  ],
 )
 def test_control_is_the_bare_suite(level):
-  """Rewards, discounts and features of the same actions are the suite's."""
+  """Physics, rewards, discounts and features are the suite's, resets too."""
   domain, task = level.split("/")
-  bare = suite.load(domain, task, task_kwargs={"random": 3})
+  limited = {"time_limit": 0.5, "random": 3}
+  bare = suite.load(domain, task, task_kwargs=limited)
   batch = environments.make_batched(f"control:{level}", 1, seed=3)
+  # Short episodes, so that some end.
+  inner = batch.members[0]
+  while isinstance(inner, wrappers.Wrapper):
+    inner = inner._environment
+  inner._step_limit = bare._step_limit
   step, mine = bare.reset(), batch.reset()
-  for action in actions(bare.action_spec(), 30):
+  lasts = 0
+  for action in actions(batch.action_spec(), 120):
     features = np.concatenate([np.ravel(x) for x in step.observation.values()])
     assert mine.observation.dtype == np.float32
     np.testing.assert_array_equal(mine.observation[0], features.astype("f"))
+    physics = batch.members[0].physics.data
+    for name in ("qpos", "qvel", "ctrl", "time"):
+      np.testing.assert_array_equal(
+        getattr(physics, name), getattr(bare.physics.data, name)
+      )
     assert mine.step_type[0] == step.step_type
     assert mine.reward[0] == np.float32(step.reward or 0.0)
-    assert mine.discount[0] == 1.0
+    expected = 1.0 if step.discount is None else step.discount
+    assert mine.discount[0] == np.float32(expected)
+    lasts += step.last()
     step, mine = bare.step(action), batch.step(action[None])
+  assert lasts > 0
+
+
+def test_terminal_states_are_the_suites():
+  """The one of lqr, where the state has come to rest."""
+  batch = environments.make_batched("control:lqr/lqr_2_1", 1, seed=0)
+  batch.reset()
+  physics = batch.members[0].physics
+  with physics.reset_context():
+    physics.data.qpos[:] = 0.0
+    physics.data.qvel[:] = 0.0
+  step = batch.step(np.zeros((1, 1)))
+  assert (step.step_type[0], step.discount[0]) == (LAST, 0.0)
 
 
 def test_time_limit_bootstraps():
@@ -156,8 +190,13 @@ def test_pixels():
   assert np.any(mine.observation[0] != mine.observation[1])
   with pytest.raises(ValueError, match="at least one image"):
     environments.make("control_pixels:cartpole/swingup", 0, frame_stack=0)
-  with pytest.raises(ValueError, match="Images have pixels"):
+  with pytest.raises(ValueError, match="height must be a whole number"):
     environments.make("control_pixels:cartpole/swingup", 0, height=0)
+  with pytest.raises(ValueError, match="one of its 2, got 9"):
+    environments.make("control_pixels:cartpole/swingup", 0, camera_id=9)
+  # The suite's own buffer is smaller.
+  large = environments.make("control_pixels:cartpole/swingup", 0, height=700)
+  assert large.reset().observation.shape == (700, 84, 3)
 
 
 def test_nothing_to_draw_with(monkeypatch):

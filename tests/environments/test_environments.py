@@ -133,7 +133,7 @@ def test_unknown_names(name, message):
     ("atari:pong", {"max_frames_per_episode": -5}, "at least 0, got -5"),
     ("catch", {"row": 3}, "Did you mean 'rows'"),
     ("catch", {"rows": 0}, "at least 2 rows"),
-    ("gymnasium:CartPole-v1", {"length": 1}, "Unknown option"),
+    ("gymnasium:Pendulum-v1", {"length": 1}, "unexpected keyword .*'length'"),
     ("control:cheetah/run", {"action_repeat": 2.5}, "must be of type int"),
     ("control_pixels:cheetah/run", {"frame_stack": "3"}, "must be of type int"),
     ("rwrl:walker/walk/none", {"exact": "yes"}, "must be of type bool"),
@@ -232,3 +232,13 @@ def test_batch_of_environments():
     )
   with pytest.raises(ValueError, match="at least one"):
     base.BatchOfEnvironments([])
+
+
+def test_options_of_gymnasium():
+  """They reach the constructor: ice that is not slippery is deterministic."""
+  environment = environments.make_batched(
+    "gymnasium:FrozenLake-v1", 16, seed=0, is_slippery=False
+  )
+  environment.reset()
+  # Right of the first of four columns.
+  assert (environment.step(np.full(16, 2)).observation == 1).all()

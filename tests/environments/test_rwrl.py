@@ -1010,6 +1010,7 @@ def test_single_challenges_are_options():
       Challenges.combined("walker", "hard"),
       perturbation="none", perturbation_start=None, perturbation_min=None,
       perturbation_max=None, perturbation_std=None,
+      perturbation_scheduler="constant", perturbation_period=1,
     )
   )
 
@@ -1313,25 +1314,42 @@ def test_unknown_names(name, message):
   [
     ({"action_delya": 3}, "Did you mean 'action_delay'"),
     ({"action_delay": -1}, "action_delay must be a whole number of at least 0"),
-    ({"reward_delay": 1.5}, "reward_delay must be a whole number"),
+    ({"action_delay": 10**9}, "at least 0 and at most 1000"),
+    ({"reward_delay": 1.5}, "reward_delay .* must be of type int"),
     ({"stuck_actions_steps": 0}, "at least 1"),
     ({"observation_noise": -0.1}, "observation_noise must be a finite number"),
     ({"repetition_probability": 1.1}, r"in \[0.0, 1.0\]"),
     ({"dropped_actions_probability": float("nan")}, "finite number"),
-    ({"safety": 1}, "must be True or False"),
+    ({"safety": 1}, "must be of type bool"),
     ({"safety": True, "safety_coefficient": 2}, "safety_coefficient"),
     (
       {"safety": True, "safety_constraints": ["upright"]},
       "Unknown walker constraint: 'upright'. Did you mean 'torso_upright'",
     ),
-    ({"safety_constraints": "joint_angle"}, "must be a tuple of names"),
+    ({"safety_constraints": "joint_angle"}, "must be of type tuple"),
+    (
+      {"safety": True, "safety_constraints": ("joint_angle",) * 2},
+      "names one twice",
+    ),
+    ({"safety_coefficient": 0.5}, "nothing reads it. Set safety=True too"),
+    ({"safety_constraints": ("joint_angle",)}, "nothing reads it"),
     ({"multi_objective_alpha": 0.5}, "Set safety=True too"),
     ({"multi_objective_observed": True}, "Set safety=True too"),
     ({"perturbation": "tigh_length"}, "Did you mean 'thigh_length'"),
     ({"perturbation": "shin_length"}, "Unknown walker perturbation"),
     ({"perturbation_scheduler": "sawwave"}, "Did you mean 'saw_wave'"),
     ({"perturbation_period": 0}, "at least 1"),
-    ({"perturbation_min": 0.3}, "nothing is perturbed"),
+    ({"perturbation_min": 0.3}, "nothing reads it. Set perturbation to"),
+    ({"perturbation_scheduler": "uniform"}, "nothing reads it"),
+    ({"perturbation_period": 3}, "nothing reads it"),
+    (
+      {"perturbation": "thigh_length", "perturbation_start": 5.0},
+      r"must lie in its range, \[0.1, 0.7\]",
+    ),
+    (
+      {"perturbation": "thigh_length", "perturbation_min": 0.0},
+      r"perturbation_min must be a finite number in \(0.0",
+    ),
     (
       {
         "perturbation": "thigh_length",
@@ -1360,3 +1378,23 @@ def test_bad_arguments():
     Challenges.combined("walker", "extreme")
   with pytest.raises(ValueError, match="Unknown domain"):
     Challenges.combined("fish", "easy")
+
+
+@pytest.mark.parametrize(
+  "fields,message",
+  [
+    ({"reward_delay": 1.5}, "reward_delay must be a whole number"),
+    ({"safety": 1}, "must be True or False"),
+    ({"safety_constraints": "joint_angle"}, "must be a tuple of names"),
+    ({"safety_constraints": 5}, "must be a tuple of names"),
+  ],
+)
+def test_bad_challenges(fields, message):
+  with pytest.raises(ValueError, match=message):
+    Challenges(**fields)
+
+
+def test_batches_are_no_single_environments():
+  batch = environments.make_batched("catch", 2, seed=0)
+  with pytest.raises(ValueError, match="before they are made a batch"):
+    ch.wrap(batch, Challenges(), np.random.default_rng(0))
