@@ -7,7 +7,8 @@ flags of programs.train. Each run has its directory below --workdir. What is
 done is skipped and what was cut off goes on, so that the same command resumes a
 sweep. A run that fails does not stop the others; it is named at the end.
 summary.csv has a row for each run, averages.csv means over seeds: see
-acme_stac.evaluation.summary.
+acme_stac.evaluation.summary. learning_curves.png has a panel for the runs whose
+names differ in the last part.
 """
 
 import csv
@@ -141,21 +142,23 @@ class Sweep:
 def write_summary(
   runs: Iterable[str], workdir: pathlib.Path
 ) -> list[pathlib.Path]:
-  """Writes tables of the runs that have a log, and returns their files.
+  """Writes tables and a plot of the runs that have a log; returns the files.
 
   summary.csv has a row for each run, averages.csv one for the runs whose names
-  differ in the last part alone.
+  differ in the last part alone; learning_curves.png draws all.
   """
-  from acme_stac.evaluation import summary
+  from acme_stac.evaluation import plots, summary
 
   rows = {name: summary.summarise_run(workdir / name) for name in runs}
   rows = {name: row for name, row in rows.items() if row}
+  curves = plots.plot_sweep(runs, workdir)
   return [
     _write_csv(
       workdir / "summary.csv",
       [{"run": name, **row} for name, row in rows.items()],
     ),
     _write_csv(workdir / "averages.csv", summary.average_over_seeds(rows)),
+    *([curves] if curves else []),
   ]
 
 

@@ -1,8 +1,9 @@
-"""Plots of one work directory: learning, metaparameters, metagradient."""
+"""Plots of a work directory (learning, metaparameters, ...) and of a sweep."""
 
 import csv
 import pathlib
 import re
+from collections.abc import Iterable
 
 import matplotlib
 
@@ -82,12 +83,58 @@ def plot_run(workdir: pathlib.Path) -> list[pathlib.Path]:
     if figure is None:
       continue
     directory.mkdir(exist_ok=True)
-    for axes in figure.axes:
-      axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
-    figure.savefig(directory / name, dpi=120, bbox_inches="tight")
-    plt.close(figure)
-    written.append(directory / name)
+    written.append(_save(figure, directory / name))
   return written
+
+
+def _save(figure, path: pathlib.Path) -> pathlib.Path:
+  for axes in figure.axes:
+    axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+  figure.savefig(path, dpi=120, bbox_inches="tight")
+  plt.close(figure)
+  return path
+
+
+def plot_sweep(
+  runs: Iterable[str], workdir: pathlib.Path
+) -> pathlib.Path | None:
+  """Draws the training returns of a sweep's runs over environment steps.
+
+  Runs whose names differ in the last part alone share a panel.
+
+  Args:
+    runs: names of runs; those without a return yet are left out.
+    workdir: each has its directory below this one.
+
+  Returns:
+    The file that was written, learning_curves.png, or None if there is nothing
+    to draw.
+  """
+  panels: dict[str, dict[str, Columns]] = {}
+  for run in runs:
+    log = read_log(workdir / run / "logs" / "learner.csv", "learner_steps")
+    if log and np.isfinite(log.get("episode_return", np.nan)).any():
+      group, _, name = run.rpartition("/")
+      panels.setdefault(group, {})[name] = log
+  if not panels:
+    return None
+  columns = min(len(panels), 4)
+  rows = -(-len(panels) // columns)
+  figure, grid = plt.subplots(
+    rows, columns, figsize=(4.5 * columns, 3.2 * rows), squeeze=False
+  )
+  for axes in grid.flat[len(panels) :]:
+    axes.set_axis_off()
+  for axes, (group, logs) in zip(grid.flat, panels.items(), strict=False):
+    for name, log in logs.items():
+      axes.plot(log["environment_steps"], log["episode_return"], label=name)
+    axes.set(title=group, xlabel="environment steps")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", ncols=1 + len(logs) // 8)
+  for row in grid:
+    row[0].set_ylabel(f"return, last {_EPISODE_WINDOW} episodes")
+  figure.tight_layout()
+  return _save(figure, workdir / "learning_curves.png")
 
 
 def _learning_curve(workdir, learner: Columns, evaluator: Columns):

@@ -36,3 +36,30 @@ def test_plots_what_there_is(tmp_path):
     "pipeline.png",
   ]
   assert all(path.stat().st_size > 1000 for path in written)
+
+
+def test_sweep_has_a_panel_for_each_group(tmp_path, monkeypatch):
+  for run, returns in {"a/x": (1, 2), "a/y": (3, 4), "b/x": ("nan", 5)}.items():
+    logs = tmp_path / run / "logs"
+    logs.mkdir(parents=True)
+    (logs / "learner.csv").write_text(
+      "learner_steps,environment_steps,episode_return\n"
+      f"1,10,{returns[0]}\n2,20,{returns[1]}\n"
+    )
+  drawn = []
+  save = plots._save
+  monkeypatch.setattr(
+    plots, "_save", lambda figure, path: drawn.append(figure) or save(
+      figure, path
+    )
+  )
+  path = plots.plot_sweep(["a/x", "a/y", "b/x", "b/not_yet"], tmp_path)
+  assert path == tmp_path / "learning_curves.png"
+  assert path.stat().st_size > 1000
+  panels = {
+    axes.get_title(): [list(line.get_ydata()) for line in axes.lines]
+    for axes in drawn[0].axes
+  }
+  assert panels["a"] == [[1, 2], [3, 4]]
+  assert np.isnan(panels["b"][0][0]) and panels["b"][0][1] == 5
+  assert plots.plot_sweep(["c"], tmp_path) is None
