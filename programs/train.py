@@ -112,6 +112,7 @@ def _unknown_field(argv: list[str]) -> str | None:
 
 def main(argv: list[str]) -> int:
   """Runs the command; returns its exit code."""
+  machine.use_compilation_cache()
   machine.check()
   # Of all processes the learner alone may see the accelerator, and this one
   # only describes the run, unless the learner is a thread of it.
