@@ -136,8 +136,10 @@ class STACActor(core.Actor):
     self._single = np.ndim(timestep.step_type) == 0
     self._step_type = np.atleast_1d(np.asarray(timestep.step_type, np.int32))
     # The networks reset the core at every FIRST step, wherever it comes.
-    with jax.default_device(self._device):
-      self._state = self._policy.initial_state(len(self._step_type))
+    # Committed to the device as its later values are: one compilation for all.
+    self._state = jax.device_put(
+      self._policy.initial_state(len(self._step_type)), self._device
+    )
     if self._adder:
       self._adder.add_first(timestep)
 

@@ -107,6 +107,29 @@ def test_unrolling_a_stored_sequence_reproduces_the_behaviour(
   server.stop()
 
 
+@pytest.mark.parametrize("lstm_size", [None, 4])
+def test_inference_compiles_once(lstm_size):
+  """For all episodes, streams and parameters."""
+  config = helpers.small_config(lstm_size=lstm_size)
+  environment = environments.make_batched("catch", 3, seed=0, rows=3)
+  spec = environments.environment_spec(environment)
+  networks = acme_stac.make_networks(spec, config)
+  parts = builder.STACBuilder(config)
+  actor = parts.make_actor(
+    jax.random.PRNGKey(0),
+    parts.make_policy(networks, spec),
+    spec,
+    Source(networks.init(jax.random.PRNGKey(1)), None),
+  )
+  loop = environment_loop.BatchedEnvironmentLoop(environment, actor)
+  for _ in range(2):
+    loop.reset()
+    actor.fetch_variables()
+    for _ in range(7):
+      loop.step()
+  assert actor._select._cache_size() == 1
+
+
 def test_parameters_are_fetched_between_trajectories():
   """What the learner knows when a trajectory starts acts in its first step."""
   config = helpers.small_config(queue_batches=10)

@@ -49,6 +49,20 @@ def test_many_devices_equal_one(agent, lstm_size):
     )
 
 
+@pytest.mark.parametrize("devices", [1, 4])
+def test_an_update_compiles_once(devices):
+  """Also after the state came from a checkpoint."""
+  learner = make(
+    helpers.small_config("stacx", lstm_size=4),
+    devices=jax.local_devices()[:devices],
+  )
+  for _ in range(3):
+    learner.step()
+  learner.restore(learner.save())
+  learner.step()
+  assert learner._update._cache_size() == 1
+
+
 def test_devices_must_divide_the_batch():
   config = helpers.small_config(batch_size=6)
   with pytest.raises(ValueError, match=r"\(6\) must be a multiple.*\(4\)"):
