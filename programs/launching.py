@@ -1,4 +1,4 @@
-"""Runs a program on this machine: in one process, in threads, in processes.
+"""Runs a program on this machine: in a thread, in threads, in processes.
 
 Launchpad's own launchers do not notice the death of a node in every case, do
 not say which one it was, and end themselves by a signal; so processes that it
@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from typing import Any
 
 import launchpad as lp
@@ -166,6 +167,94 @@ def run_threads(experiment: Experiment, initial_step: int, progress: Progress):
       raise NodeDiedError("Some nodes did not stop when asked to.")
     if stop:
       raise Interrupted
+
+
+def split_devices(devices: list[Any], batch_size: int) -> tuple[list, list]:
+  """Returns the devices to learn on, and those that are set aside for acting.
+
+  As many as can share a batch evenly learn, but one at least is left to act. A
+  single device does both.
+  """
+  if len(devices) == 1:
+    return devices, devices
+  learners = max(n for n in range(1, len(devices)) if batch_size % n == 0)
+  return devices[:learners], devices[learners:]
+
+
+def run_colocated(
+  experiment: Experiment, initial_step: int, progress: Progress
+):
+  """Runs learner and actors as threads on one host's devices.
+
+  This is section 8 of the papers: some devices are set aside for inference, the
+  others learn, parameters go from device to device, and trajectories through a
+  queue in memory.
+
+  Raises:
+    NodeDiedError: if one of them raised an error.
+    Interrupted: after SIGINT or SIGTERM, with the checkpoint written.
+  """
+  import jax
+
+  learner_devices, inference_devices = split_devices(
+    jax.local_devices(), experiment.config.batch_size
+  )
+  print(f"Learner on {learner_devices}, inference on {inference_devices}")
+  ended = threading.Event()
+  with _StopRequest() as stop:
+
+    def should_stop() -> bool:
+      return bool(stop) or ended.is_set()
+
+    replay = nodes.make_builder(experiment, should_stop).make_local_queue()
+    counter = nodes.make_counter(experiment, initial_step)
+    learner = nodes.Learner(
+      experiment, replay, counter, None, should_stop, learner_devices
+    )
+    arguments = (initial_step, replay, learner, counter, should_stop)
+    workers: dict[str, Any] = {"learner": learner}
+    for index in range(experiment.num_actors):
+      workers[f"actor/{index}"] = nodes.Actor(
+        experiment, index, *arguments,
+        inference_devices[index % len(inference_devices)],
+      )
+    if experiment.evaluation_episodes:
+      workers["evaluator"] = nodes.Evaluator(
+        experiment, initial_step, learner, counter, should_stop,
+        inference_devices[-1],
+      )
+    with futures.ThreadPoolExecutor(len(workers)) as pool:
+      running = {
+        pool.submit(worker.run): name for name, worker in workers.items()
+      }
+      try:
+        _watch_threads(running, counter, progress)
+      finally:
+        ended.set()
+    if stop:
+      raise Interrupted
+
+
+def _watch_threads(
+  running: dict[futures.Future, str], counter: Any, progress: Progress
+):
+  """Returns when all have ended; raises NodeDiedError if one raised."""
+  pending = set(running)
+  finished: float | None = None
+  while pending:
+    done, pending = futures.wait(pending, _POLL_SECONDS)
+    status = counter.status()
+    progress.show(status)
+    for future in done:
+      if (error := future.exception()) is not None:
+        raise NodeDiedError(
+          f"{running[future]} died, so the run was stopped: {error!r}"
+        ) from error
+    if status["finished"]:
+      finished = finished or time.monotonic()
+      if time.monotonic() - finished > _LAST_EVALUATION_SECONDS:
+        print("\nThe last evaluation took too long; left out.", file=sys.stderr)
+        return
 
 
 def _alive(*labels: str) -> bool:

@@ -181,12 +181,15 @@ class VariableServer:
 
 def make_tables(experiment: Experiment) -> list[Any]:
   """Returns the tables of the replay node."""
-  return _builder(experiment, lambda: False).make_replay_tables(
+  return make_builder(experiment, lambda: False).make_replay_tables(
     experiment.environment_spec
   )
 
 
-def _builder(experiment: Experiment, should_stop: Callable[[], bool]) -> Any:
+def make_builder(
+  experiment: Experiment, should_stop: Callable[[], bool], **devices: Any
+) -> Any:
+  """Returns the builder of a run; `devices` are those of `STACBuilder`."""
   from acme_stac.agent import builder
 
   return builder.STACBuilder(
@@ -194,6 +197,7 @@ def _builder(experiment: Experiment, should_stop: Callable[[], bool]) -> Any:
     environments_per_actor=experiment.environments_per_actor,
     log_every_seconds=experiment.log_every_seconds,
     should_stop=should_stop,
+    **devices,
   )
 
 
@@ -238,18 +242,20 @@ class Learner:
     experiment: Experiment,
     replay: Any,
     counter: Any,
-    send_variables: Callable[[bytes], Any],
+    send_variables: Callable[[bytes], Any] | None,
     should_stop: Callable[[], bool],
+    devices: Sequence[Any] | None = None,
   ):
     """Makes the learner and restores the newest checkpoint.
 
     Args:
       experiment: the run.
-      replay: Reverb client.
+      replay: Reverb client, or the queue of this process.
       counter: `RunCounter` or a client of it.
       send_variables: sends variables to the variable server; may return a
-        future.
+        future. None if actors get them from this object.
       should_stop: whether the program is ending.
+      devices: to learn on; all local ones by default.
     """
     from acme_stac.agent import checkpointing
     from acme_stac.networks import make_networks
@@ -261,7 +267,7 @@ class Learner:
     self._sending: Any = None
     self._episode_return = float("nan")
     self._should_stop = should_stop
-    builder = _builder(experiment, should_stop)
+    builder = make_builder(experiment, should_stop, learner_devices=devices)
     networks = make_networks(experiment.environment_spec, experiment.config)
     dataset = _retry(
       lambda: builder.make_dataset_iterator(replay), should_stop
@@ -320,8 +326,14 @@ class Learner:
         logging.warning("The checkpoint could not be written: %s", error)
     return True
 
+  def get_variables(self, names: Sequence[str]) -> list[Any]:
+    """Returns the newest variables by name, on the learner's devices."""
+    return self._learner.device_variables(names)
+
   def send(self):
     """Sends the newest parameters."""
+    if self._send_variables is None:
+      return
     from acme_stac.agent import learning
 
     names = learning.variable_names(self._experiment.config)
@@ -393,6 +405,7 @@ class Actor:
     variables: Any,
     counter: Any,
     should_stop: Callable[[], bool],
+    device: Any = None,
   ):
     """Makes an actor.
 
@@ -400,10 +413,11 @@ class Actor:
       experiment: the run.
       index: which actor.
       initial_step: learner step at which the run was started or resumed.
-      replay: Reverb client.
+      replay: Reverb client, or the queue of this process.
       variables: has `get_variables`.
       counter: `RunCounter` or a client of it.
       should_stop: whether the program is ending.
+      device: of inference; the CPU by default.
     """
     from acme_stac.agent import environment_loop
     from acme_stac.networks import make_networks
@@ -416,7 +430,7 @@ class Actor:
       experiment.environments_per_actor,
       _environment_seed(experiment, initial_step, _ACTOR, index),
     )
-    builder = _builder(experiment, should_stop)
+    builder = make_builder(experiment, should_stop, inference_device=device)
     spec = experiment.environment_spec
     networks = make_networks(spec, experiment.config)
     policy = builder.make_policy(networks, spec)
@@ -518,6 +532,7 @@ class Evaluator:
     variables: Any,
     counter: Any,
     should_stop: Callable[[], bool],
+    device: Any = None,
   ):
     """Makes an evaluator; arguments are those of `Actor`."""
     from acme_stac.agent import acting
@@ -529,7 +544,7 @@ class Evaluator:
     self._should_stop = should_stop
     self._num_environments = min(experiment.evaluation_episodes, 16)
     self._initial_step = initial_step
-    builder = _builder(experiment, should_stop)
+    builder = make_builder(experiment, should_stop, inference_device=device)
     spec = experiment.environment_spec
     networks = make_networks(spec, experiment.config)
     self._actor: acting.STACActor = builder.make_actor(

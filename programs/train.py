@@ -23,13 +23,14 @@ def _define_flags():
   config_flags.DEFINE_config_file(
     "config", _CONFIG, "Configuration file, as path:argument."
   )
-  flags.DEFINE_integer("num_actors", 1, "Actor processes.")
+  flags.DEFINE_integer("num_actors", 1, "Actor processes or threads.")
   flags.DEFINE_string("workdir", None, "Directory of the run.")
   flags.DEFINE_enum(
     "launch",
     "local_mp",
-    ["serial", "local_mt", "local_mp"],
-    "One thread (repeatable), threads, or processes.",
+    ["serial", "local_mt", "local_mp", "colocated"],
+    "One thread (repeatable); Launchpad's nodes as threads or processes; or"
+    " actors and learner as threads that share the devices of this host.",
   )
   flags.DEFINE_string(
     "terminal",
@@ -159,6 +160,8 @@ def _run(experiment, step, changes, parsed, learner_environment) -> int:
       launching.run_serial(experiment, step, progress)
     elif parsed.launch == "local_mt":
       launching.run_threads(experiment, step, progress)
+    elif parsed.launch == "colocated":
+      launching.run_colocated(experiment, step, progress)
     else:
       launching.run_processes(
         experiment, step, progress, learner_environment, parsed.terminal

@@ -110,16 +110,15 @@ class STACActor(core.Actor):
       random_key: a key for sampling.
       variable_client: gives [params, version] and, if metaparameters are
         embedded, their values: the variables "policy", "version" and
-        "conditioning" of a learner.
+        "conditioning" of a learner. Its device is that of inference.
       adder: where experience goes; None when evaluating.
       update_period: trajectories between fetches of parameters. Without an
         adder it is the client that counts.
     """
-    cpu = jax.local_devices(backend="cpu")[0]
     self._select = jax.jit(policy.select_action)
     self._policy = policy
-    self._key = jax.device_put(random_key, cpu)
-    self._device = cpu
+    self._device = variable_client.device
+    self._key = jax.device_put(random_key, self._device)
     self._variables = variable_client
     self._adder = adder
     self._update_period = update_period

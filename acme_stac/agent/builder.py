@@ -1,6 +1,6 @@
 """STAC as an Acme agent: which parts it has and how they are made."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -33,6 +33,8 @@ class STACBuilder(
     environments_per_actor: int = 1,
     log_every_seconds: float = 1.0,
     should_stop: Callable[[], bool] = lambda: False,
+    learner_devices: Sequence[jax.Device] | None = None,
+    inference_device: jax.Device | None = None,
   ):
     """Makes a builder.
 
@@ -43,6 +45,8 @@ class STACBuilder(
       log_every_seconds: least time between two rows of the learner's log.
       should_stop: looked at wherever an actor or the learner waits for the
         queue, so that a program can end while they are blocked.
+      learner_devices: the learner's devices; all local ones by default.
+      inference_device: the actors' device; the CPU by default.
 
     Raises:
       ValueError: if the environments do not divide the batch.
@@ -56,6 +60,25 @@ class STACBuilder(
     self._items_per_batch = config.batch_size // environments_per_actor
     self._log_every_seconds = log_every_seconds
     self._should_stop = should_stop
+    self._learner_devices = learner_devices
+    self._inference_device = inference_device or jax.local_devices(
+      backend="cpu"
+    )[0]
+
+  @property
+  def _queue_size(self) -> int:
+    return (
+      self._config.queue_batches
+      * self._config.batches_per_update
+      * self._items_per_batch
+    )
+
+  def make_local_queue(self) -> queues.LocalQueue:
+    """Returns the queue of actors that are threads of the learner's process.
+
+    It stands for the Reverb client in the other methods.
+    """
+    return queues.LocalQueue(self._queue_size, self._should_stop)
 
   def make_replay_tables(
     self, environment_spec: Any, policy: acting.Policy | None = None
@@ -68,9 +91,7 @@ class STACBuilder(
     return [
       reverb.Table.queue(
         queues.QUEUE,
-        max_size=self._config.queue_batches
-        * self._config.batches_per_update
-        * self._items_per_batch,
+        max_size=self._queue_size,
         signature=self._signature(environment_spec),
       )
     ]
@@ -88,24 +109,21 @@ class STACBuilder(
     return environment_spec._replace(actions=networks.action_space.spec)
 
   def make_dataset_iterator(
-    self, replay_client: reverb.Client
+    self, replay_client: queues.Client
   ) -> Iterator[queues.Sample]:
     """Returns batches [T+1, B, ...] of trajectories in order of arrival."""
-    info = replay_client.server_info()[queues.QUEUE]
-    return queues.batches(
-      queues.reverb_items(replay_client, info.signature), self._config
-    )
+    return queues.batches(queues.items_of(replay_client), self._config)
 
   def make_adder(
     self,
-    replay_client: reverb.Client,
+    replay_client: queues.Client,
     environment_spec: Any = None,
     policy: acting.Policy | None = None,
   ) -> adders.TrajectoryAdder:
     """Returns the adder of one actor."""
     del policy
     return adders.TrajectoryAdder(
-      queues.ReverbWriter(replay_client, self._should_stop),
+      queues.make_writer(replay_client, self._should_stop),
       self._stored_spec(environment_spec),
       self._config,
     )
@@ -128,7 +146,7 @@ class STACBuilder(
       variable_source,
       learning.variable_names(self._config),
       update_period=1 if adder else period * fresh_steps,
-      device="cpu",
+      device=self._inference_device,
     )
     return acting.STACActor(policy, random_key, client, adder, period)
 
@@ -139,7 +157,7 @@ class STACBuilder(
     dataset: Iterator[queues.Sample],
     logger_fn: Callable[..., loggers.Logger] | None = None,
     environment_spec: Any = None,
-    replay_client: reverb.Client | None = None,
+    replay_client: queues.Client | None = None,
     counter: counting.Counter | None = None,
   ) -> learning.STACLearner:
     """Returns the learner; it prefetches to its devices by itself."""
@@ -148,8 +166,7 @@ class STACBuilder(
     def queue_fill() -> dict[str, float]:
       if replay_client is None:
         return {}
-      info = replay_client.server_info()[queues.QUEUE]
-      return {"queue_fill": info.current_size / info.max_size}
+      return {"queue_fill": queues.fill_of(replay_client)}
 
     return learning.STACLearner(
       networks,
@@ -161,6 +178,7 @@ class STACBuilder(
       log_every_seconds=self._log_every_seconds,
       extra_metrics=queue_fill,
       should_stop=self._should_stop,
+      devices=self._learner_devices,
     )
 
   def make_policy(

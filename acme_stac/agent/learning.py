@@ -175,21 +175,27 @@ class STACLearner(core.Learner):
     return trajectories, versions
 
   def get_variables(self, names: Sequence[str]) -> list[Any]:
-    """Returns variables by name.
+    """Returns variables by name, as numpy arrays.
 
     They are "policy" (parameters), "version" (learner step) and "conditioning"
     (values of the embedded metaparameters, [P, K], or None).
 
     Safe to call from other threads: states are never changed in place.
     """
-    # The state carries its own step, so that both are of the same moment.
+    return jax.device_get(self.device_variables(names))
+
+  def device_variables(self, names: Sequence[str]) -> list[Any]:
+    """Returns what `get_variables` does, where it is: on the devices.
+
+    For actors of this process, whose devices then take parameters from the
+    learner's without a way over the host.
+    """
+    # The state carries its own step, so that all are of the same moment.
     state = self._state
     variables = {
-      "policy": lambda: jax.device_get(state.params),
-      "version": lambda: int(state.step),
-      "conditioning": lambda: jax.device_get(
-        conditioning(state.metaparams, self._config)
-      ),
+      "policy": lambda: state.params,
+      "version": lambda: state.step,
+      "conditioning": lambda: conditioning(state.metaparams, self._config),
     }
     return [variables[name]() for name in names]
 

@@ -2,7 +2,7 @@
 
 import queue
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import numpy as np
@@ -117,15 +117,13 @@ class ReverbWriter:
         continue
 
 
-def reverb_items(
-  client: reverb.Client, signature: Sample
-) -> Iterator[Sample]:
+def reverb_items(client: reverb.Client) -> Iterator[Sample]:
   """Yields items of the Reverb queue, oldest first, without end.
 
   Args:
     client: client of the server with the table `QUEUE`.
-    signature: of the table's items, from `make_signature`.
   """
+  signature = client.server_info()[QUEUE].signature
   dataset = reverb.TrajectoryDataset(
     server_address=client.server_address,
     table=QUEUE,
@@ -174,6 +172,34 @@ class LocalQueue:
         yield self._queue.get(timeout=_POLL_SECONDS)
       except queue.Empty:
         continue
+
+
+# How a builder gets at the queue: a server of its own, or this process.
+Client: TypeAlias = reverb.Client | LocalQueue
+
+
+def make_writer(
+  client: Client, should_stop: Callable[[], bool] = lambda: False
+) -> Writer:
+  """Returns what writes to a queue; `should_stop` is of `ReverbWriter`."""
+  if isinstance(client, LocalQueue):
+    return client
+  return ReverbWriter(client, should_stop)
+
+
+def items_of(client: Client) -> Iterator[Sample]:
+  """Yields the items of a queue, oldest first."""
+  return (
+    iter(client) if isinstance(client, LocalQueue) else reverb_items(client)
+  )
+
+
+def fill_of(client: Client) -> float:
+  """Returns the share of a queue that is in use."""
+  if isinstance(client, LocalQueue):
+    return client.fill
+  info = client.server_info()[QUEUE]
+  return info.current_size / info.max_size
 
 
 def batches(

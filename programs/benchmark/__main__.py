@@ -3,11 +3,13 @@
   python -m programs.benchmark learner --networks mlp --output=learner.json
   python -m programs.benchmark actor
   python -m programs.benchmark pipeline
+  python -m programs.benchmark peers --rllib=rllib/bin/python
   python -m programs.benchmark environments
 
 learner times every agent's update, actor what a step costs outside the learner,
-pipeline the whole program; environments steps every environment of the papers
-and says which could not be made. docs/performance.md has what they gave.
+pipeline the whole program, peers other libraries' programs beside it;
+environments steps every environment of the papers and says which could not be
+made. docs/performance.md has what they gave.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import sys
 
 from programs import machine
 
-BENCHMARKS = ("learner", "actor", "pipeline", "environments")
+BENCHMARKS = ("learner", "actor", "pipeline", "peers", "environments")
 
 
 def main(argv: list[str]) -> int:

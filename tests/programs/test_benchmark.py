@@ -3,7 +3,7 @@ import json
 import pytest
 
 from programs.benchmark import __main__ as benchmark
-from programs.benchmark import environments, measuring
+from programs.benchmark import environments, measuring, peers
 
 
 def test_learner(tmp_path, capsys):
@@ -59,6 +59,55 @@ def test_pipeline(tmp_path, capsys):
   )
   assert set(serial["cpu"]) == {"launcher"}
   assert printed.out.count("\n") == 2 + 2
+
+
+def test_peers_are_compared():
+  def curve(rate, returns, seconds=20):
+    return [
+      peers.Point(float(second), rate * second, returns * second)
+      for second in range(seconds)
+    ]
+
+  rows = peers.compare(
+    {
+      "impala": [curve(100, 2.0), curve(120, 4.0)],
+      "acme": [curve(10, 1.0), curve(20, 1.0)],
+      "rllib": [curve(40, 1.0, seconds=30)],
+      "sample_factory": [],
+    },
+    {"sample_factory": "It ended."},
+    warm_up=5.0,
+  )
+  impala, acme, rllib, broken = rows
+  assert impala["steps_per_second"] == 110
+  assert (impala["slowest"], impala["fastest"]) == (100, 120)
+  assert impala["ratio_to_fastest_peer"] == 110 / 40
+  assert acme["ratio_to_fastest_peer"] == 15 / 40
+  # The slowest run ended at 190 steps, the shortest after 19 s.
+  assert impala["return_at_equal_steps"] == (2.0 * 2 + 4.0 * 2) / 2
+  # Acme's second run was there after 10 s.
+  assert acme["return_at_equal_steps"] == (19 + 10) / 2
+  assert rllib["return_at_equal_time"] == 19
+  assert broken == {"contender": "sample_factory", "error": "It ended."}
+
+
+def test_peer_of_the_same_packages(tmp_path, capsys):
+  output = tmp_path / "peers.json"
+  code = benchmark.main([
+    "benchmark", "peers", "--contenders", "impala", "acme", "--rounds=1",
+    "--warm_up=1", "--seconds=5", f"--output={output}",
+  ])
+  printed = capsys.readouterr()
+  assert code == 0, printed
+  impala, acme = json.loads(output.read_text())["rows"]
+  assert impala["steps_per_second"] > acme["steps_per_second"] > 0
+  assert acme["ratio_to_fastest_peer"] == 1.0
+
+
+def test_unknown_peer(capsys):
+  with pytest.raises(SystemExit):
+    benchmark.main(["benchmark", "peers", "--contenders", "rllib"])
+  assert "need --sample_factory and --rllib" in capsys.readouterr().err
 
 
 def test_environments(tmp_path, capsys):

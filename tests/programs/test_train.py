@@ -308,6 +308,48 @@ VARIANTS = [
 
 
 @pytest.mark.slow
+def test_colocated_with_devices_set_aside(tmp_path):
+  arguments = (
+    "--launch=colocated",
+    "--num_actors=2",
+    "--config.stac.batch_size=4",
+    "--config.environments_per_actor=2",
+    "--config.checkpoint_every_seconds=1",
+    *SMALL,
+  )
+  devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+
+  def run_for(steps):
+    return subprocess.run(
+      command(
+        tmp_path / "run", *arguments, f"--config.num_environment_steps={steps}"
+      ),
+      capture_output=True, text=True, timeout=300,
+      env={**environment(), **devices},
+    )
+
+  result = run_for(4000)
+  assert result.returncode == 0, result.stderr
+  learners, acting = re.search(
+    r"Learner on \[(.*)\], inference on \[(.*)\]", result.stdout
+  ).groups()
+  assert len(re.findall(r"id=\d", learners)) == 4, learners
+  assert len(re.findall(r"id=\d", acting)) == 4, acting
+  logs = tmp_path / "run" / "logs"
+  learner = rows(logs / "learner.csv")
+  assert float(learner[-1]["environment_steps"]) == 4000
+  assert all(0 <= float(row["queue_fill"]) <= 1 for row in learner)
+  for index in range(2):
+    assert float(rows(logs / f"actor_{index}.csv")[-1]["share_inference"]) > 0
+  assert float(rows(logs / "evaluator.csv")[-1]["learner_steps"]) == 50
+
+  result = run_for(8000)
+  assert result.returncode == 0, result.stderr
+  assert "Resuming after 50 updates" in result.stdout
+  assert float(rows(logs / "learner.csv")[-1]["environment_steps"]) == 8000
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("agent,level,budget,per_update", VARIANTS)
 def test_variants_train_in_the_program(
   tmp_path, agent, level, budget, per_update

@@ -1,0 +1,357 @@
+"""CartPole with the same network and cores under this project and its peers.
+
+Contenders take turns, so that whatever else the machine does meets all of them.
+Each learns on all cores with its own best batched settings: an MLP of (256,
+256) with a policy and a value on top, updates of 640 steps. Steps/s are counted
+after a warm-up; returns are those of training, the mean of the last 100
+episodes or what the library reports, with each library's own step size and loss
+weights.
+
+dm-acme runs on this project's packages. The others are not installed with it;
+give each the Python of an environment of its own (Python 3.10):
+
+  python3.10 -m venv sf && sf/bin/pip install "sample-factory==2.1.1"
+  python3.10 -m venv rllib && rllib/bin/pip install "ray[rllib]==2.60.0" torch
+"""
+
+import argparse
+import contextlib
+import csv
+import json
+import os
+import pathlib
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import psutil
+
+from programs.benchmark import measuring
+
+_HERE = pathlib.Path(__file__).parent
+_START_SECONDS = 240.0
+_END_SECONDS = 40.0
+_POLL_SECONDS = 0.25
+
+# Programs of this project: name -> agent and actor processes.
+_OURS = {"impala": ("impala", 2), "stacx": ("stacx", 1)}
+# Programs of this project's packages: name -> arguments.
+_ACME = {"acme": [], "acme_2_actors": ["--num_actors=2"]}
+
+
+class Point(NamedTuple):
+  """How far a contender is.
+
+  Attributes:
+    seconds: since its first report.
+    steps: environment steps.
+    episode_return: of the last episodes of training; None if unknown yet.
+  """
+
+  seconds: float
+  steps: int
+  episode_return: float | None
+
+
+class Contender(NamedTuple):
+  """A program to measure.
+
+  Attributes:
+    command: from a directory to the command line.
+    read: from that directory to steps and return so far, None before the first.
+  """
+
+  command: Callable[[pathlib.Path], list[str]]
+  read: Callable[[pathlib.Path], tuple[int, float | None] | None]
+
+
+def add_arguments(parser: argparse.ArgumentParser):
+  """Defines this benchmark's flags."""
+  parser.add_argument(
+    "--sample_factory", metavar="PYTHON", help="its environment's interpreter"
+  )
+  parser.add_argument(
+    "--rllib", metavar="PYTHON", help="its environment's interpreter"
+  )
+  parser.add_argument(
+    "--contenders", nargs="+", metavar="NAME",
+    help=f"of {[*_OURS, *_ACME, 'sample_factory', 'rllib']}; all by default",
+  )
+  parser.add_argument("--rounds", type=int, default=3, help="of all contenders")
+  parser.add_argument(
+    "--warm_up", type=float, default=15.0, help="seconds not counted"
+  )
+  parser.add_argument(
+    "--seconds", type=float, default=45.0, help="of each measurement"
+  )
+  parser.add_argument(
+    "--peer_arguments", nargs="*", default=[], metavar="ARGUMENT",
+    help="of the peers' own scripts, to look for their best settings",
+  )
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+  """Returns a row for each contender."""
+  contenders = _contenders(options)
+  curves: dict[str, list[list[Point]]] = {name: [] for name in contenders}
+  errors: dict[str, str] = {}
+  for turn in range(options.rounds):
+    for name, contender in contenders.items():
+      print(f"round {turn + 1} of {options.rounds}: {name}", file=sys.stderr)
+      try:
+        curves[name].append(_measure(contender, options))
+      except RuntimeError as error:
+        errors[name] = str(error)
+  return {"rows": compare(curves, errors, options.warm_up), "curves": curves}
+
+
+def _contenders(options: argparse.Namespace) -> dict[str, Contender]:
+  known = {
+    **{name: _ours(*settings) for name, settings in _OURS.items()},
+    **{
+      name: _peer(
+        sys.executable, "acme_impala.py", ["--task=cartpole", *arguments]
+      )
+      for name, arguments in _ACME.items()
+    },
+  }
+  for name, script in (
+    ("sample_factory", "sample_factory_appo.py"), ("rllib", "rllib_impala.py")
+  ):
+    if getattr(options, name):
+      known[name] = _peer(
+        getattr(options, name), script, options.peer_arguments
+      )
+  if not options.contenders:
+    return known
+  for name in options.contenders:
+    if name not in known:
+      raise ValueError(
+        f"There is no contender {name!r} among {list(known)}; sample_factory"
+        " and rllib need --sample_factory and --rllib."
+      )
+  return {name: known[name] for name in options.contenders}
+
+
+def _ours(agent: str, num_actors: int) -> Contender:
+  def command(directory: pathlib.Path) -> list[str]:
+    return [
+      sys.executable, "-m", "programs.train",
+      "--config=configs/small.py:gymnasium:CartPole-v1",
+      f"--config.agent={agent}",
+      f"--num_actors={num_actors}",
+      "--config.evaluation.episodes=0",
+      "--config.num_environment_steps=2000000000",
+      "--config.stac.head_sizes=()",
+      f"--workdir={directory / 'run'}",
+    ]
+
+  def read(directory: pathlib.Path) -> tuple[int, float | None] | None:
+    try:
+      with open(directory / "run" / "logs" / "learner.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if all(row.values())]
+    except FileNotFoundError:
+      return None
+    if not rows:
+      return None
+    return (
+      int(float(rows[-1]["environment_steps"])),
+      float(rows[-1]["episode_return"]),
+    )
+
+  return Contender(command, read)
+
+
+def _peer(python: str, script: str, arguments: list[str]) -> Contender:
+  def command(directory: pathlib.Path) -> list[str]:
+    return [
+      python, str(_HERE / script), f"--log={directory / 'log'}", *arguments
+    ]
+
+  def read(directory: pathlib.Path) -> tuple[int, float | None] | None:
+    steps, returns = 0, []
+    # One file for each actor, if the library counts by actor.
+    for path in directory.glob("log*"):
+      lines = path.read_text().splitlines()
+      if lines:
+        last = json.loads(lines[-1])
+        steps += last["steps"]
+        returns.append(last["return"])
+    if not returns:
+      return None
+    known = [value for value in returns if value is not None]
+    return steps, statistics.fmean(known) if known else None
+
+  return Contender(command, read)
+
+
+def _measure(contender: Contender, options) -> list[Point]:
+  """Runs a contender and returns how it went, from its first report on."""
+  with tempfile.TemporaryDirectory() as name:
+    directory = pathlib.Path(name)
+    output = directory / "output"
+    with open(output, "w") as file:
+      process = subprocess.Popen(
+        contender.command(directory),
+        stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+      )
+    started = time.monotonic()
+    first: float | None = None
+    points: list[Point] = []
+    try:
+      while first is None or (
+        time.monotonic() - first < options.warm_up + options.seconds
+      ):
+        time.sleep(_POLL_SECONDS)
+        now = time.monotonic()
+        if process.poll() is not None or (
+          first is None and now - started > _START_SECONDS
+        ):
+          tail = " ".join(output.read_text().splitlines()[-3:])
+          raise RuntimeError(f"It ended, or did not start: {tail}")
+        state = contender.read(directory)
+        if state is not None:
+          first = now if first is None else first
+          points.append(Point(now - first, *state))
+    finally:
+      _end(process)
+  return points
+
+
+def _end(process: subprocess.Popen):
+  """Ends a program and whatever it started."""
+  family = [process.pid]
+  with contextlib.suppress(psutil.NoSuchProcess):
+    family += [
+      child.pid
+      for child in psutil.Process(process.pid).children(recursive=True)
+    ]
+  process.send_signal(signal.SIGTERM)
+  try:
+    process.wait(_END_SECONDS)
+  except subprocess.TimeoutExpired:
+    process.kill()
+    process.wait()
+  for pid in family[1:]:
+    try:
+      os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+      continue
+
+
+def compare(
+  curves: dict[str, list[list[Point]]],
+  errors: dict[str, str],
+  warm_up: float,
+) -> list[dict[str, Any]]:
+  """Returns a row for each contender.
+
+  Args:
+    curves: name -> points of each round.
+    errors: name -> why a round gave none.
+    warm_up: seconds of a curve that are not counted in rates.
+
+  Returns:
+    Rates (median and range over rounds), their ratio to the fastest peer's, and
+    returns at the steps and at the time that all have reached.
+  """
+  rates = {
+    name: [_rate(points, warm_up) for points in rounds]
+    for name, rounds in curves.items()
+    if rounds
+  }
+  ends = [
+    points[-1] for rounds in curves.values() for points in rounds if points
+  ]
+  steps = min((point.steps for point in ends), default=0)
+  seconds = min((point.seconds for point in ends), default=0.0)
+  rows: list[dict[str, Any]] = []
+  for name, rounds in curves.items():
+    if name not in rates:
+      rows.append({"contender": name, "error": errors.get(name, "no result")})
+      continue
+    rows.append({
+      "contender": name,
+      "steps_per_second": statistics.median(rates[name]),
+      "slowest": min(rates[name]),
+      "fastest": max(rates[name]),
+      "equal_steps": steps,
+      "return_at_equal_steps": _mean_return(
+        rounds, lambda point: point.steps >= steps
+      ),
+      "equal_seconds": seconds,
+      "return_at_equal_time": _mean_return(
+        rounds, lambda point: point.seconds >= seconds
+      ),
+    })
+  peers = [
+    row["steps_per_second"]
+    for row in rows
+    if "error" not in row and row["contender"] not in _OURS
+  ]
+  for row in rows:
+    if peers and "error" not in row:
+      row["ratio_to_fastest_peer"] = row["steps_per_second"] / max(peers)
+  return rows
+
+
+def _rate(points: list[Point], warm_up: float) -> float:
+  """Returns steps per second after the warm-up, between two reports."""
+  changes = [
+    point
+    for previous, point in zip(points, points[1:], strict=False)
+    if point.steps != previous.steps and point.seconds >= warm_up
+  ]
+  if len(changes) < 2:
+    raise ValueError("There are too few reports; raise --seconds.")
+  first, last = changes[0], changes[-1]
+  return (last.steps - first.steps) / (last.seconds - first.seconds)
+
+
+def _mean_return(
+  rounds: list[list[Point]], reached: Callable[[Point], bool]
+) -> float | None:
+  """Returns the mean over rounds of the return where `reached` first holds."""
+  returns = []
+  for points in rounds:
+    at = next((point for point in points if reached(point)), None)
+    if at is not None and at.episode_return is not None:
+      returns.append(at.episode_return)
+  return statistics.fmean(returns) if returns else None
+
+
+def table(result: dict[str, Any]) -> str:
+  """Returns a Markdown table of what `run` gives."""
+
+  def number(name: str):
+    def cell(row) -> str:
+      value = row.get(name)
+      return "" if value is None else f"{value:,.0f}"
+
+    return cell
+
+  rows = result["rows"]
+  whole: dict[str, Any] = next(
+    (row for row in rows if "error" not in row), {}
+  )
+  return measuring.table(rows, {
+    "contender": lambda row: row["contender"],
+    "steps/s (range)": lambda row: (
+      f"{row['steps_per_second']:,.0f} ({row['slowest']:,.0f} to"
+      f" {row['fastest']:,.0f})"
+    ),
+    "÷ fastest peer": lambda row: (
+      f"{row.get('ratio_to_fastest_peer', float('nan')):.2f}"
+    ),
+    f"return at {whole.get('equal_steps', 0):,} steps": number(
+      "return_at_equal_steps"
+    ),
+    f"return after {whole.get('equal_seconds', 0):.0f} s": number(
+      "return_at_equal_time"
+    ),
+  })

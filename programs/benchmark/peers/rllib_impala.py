@@ -1,0 +1,61 @@
+"""RLlib's IMPALA, for the comparison with peers; needs `ray[rllib]` and torch.
+
+Appends lines {"steps": ..., "return": ...} to a file. Runs by itself: this
+project is not imported.
+"""
+
+import argparse
+import json
+import math
+import warnings
+
+
+def make_config(options):
+  """Returns the algorithm's configuration."""
+  from ray.rllib.algorithms.impala import IMPALAConfig
+  from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+
+  return (
+    IMPALAConfig()
+    .environment("CartPole-v1")
+    .env_runners(
+      num_env_runners=options.runners,
+      num_envs_per_env_runner=options.environments,
+      rollout_fragment_length=20,
+    )
+    .learners(num_learners=0)
+    .training(train_batch_size_per_learner=640)
+    .rl_module(
+      model_config=DefaultModelConfig(
+        fcnet_hiddens=[256, 256], fcnet_activation="relu",
+        vf_share_layers=True,
+      )
+    )
+    .reporting(min_time_s_per_iteration=1)
+  )
+
+
+def main():
+  """Runs until killed."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--log", required=True)
+  parser.add_argument("--runners", type=int, default=1)
+  parser.add_argument("--environments", type=int, default=16)
+  options = parser.parse_args()
+  warnings.simplefilter("ignore")
+  import ray
+
+  ray.init(num_cpus=4, include_dashboard=False)
+  algorithm = make_config(options).build_algo()
+  while True:
+    runners = algorithm.train()["env_runners"]
+    mean = runners.get("episode_return_mean", math.nan)
+    with open(options.log, "a") as file:
+      file.write(json.dumps({
+        "steps": int(runners["num_env_steps_sampled_lifetime"]),
+        "return": None if math.isnan(mean) else float(mean),
+      }) + "\n")
+
+
+if __name__ == "__main__":
+  main()
