@@ -234,6 +234,58 @@ def _retry(call: Callable[[], Any], should_stop: Callable[[], bool]) -> Any:
       time.sleep(0.2)
 
 
+class _Publisher:
+  """Tells others of the newest state, in a thread, so that work goes on.
+
+  What is new while it talks is told in one go afterwards.
+  """
+
+  def __init__(self, publish: Callable[[], None]):
+    """Makes a publisher; `publish` tells of the state at its call."""
+    self._publish = publish
+    self._news = threading.Event()
+    self._ended = False
+    self._error: Exception | None = None
+    self._thread = threading.Thread(
+      target=self._run, daemon=True, name="publisher"
+    )
+    self._thread.start()
+
+  @property
+  def failed(self) -> bool:
+    """Whether `publish` has raised; `close` raises the same."""
+    return self._error is not None
+
+  def notify(self):
+    """Says that there is a new state."""
+    self._news.set()
+
+  def _run(self):
+    while True:
+      self._news.wait()
+      self._news.clear()
+      ended = self._ended
+      try:
+        self._publish()
+      except Exception as error:
+        self._error = error
+        return
+      if ended:
+        return
+
+  def close(self):
+    """Tells of the last state and ends.
+
+    Raises:
+      Exception: what `publish` raised.
+    """
+    self._ended = True
+    self._news.set()
+    self._thread.join()
+    if self._error is not None:
+      raise self._error
+
+
 class Learner:
   """The learner with its checkpoints and the way to the variable server."""
 
@@ -264,10 +316,11 @@ class Learner:
     self._experiment = experiment
     self._counter = counter
     self._send_variables = send_variables
-    self._sending: Any = None
+    # A run of one thread publishes in that thread.
+    self._publisher: _Publisher | None = None
     self._episode_return = float("nan")
     self._should_stop = should_stop
-    builder = make_builder(experiment, should_stop, learner_devices=devices)
+    builder = make_builder(experiment, self._stopping, learner_devices=devices)
     networks = make_networks(experiment.environment_spec, experiment.config)
     dataset = _retry(
       lambda: builder.make_dataset_iterator(replay), should_stop
@@ -294,6 +347,10 @@ class Learner:
     self._last_checkpoint = self._started
     self._last_saved_step = self._learner.num_steps
 
+  def _stopping(self) -> bool:
+    failed = self._publisher is not None and self._publisher.failed
+    return failed or self._should_stop()
+
   @property
   def done(self) -> bool:
     """Whether all updates of the run are done."""
@@ -305,15 +362,10 @@ class Learner:
       self._learner.step()
     except StopIteration:
       return False
-    if self._sending is None or self._sending.done():
-      self._check_sending()
-      self.send()
-    try:
-      self._report()
-    except Exception:
-      # When the whole program ends, the counter may be gone first.
-      if not self._should_stop():
-        raise
+    if self._publisher is None:
+      self.publish()
+    else:
+      self._publisher.notify()
     now = time.monotonic()
     if (
       now - self._last_checkpoint >= self._experiment.checkpoint_every_seconds
@@ -330,30 +382,35 @@ class Learner:
     """Returns the newest variables by name, on the learner's devices."""
     return self._learner.device_variables(names)
 
-  def send(self):
-    """Sends the newest parameters."""
-    if self._send_variables is None:
-      return
+  def publish(self):
+    """Sends the newest parameters, then tells the counter what they consumed.
+
+    The counter lets the actors go on, which shall find the parameters there.
+    """
     from acme_stac.agent import learning
 
-    names = learning.variable_names(self._experiment.config)
-    values = self._learner.get_variables(names)
-    self._sending = self._send_variables(
-      pickle.dumps(dict(zip(names, values, strict=True)))
-    )
-
-  def _report(self):
-    """Tells the counter how far the learner is; it lets the actors go on."""
-    mean_return = self._counter.report_learner(
-      self._learner.num_steps * self._experiment.config.steps_per_update
-    )
+    try:
+      if self._send_variables is None:
+        (version,) = self._learner.get_variables(["version"])
+      else:
+        names = learning.variable_names(self._experiment.config)
+        values = self._learner.get_variables(names)
+        version = values[names.index("version")]
+        sending = self._send_variables(
+          pickle.dumps(dict(zip(names, values, strict=True)))
+        )
+        if sending is not None:
+          sending.result()
+      mean_return = self._counter.report_learner(
+        int(version) * self._experiment.config.steps_per_update
+      )
+    except Exception:
+      # When the whole program ends, the others may be gone first.
+      if not self._should_stop():
+        raise
+      return
     if mean_return is not None:
       self._episode_return = mean_return
-
-  def _check_sending(self):
-    """Waits until the last parameters have arrived; raises if they did not."""
-    if self._sending is not None:
-      self._sending.result()
 
   def save(self):
     """Writes a checkpoint unless the newest one is of this step."""
@@ -377,19 +434,16 @@ class Learner:
 
   def run(self):
     """Learns to the end of the budget, or until the program is stopped."""
-    self.send()
-    self._check_sending()
-    self._report()
+    self.publish()
+    self._publisher = _Publisher(self.publish)
     try:
-      while not self.done and not self._should_stop():
+      while not self.done and not self._stopping():
         if not self.step():
           break
     finally:
       self.save()
+      self._publisher.close()
     if self.done:
-      self._check_sending()
-      self.send()
-      self._check_sending()
       self._counter.finish()
 
 
@@ -451,6 +505,8 @@ class Actor:
     )
     self._log = logs.make_logger(experiment, f"actor_{index}")
     self._episode_log = logs.make_logger(experiment, f"episodes_actor_{index}")
+    self._episodes = collections.deque[float]()
+    self._publisher: _Publisher | None = None
     self._seconds_waiting = 0.0
     self._last_log = time.monotonic()
     self._last = self._totals()
@@ -470,8 +526,11 @@ class Actor:
       if self._should_stop():
         return False
       episodes += self._loop.step(wait_for_variables)
-    if episodes:
-      self._counter.report_episodes([e.episode_return for e in episodes])
+    self._episodes.extend(episode.episode_return for episode in episodes)
+    if self._publisher is None:
+      self.publish()
+    else:
+      self._publisher.notify()
     for episode in episodes:
       self._episode_log.write({
         "actor_steps": self._loop.num_steps,
@@ -480,6 +539,18 @@ class Actor:
       })
     self._write_log()
     return True
+
+  def publish(self):
+    """Tells the counter of the episodes that ended since the last time."""
+    returns = [self._episodes.popleft() for _ in range(len(self._episodes))]
+    if not returns:
+      return
+    try:
+      self._counter.report_episodes(returns)
+    except Exception:
+      # When the whole program ends, the counter may be gone first.
+      if not self._should_stop():
+        raise
 
   def _totals(self) -> dict[str, float]:
     return {
@@ -512,14 +583,18 @@ class Actor:
   def run(self):
     """Makes items as the counter grants them, until the run is over."""
     _retry(self._actor.fetch_variables, self._should_stop)
-    while not self._should_stop():
-      started = time.monotonic()
-      granted = self._counter.reserve(self._steps_per_item)
-      if granted == "finished":
-        return
-      self._seconds_waiting += time.monotonic() - started
-      if granted == "go" and not self.run_item():
-        return
+    self._publisher = _Publisher(self.publish)
+    try:
+      while not self._should_stop() and not self._publisher.failed:
+        started = time.monotonic()
+        granted = self._counter.reserve(self._steps_per_item)
+        if granted == "finished":
+          return
+        self._seconds_waiting += time.monotonic() - started
+        if granted == "go" and not self.run_item():
+          return
+    finally:
+      self._publisher.close()
 
 
 class Evaluator:

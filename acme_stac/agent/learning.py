@@ -98,7 +98,7 @@ class STACLearner(core.Learner):
     )
     self._config = config
     self._step = 0
-    self._iterator = prefetch(iterator, self._to_devices, should_stop)
+    self._iterator = Prefetch(iterator, self._to_devices, should_stop)
     self._logger = logger
     self._counter = counter or counting.Counter()
     self._log_every_seconds = log_every_seconds
@@ -129,13 +129,19 @@ class STACLearner(core.Learner):
     Raises:
       StopIteration: when there are no more.
     """
+    previous = self._state
+    if not self._iterator.ready:
+      # While the devices compute, nobody waits for data.
+      jax.block_until_ready(previous.step)
     started = time.monotonic()
     trajectories, versions = self._take()
     self._seconds_waiting += time.monotonic() - started
-    state, metrics = self._update(self._state, *trajectories)
+    state, metrics = self._update(previous, *trajectories)
     age = self._step - versions
     self._state = state
     self._step += 1
+    # One update computes and one is on its way to the devices, no more.
+    jax.block_until_ready(previous.step)
     self._counter.increment(
       steps=1, environment_steps=self._config.steps_per_update
     )
@@ -228,11 +234,7 @@ def flatten_metrics(metrics: dict[str, Any]) -> dict[str, float]:
   return flat
 
 
-def prefetch(
-  iterator: Iterator[Any],
-  transform: Callable[[Any], Any],
-  should_stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Any]:
+class Prefetch(Iterator[Any]):
   """Takes and transforms elements in a thread, one ahead and no more.
 
   What waits here grows stale, so the next element is not even taken from the
@@ -241,37 +243,46 @@ def prefetch(
   An error of the iterator or of `transform` is raised where the element would
   have been taken. The end comes early if `should_stop` while waiting.
   """
-  ready: queue.Queue = queue.Queue()
-  room = threading.Semaphore()
 
-  def run():
+  def __init__(
+    self,
+    iterator: Iterator[Any],
+    transform: Callable[[Any], Any],
+    should_stop: Callable[[], bool] = lambda: False,
+  ):
+    """Starts the thread."""
+    self._source = iterator
+    self._transform = transform
+    self._should_stop = should_stop
+    self._elements: queue.Queue = queue.Queue()
+    self._room = threading.Semaphore()
+    threading.Thread(target=self._run, daemon=True, name="prefetch").start()
+
+  def _run(self):
     try:
-      room.acquire()
-      for element in iterator:
-        ready.put((transform(element), None))
-        room.acquire()
-      ready.put((None, StopIteration()))
+      self._room.acquire()
+      for element in self._source:
+        self._elements.put((self._transform(element), None))
+        self._room.acquire()
+      self._elements.put((None, StopIteration()))
     except BaseException as error:  # Raised again in the consumer.
-      ready.put((None, error))
+      self._elements.put((None, error))
 
-  threading.Thread(target=run, daemon=True, name="prefetch").start()
+  @property
+  def ready(self) -> bool:
+    """Whether the next element, or the end, is there."""
+    return not self._elements.empty()
 
-  class Prefetched:
-    def __iter__(self):
-      return self
-
-    def __next__(self):
-      while True:
-        try:
-          element, error = ready.get(timeout=_POLL_SECONDS)
-          break
-        except queue.Empty:
-          if should_stop():
-            raise StopIteration from None
-      if error is not None:
-        ready.put((None, error))
-        raise error
-      room.release()
-      return element
-
-  return Prefetched()
+  def __next__(self) -> Any:
+    while True:
+      try:
+        element, error = self._elements.get(timeout=_POLL_SECONDS)
+        break
+      except queue.Empty:
+        if self._should_stop():
+          raise StopIteration from None
+    if error is not None:
+      self._elements.put((None, error))
+      raise error
+    self._room.release()
+    return element

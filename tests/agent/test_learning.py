@@ -230,7 +230,7 @@ def test_prefetch_is_ahead_but_bounded():
       more.set()
       yield i
 
-  iterator = learning.prefetch(source(), lambda x: 2 * x)
+  iterator = learning.Prefetch(source(), lambda x: 2 * x)
   assert more.wait(5)
   time.sleep(0.2)
   assert taken == [0]

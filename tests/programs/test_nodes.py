@@ -1,0 +1,67 @@
+import threading
+from concurrent import futures
+
+import pytest
+
+from programs import launching, nodes
+from programs.progress import Progress
+
+
+def test_publisher_tells_of_the_newest_state():
+  states = [0]
+  told = []
+  busy, go_on = threading.Event(), threading.Event()
+
+  def publish():
+    told.append(states[-1])
+    busy.set()
+    assert go_on.wait(10)
+
+  publisher = nodes._Publisher(publish)
+  states.append(1)
+  publisher.notify()
+  assert busy.wait(10)
+  # These come while it talks; only the last of them is told.
+  for state in (2, 3, 4):
+    states.append(state)
+    publisher.notify()
+  go_on.set()
+  publisher.close()
+  assert told[0] == 1
+  assert told[-1] == 4
+  assert 2 not in told and 3 not in told
+
+
+def test_publisher_tells_of_the_last_state_before_it_ends():
+  told = []
+  publisher = nodes._Publisher(lambda: told.append(1))
+  publisher.close()
+  assert told == [1]
+
+
+def test_what_publishing_raises_is_not_lost():
+  def publish():
+    raise OSError("gone")
+
+  publisher = nodes._Publisher(publish)
+  publisher.notify()
+  publisher._thread.join(10)
+  assert publisher.failed
+  with pytest.raises(OSError, match="gone"):
+    publisher.close()
+
+
+def test_death_of_a_thread_is_told_with_its_last_lines():
+  def die():
+    raise OSError("the disk is gone")
+
+  with futures.ThreadPoolExecutor(2) as pool:
+    ended = threading.Event()
+    running = {pool.submit(die): "actor/1", pool.submit(ended.wait): "learner"}
+    with pytest.raises(launching.NodeDiedError) as raised:
+      launching._watch_threads(running, nodes.RunCounter(10, 10), Progress())
+    ended.set()
+  message = str(raised.value)
+  assert message.startswith("actor/1 died, so the run was stopped:")
+  assert "OSError: the disk is gone" in message
+  assert "in die" in message
