@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
@@ -81,7 +82,7 @@ def run_serial(experiment: Experiment, initial_step: int, progress: Progress):
     learner = nodes.Learner(
       experiment, replay, counter, variables.put, lambda: bool(stop)
     )
-    learner.send()
+    learner.publish()
     actors = [
       nodes.Actor(
         experiment,
@@ -247,8 +248,10 @@ def _watch_threads(
     progress.show(status)
     for future in done:
       if (error := future.exception()) is not None:
+        lines = "".join(traceback.format_exception(error)).splitlines()
+        tail = "\n".join(f"  | {line}" for line in lines[-_TAIL_LINES:])
         raise NodeDiedError(
-          f"{running[future]} died, so the run was stopped: {error!r}"
+          f"{running[future]} died, so the run was stopped:\n{tail}"
         ) from error
     if status["finished"]:
       finished = finished or time.monotonic()
@@ -294,6 +297,7 @@ def run_processes(
   initial_step: int,
   progress: Progress,
   learner_environment: dict[str, str],
+  threads_per_actor: int,
   terminal: str | None = None,
 ):
   """Runs every node as a process of its own.
@@ -304,6 +308,7 @@ def run_processes(
     progress: where the state of the run is shown.
     learner_environment: environment variables of the learner alone; the others
       see no accelerator.
+    threads_per_actor: threads that XLA has in each of the others.
     terminal: a terminal of Launchpad's that shows every node, for example
       "tmux_session". Launchpad then runs the program as it is used to, without
       what this function does besides.
@@ -314,7 +319,14 @@ def run_processes(
     Interrupted: after SIGINT or SIGTERM, with the checkpoint written.
   """
   graph, counter_handle = program.make_program(experiment, initial_step)
-  hidden = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+  hidden = {
+    "JAX_PLATFORMS": "cpu",
+    "CUDA_VISIBLE_DEVICES": "",
+    # How many threads XLA has. What an actor computes is small: handed to
+    # another thread it would wait for that one to be scheduled.
+    "NPROC": str(threads_per_actor),
+    "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",
+  }
   common = {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONUNBUFFERED": "1"}
   resources = {
     label: PythonProcess(

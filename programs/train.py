@@ -24,6 +24,12 @@ def _define_flags():
     "config", _CONFIG, "Configuration file, as path:argument."
   )
   flags.DEFINE_integer("num_actors", 1, "Actor processes or threads.")
+  flags.DEFINE_integer(
+    "threads_per_actor",
+    1,
+    "Threads for inference in each actor process and in the evaluator.",
+    lower_bound=1,
+  )
   flags.DEFINE_string("workdir", None, "Directory of the run.")
   flags.DEFINE_enum(
     "launch",
@@ -164,7 +170,12 @@ def _run(experiment, step, changes, parsed, learner_environment) -> int:
       launching.run_colocated(experiment, step, progress)
     else:
       launching.run_processes(
-        experiment, step, progress, learner_environment, parsed.terminal
+        experiment,
+        step,
+        progress,
+        learner_environment,
+        parsed.threads_per_actor,
+        parsed.terminal,
       )
     progress.close()
     print(f"Done. Logs, checkpoints and plots are in {experiment.workdir}")
