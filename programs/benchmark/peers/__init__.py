@@ -38,10 +38,19 @@ _START_SECONDS = 240.0
 _END_SECONDS = 40.0
 _POLL_SECONDS = 0.25
 
-# Programs of this project: name -> agent and actor processes.
-_OURS = {"impala": ("impala", 2), "stacx": ("stacx", 1)}
-# Programs of this project's packages: name -> arguments.
-_ACME = {"acme": [], "acme_2_actors": ["--num_actors=2"]}
+# This project's agents.
+_OURS = ("impala", "stacx")
+# Others: name -> script and its arguments. Sample Factory by its documented
+# command for Gymnasium, and as its examples do it for batched environments.
+_PEERS: dict[str, tuple[str, list[str]]] = {
+  "acme": ("acme_impala.py", []),
+  "sample_factory": (
+    "sample_factory_appo.py",
+    ["--batched=0", "--workers=2", "--environments=16"],
+  ),
+  "sample_factory_batched": ("sample_factory_appo.py", []),
+  "rllib": ("rllib_impala.py", ["--environments=32"]),
+}
 
 
 class Point(NamedTuple):
@@ -80,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser):
   )
   parser.add_argument(
     "--contenders", nargs="+", metavar="NAME",
-    help=f"of {[*_OURS, *_ACME, 'sample_factory', 'rllib']}; all by default",
+    help=f"of {[*_OURS, *_PEERS]}; all by default",
   )
   parser.add_argument("--rounds", type=int, default=3, help="of all contenders")
   parser.add_argument(
@@ -88,10 +97,6 @@ def add_arguments(parser: argparse.ArgumentParser):
   )
   parser.add_argument(
     "--seconds", type=float, default=45.0, help="of each measurement"
-  )
-  parser.add_argument(
-    "--peer_arguments", nargs="*", default=[], metavar="ARGUMENT",
-    help="of the peers' own scripts, to look for their best settings",
   )
 
 
@@ -111,22 +116,16 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _contenders(options: argparse.Namespace) -> dict[str, Contender]:
-  known = {
-    **{name: _ours(*settings) for name, settings in _OURS.items()},
-    **{
-      name: _peer(
-        sys.executable, "acme_impala.py", ["--task=cartpole", *arguments]
-      )
-      for name, arguments in _ACME.items()
-    },
+  known = {name: _ours(name) for name in _OURS}
+  interpreters = {
+    "acme": sys.executable,
+    "sample_factory": options.sample_factory,
+    "sample_factory_batched": options.sample_factory,
+    "rllib": options.rllib,
   }
-  for name, script in (
-    ("sample_factory", "sample_factory_appo.py"), ("rllib", "rllib_impala.py")
-  ):
-    if getattr(options, name):
-      known[name] = _peer(
-        getattr(options, name), script, options.peer_arguments
-      )
+  for name, (script, arguments) in _PEERS.items():
+    if interpreters[name]:
+      known[name] = _peer(interpreters[name], script, arguments)
   if not options.contenders:
     return known
   for name in options.contenders:
@@ -138,13 +137,14 @@ def _contenders(options: argparse.Namespace) -> dict[str, Contender]:
   return {name: known[name] for name in options.contenders}
 
 
-def _ours(agent: str, num_actors: int) -> Contender:
+def _ours(agent: str) -> Contender:
   def command(directory: pathlib.Path) -> list[str]:
     return [
       sys.executable, "-m", "programs.train",
       "--config=configs/small.py:gymnasium:CartPole-v1",
       f"--config.agent={agent}",
-      f"--num_actors={num_actors}",
+      "--num_actors=1",
+      "--config.environments_per_actor=32",
       "--config.evaluation.episodes=0",
       "--config.num_environment_steps=2000000000",
       "--config.stac.head_sizes=()",
@@ -174,18 +174,16 @@ def _peer(python: str, script: str, arguments: list[str]) -> Contender:
     ]
 
   def read(directory: pathlib.Path) -> tuple[int, float | None] | None:
-    steps, returns = 0, []
-    # One file for each actor, if the library counts by actor.
-    for path in directory.glob("log*"):
-      lines = path.read_text().splitlines()
-      if lines:
-        last = json.loads(lines[-1])
-        steps += last["steps"]
-        returns.append(last["return"])
-    if not returns:
+    try:
+      text = (directory / "log").read_text()
+    except FileNotFoundError:
       return None
-    known = [value for value in returns if value is not None]
-    return steps, statistics.fmean(known) if known else None
+    # The last line may be half written.
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    if not lines:
+      return None
+    last = json.loads(lines[-1])
+    return last["steps"], last["return"]
 
   return Contender(command, read)
 
@@ -220,6 +218,8 @@ def _measure(contender: Contender, options) -> list[Point]:
           points.append(Point(now - first, *state))
     finally:
       _end(process)
+  if len(_changes(points, options.warm_up)) < 2:
+    raise RuntimeError("There are too few reports; raise --seconds.")
   return points
 
 
@@ -300,15 +300,18 @@ def compare(
   return rows
 
 
-def _rate(points: list[Point], warm_up: float) -> float:
-  """Returns steps per second after the warm-up, between two reports."""
-  changes = [
+def _changes(points: list[Point], warm_up: float) -> list[Point]:
+  """Returns the points after the warm-up at which there was news."""
+  return [
     point
     for previous, point in zip(points, points[1:], strict=False)
     if point.steps != previous.steps and point.seconds >= warm_up
   ]
-  if len(changes) < 2:
-    raise ValueError("There are too few reports; raise --seconds.")
+
+
+def _rate(points: list[Point], warm_up: float) -> float:
+  """Returns steps per second after the warm-up, between two reports."""
+  changes = _changes(points, warm_up)
   first, last = changes[0], changes[-1]
   return (last.steps - first.steps) / (last.seconds - first.seconds)
 

@@ -22,6 +22,8 @@ def make_config(options):
       num_env_runners=options.runners,
       num_envs_per_env_runner=options.environments,
       rollout_fragment_length=20,
+      # The same vectorised environment that the others step.
+      gym_env_vectorize_mode="vector_entry_point",
     )
     .learners(num_learners=0)
     .training(train_batch_size_per_learner=640)
@@ -49,6 +51,8 @@ def main():
   algorithm = make_config(options).build_algo()
   while True:
     runners = algorithm.train()["env_runners"]
+    if "num_env_steps_sampled_lifetime" not in runners:
+      continue  # The first results come without.
     mean = runners.get("episode_return_mean", math.nan)
     with open(options.log, "a") as file:
       file.write(json.dumps({

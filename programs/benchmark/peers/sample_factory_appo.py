@@ -7,12 +7,14 @@ itself: this project is not imported.
 
 import argparse
 import json
+import pathlib
 import sys
 import time
 
 import gymnasium
 import numpy as np
 from sample_factory.algo.runners.runner import AlgoObserver
+from sample_factory.cfg.arguments import parse_full_cfg, parse_sf_args
 from sample_factory.envs.env_utils import register_env
 from sample_factory.train import make_runner
 
@@ -75,22 +77,19 @@ class Observer(AlgoObserver):
 def main():
   """Runs until killed."""
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--log", required=True)
-  parser.add_argument("--directory", required=True)
+  parser.add_argument("--log", type=pathlib.Path, required=True)
   parser.add_argument("--workers", type=int, default=1)
   parser.add_argument("--environments", type=int, default=32)
   parser.add_argument("--batched", type=int, default=1)
   options = parser.parse_args()
   register_env("CartPole-v1", make_cartpole)
-  from sample_factory.cfg.arguments import parse_full_cfg, parse_sf_args
-
   arguments = [
     "--algo=APPO", "--env=CartPole-v1", "--device=cpu", "--use_rnn=False",
     "--rollout=20", "--recurrence=1", "--batch_size=640",
     "--num_batches_per_epoch=1", "--num_epochs=1", "--with_vtrace=False",
     "--normalize_input=False", "--encoder_mlp_layers", "256", "256",
     "--nonlinearity=relu", "--train_for_env_steps=1000000000",
-    "--reward_scale=0.1", f"--train_dir={options.directory}",
+    "--reward_scale=0.1", f"--train_dir={options.log.parent}",
     "--experiment=run", f"--num_workers={options.workers}",
   ]
   if options.batched:
