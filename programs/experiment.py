@@ -17,7 +17,7 @@ from ml_collections import config_dict
 
 import acme_stac
 from acme_stac import environments
-from acme_stac.config import plain_type
+from acme_stac.config import check_integer, plain_type
 from programs.machine import UserError
 
 # Fields of the agent for which None is a value: nothing of the kind.
@@ -229,11 +229,7 @@ def _check_sizes(experiment: Experiment):
     ("evaluation_episodes", 0),
     ("seed", 0),
   ):
-    value = getattr(experiment, name)
-    if not isinstance(value, int) or value < minimum:
-      raise ValueError(
-        f"{name} must be a whole number of at least {minimum}, got {value!r}."
-      )
+    check_integer(name, getattr(experiment, name), minimum)
   for name in ("checkpoint_every_seconds", "log_every_seconds"):
     value = getattr(experiment, name)
     if not 0 < value < float("inf"):

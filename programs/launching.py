@@ -248,8 +248,7 @@ def _watch_threads(
     progress.show(status)
     for future in done:
       if (error := future.exception()) is not None:
-        lines = "".join(traceback.format_exception(error)).splitlines()
-        tail = "\n".join(f"  | {line}" for line in lines[-_TAIL_LINES:])
+        tail = _tail("".join(traceback.format_exception(error)))
         raise NodeDiedError(
           f"{running[future]} died, so the run was stopped:\n{tail}"
         ) from error
@@ -454,11 +453,17 @@ def _describe_death(node: _Node, code: int) -> str:
       cause += " (by hand, or because memory ran out)"
   else:
     cause = f"ended with exit code {code}"
-  lines = node.log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
-  tail = "\n".join(f"  | {line}" for line in lines)
+  tail = _tail(node.log.read_text(errors="replace"))
   return (
     f"Node {node.name} {cause}, so the run was stopped. Its last lines"
     f" ({node.log}):\n{tail}"
+  )
+
+
+def _tail(text: str) -> str:
+  """Returns the last lines of what a node said, set off."""
+  return "\n".join(
+    f"  | {line}" for line in text.splitlines()[-_TAIL_LINES:]
   )
 
 

@@ -240,9 +240,18 @@ class _Publisher:
   What is new while it talks is told in one go afterwards.
   """
 
-  def __init__(self, publish: Callable[[], None]):
-    """Makes a publisher; `publish` tells of the state at its call."""
+  def __init__(
+    self, publish: Callable[[], None], should_stop: Callable[[], bool]
+  ):
+    """Makes a publisher.
+
+    Args:
+      publish: tells of the state at its call.
+      should_stop: whether the program is ending. Then the others may be gone
+        first, and what `publish` raises is no error.
+    """
     self._publish = publish
+    self._should_stop = should_stop
     self._news = threading.Event()
     self._ended = False
     self._error: Exception | None = None
@@ -268,8 +277,9 @@ class _Publisher:
       try:
         self._publish()
       except Exception as error:
-        self._error = error
-        return
+        if not self._should_stop():
+          self._error = error
+          return
       if ended:
         return
 
@@ -389,26 +399,20 @@ class Learner:
     """
     from acme_stac.agent import learning
 
-    try:
-      if self._send_variables is None:
-        (version,) = self._learner.get_variables(["version"])
-      else:
-        names = learning.variable_names(self._experiment.config)
-        values = self._learner.get_variables(names)
-        version = values[names.index("version")]
-        sending = self._send_variables(
-          pickle.dumps(dict(zip(names, values, strict=True)))
-        )
-        if sending is not None:
-          sending.result()
-      mean_return = self._counter.report_learner(
-        int(version) * self._experiment.config.steps_per_update
+    if self._send_variables is None:
+      (version,) = self._learner.get_variables(["version"])
+    else:
+      names = learning.variable_names(self._experiment.config)
+      values = self._learner.get_variables(names)
+      version = values[names.index("version")]
+      sending = self._send_variables(
+        pickle.dumps(dict(zip(names, values, strict=True)))
       )
-    except Exception:
-      # When the whole program ends, the others may be gone first.
-      if not self._should_stop():
-        raise
-      return
+      if sending is not None:
+        sending.result()
+    mean_return = self._counter.report_learner(
+      int(version) * self._experiment.config.steps_per_update
+    )
     if mean_return is not None:
       self._episode_return = mean_return
 
@@ -435,7 +439,7 @@ class Learner:
   def run(self):
     """Learns to the end of the budget, or until the program is stopped."""
     self.publish()
-    self._publisher = _Publisher(self.publish)
+    self._publisher = _Publisher(self.publish, self._should_stop)
     try:
       while not self.done and not self._stopping():
         if not self.step():
@@ -543,14 +547,8 @@ class Actor:
   def publish(self):
     """Tells the counter of the episodes that ended since the last time."""
     returns = [self._episodes.popleft() for _ in range(len(self._episodes))]
-    if not returns:
-      return
-    try:
+    if returns:
       self._counter.report_episodes(returns)
-    except Exception:
-      # When the whole program ends, the counter may be gone first.
-      if not self._should_stop():
-        raise
 
   def _totals(self) -> dict[str, float]:
     return {
@@ -583,7 +581,7 @@ class Actor:
   def run(self):
     """Makes items as the counter grants them, until the run is over."""
     _retry(self._actor.fetch_variables, self._should_stop)
-    self._publisher = _Publisher(self.publish)
+    self._publisher = _Publisher(self.publish, self._should_stop)
     try:
       while not self._should_stop() and not self._publisher.failed:
         started = time.monotonic()

@@ -7,7 +7,6 @@ efficiency.
 """
 
 import argparse
-import csv
 import pathlib
 import signal
 import statistics
@@ -23,6 +22,7 @@ import psutil
 
 import acme_stac
 from acme_stac import core
+from acme_stac.evaluation import plots
 from programs import experiment as experiment_lib
 from programs import launching
 from programs.benchmark import actor, cases, learner, measuring
@@ -210,16 +210,10 @@ def _observe(process, workdir: pathlib.Path, started: float, options):
 
 def _rows(path: pathlib.Path) -> list[dict[str, float]]:
   """Returns the rows of a log; none if it is not there yet."""
-  try:
-    with open(path, newline="") as file:
-      rows = list(csv.DictReader(file))
-  except FileNotFoundError:
-    return []
-  # The last line may be half written.
+  columns = plots.read_log(path)
   return [
-    {name: float(value) for name, value in row.items()}
-    for row in rows
-    if all(row.values())
+    dict(zip(columns, row, strict=True))
+    for row in zip(*columns.values(), strict=True)
   ]
 
 

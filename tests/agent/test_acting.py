@@ -23,6 +23,19 @@ class Source(acme_core.VariableSource):
     return [self.variables[name] for name in names]
 
 
+def make_actor(environment, config):
+  """Returns an actor that writes nothing."""
+  spec = environments.environment_spec(environment)
+  networks = acme_stac.make_networks(spec, config)
+  parts = builder.STACBuilder(config)
+  return parts.make_actor(
+    jax.random.PRNGKey(0),
+    parts.make_policy(networks, spec),
+    spec,
+    Source(networks.init(jax.random.PRNGKey(0))),
+  )
+
+
 OVERLAP = {"trajectory_length": 40, "trajectory_overlap": 30}
 LSTM = {"lstm_size": 8}
 
@@ -110,17 +123,8 @@ def test_unrolling_a_stored_sequence_reproduces_the_behaviour(
 @pytest.mark.parametrize("lstm_size", [None, 4])
 def test_inference_compiles_once(lstm_size):
   """For all episodes, streams and parameters."""
-  config = helpers.small_config(lstm_size=lstm_size)
   environment = environments.make_batched("catch", 3, seed=0, rows=3)
-  spec = environments.environment_spec(environment)
-  networks = acme_stac.make_networks(spec, config)
-  parts = builder.STACBuilder(config)
-  actor = parts.make_actor(
-    jax.random.PRNGKey(0),
-    parts.make_policy(networks, spec),
-    spec,
-    Source(networks.init(jax.random.PRNGKey(1)), None),
-  )
+  actor = make_actor(environment, helpers.small_config(lstm_size=lstm_size))
   loop = environment_loop.BatchedEnvironmentLoop(environment, actor)
   for _ in range(2):
     loop.reset()
@@ -201,16 +205,7 @@ def test_average_ensemble_acts_by_the_mean_logits():
 
 def test_loop_counts_episodes():
   environment = environments.make_batched("catch", 8, seed=0)
-  spec = environments.environment_spec(environment)
-  config = helpers.small_config()
-  networks = acme_stac.make_networks(spec, config)
-  parts = builder.STACBuilder(config)
-  actor = parts.make_actor(
-    jax.random.PRNGKey(0),
-    parts.make_policy(networks, spec),
-    spec,
-    Source(networks.init(jax.random.PRNGKey(0))),
-  )
+  actor = make_actor(environment, helpers.small_config())
   loop = environment_loop.BatchedEnvironmentLoop(environment, actor)
   episodes = sum((loop.step() for _ in range(10 * 10)), [])
   assert len(episodes) == 80

@@ -6,16 +6,20 @@ from programs.benchmark import __main__ as benchmark
 from programs.benchmark import environments, measuring, peers
 
 
+def measure(tmp_path, *arguments):
+  """Returns the exit code of a benchmark and the figures that it wrote."""
+  output = tmp_path / "figures.json"
+  code = benchmark.main(["benchmark", *arguments, f"--output={output}"])
+  return code, json.loads(output.read_text())
+
+
 def test_learner(tmp_path, capsys):
-  output = tmp_path / "learner.json"
   agents = ["stac", "metagradient_impala"]
-  code = benchmark.main([
-    "benchmark", "learner", "--agents", *agents, "--networks", "mlp",
+  code, result = measure(
+    tmp_path, "learner", "--agents", *agents, "--networks", "mlp",
     "--batch", "2", "3", "--length=3", "--rounds=2", "--seconds=0.01",
-    f"--output={output}",
-  ])
+  )
   assert code == 0
-  result = json.loads(output.read_text())
   assert [(row["batch"], row["agent"]) for row in result["rows"]] == [
     (batch, agent) for batch in (2, 3) for agent in ("impala", *agents)
   ]
@@ -28,13 +32,12 @@ def test_learner(tmp_path, capsys):
 
 
 def test_actor(tmp_path, capsys):
-  output = tmp_path / "actor.json"
-  code = benchmark.main([
-    "benchmark", "actor", "--cases", "cartpole", "--batch", "2",
-    "--seconds=0.05", f"--output={output}",
-  ])
+  code, result = measure(
+    tmp_path, "actor", "--cases", "cartpole", "--batch", "2",
+    "--seconds=0.05",
+  )
   assert code == 0
-  (row,) = json.loads(output.read_text())["rows"]
+  (row,) = result["rows"]
   parts = ("environment", "inference", "both", "writing", "reading")
   assert all(row[f"{part}_seconds"] > 0 for part in parts)
   # Both at once take longer than either.
@@ -43,14 +46,13 @@ def test_actor(tmp_path, capsys):
 
 
 def test_pipeline(tmp_path, capsys):
-  output = tmp_path / "pipeline.json"
-  code = benchmark.main([
-    "benchmark", "pipeline", "--cases", "cartpole", "--agents", "impala",
-    "--warm_up=2", "--seconds=4", f"--output={output}",
-  ])
+  code, result = measure(
+    tmp_path, "pipeline", "--cases", "cartpole", "--agents", "impala",
+    "--warm_up=2", "--seconds=4",
+  )
   printed = capsys.readouterr()
   assert code == 0, printed
-  local_mp, serial = json.loads(output.read_text())["rows"]
+  local_mp, serial = result["rows"]
   for row in (local_mp, serial):
     assert row["steps_per_second"] > 0
     assert 0 < row["efficiency"] < 1.5
@@ -94,14 +96,13 @@ def test_peers_are_compared():
 def test_peer_of_the_same_packages(tmp_path, capsys, monkeypatch):
   # Acme would spread its batch over the devices that conftest makes.
   monkeypatch.delenv("XLA_FLAGS")
-  output = tmp_path / "peers.json"
-  code = benchmark.main([
-    "benchmark", "peers", "--contenders", "impala", "acme", "--rounds=1",
-    "--warm_up=2", "--seconds=15", f"--output={output}",
-  ])
+  code, result = measure(
+    tmp_path, "peers", "--contenders", "impala", "acme", "--rounds=1",
+    "--warm_up=2", "--seconds=15",
+  )
   printed = capsys.readouterr()
   assert code == 0, printed
-  impala, acme = json.loads(output.read_text())["rows"]
+  impala, acme = result["rows"]
   assert impala["steps_per_second"] > acme["steps_per_second"] > 0
   assert acme["ratio_to_fastest_peer"] == 1.0
 
@@ -113,15 +114,13 @@ def test_unknown_peer(capsys):
 
 
 def test_environments(tmp_path, capsys):
-  output = tmp_path / "environments.json"
   names = ["catch", "control:cartpole/swingup", "atari:pong", "atari:pongg"]
-  code = benchmark.main([
-    "benchmark", "environments", "--names", *names, "--batch=2", "--steps=5",
-    f"--output={output}",
-  ])
+  code, result = measure(
+    tmp_path, "environments", "--names", *names, "--batch=2", "--steps=5",
+  )
   # One of them could not be made, and the others were measured.
   assert code == 1
-  *good, bad = json.loads(output.read_text())["rows"]
+  *good, bad = result["rows"]
   assert [row["environment"] for row in good] == names[:3]
   assert all(row["one"] > 0 and row["batch"] > 0 for row in good)
   assert "Did you mean 'pong'" in bad["error"]

@@ -17,7 +17,7 @@ def test_publisher_tells_of_the_newest_state():
     busy.set()
     assert go_on.wait(10)
 
-  publisher = nodes._Publisher(publish)
+  publisher = nodes._Publisher(publish, lambda: False)
   states.append(1)
   publisher.notify()
   assert busy.wait(10)
@@ -34,7 +34,7 @@ def test_publisher_tells_of_the_newest_state():
 
 def test_publisher_tells_of_the_last_state_before_it_ends():
   told = []
-  publisher = nodes._Publisher(lambda: told.append(1))
+  publisher = nodes._Publisher(lambda: told.append(1), lambda: False)
   publisher.close()
   assert told == [1]
 
@@ -43,12 +43,22 @@ def test_what_publishing_raises_is_not_lost():
   def publish():
     raise OSError("gone")
 
-  publisher = nodes._Publisher(publish)
+  publisher = nodes._Publisher(publish, lambda: False)
   publisher.notify()
   publisher._thread.join(10)
   assert publisher.failed
   with pytest.raises(OSError, match="gone"):
     publisher.close()
+
+
+def test_what_publishing_raises_at_the_end_is_no_error():
+  def publish():
+    raise OSError("gone")
+
+  publisher = nodes._Publisher(publish, lambda: True)
+  publisher.notify()
+  publisher.close()
+  assert not publisher.failed
 
 
 def test_death_of_a_thread_is_told_with_its_last_lines():

@@ -16,9 +16,7 @@ give each the Python of an environment of its own (Python 3.10):
 
 import argparse
 import contextlib
-import csv
 import json
-import os
 import pathlib
 import signal
 import statistics
@@ -31,7 +29,8 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from programs.benchmark import measuring
+from acme_stac.evaluation import plots
+from programs.benchmark import cases, measuring
 
 _HERE = pathlib.Path(__file__).parent
 _START_SECONDS = 240.0
@@ -49,7 +48,7 @@ _PEERS: dict[str, tuple[str, list[str]]] = {
     ["--batched=0", "--workers=2", "--environments=16"],
   ),
   "sample_factory_batched": ("sample_factory_appo.py", []),
-  "rllib": ("rllib_impala.py", ["--environments=32"]),
+  "rllib": ("rllib_impala.py", []),
 }
 
 
@@ -141,28 +140,19 @@ def _ours(agent: str) -> Contender:
   def command(directory: pathlib.Path) -> list[str]:
     return [
       sys.executable, "-m", "programs.train",
-      "--config=configs/small.py:gymnasium:CartPole-v1",
-      f"--config.agent={agent}",
+      *cases.flags("cartpole", agent),
       "--num_actors=1",
       "--config.environments_per_actor=32",
-      "--config.evaluation.episodes=0",
       "--config.num_environment_steps=2000000000",
       "--config.stac.head_sizes=()",
       f"--workdir={directory / 'run'}",
     ]
 
   def read(directory: pathlib.Path) -> tuple[int, float | None] | None:
-    try:
-      with open(directory / "run" / "logs" / "learner.csv", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if all(row.values())]
-    except FileNotFoundError:
+    log = plots.read_log(directory / "run" / "logs" / "learner.csv")
+    if not log:
       return None
-    if not rows:
-      return None
-    return (
-      int(float(rows[-1]["environment_steps"])),
-      float(rows[-1]["episode_return"]),
-    )
+    return int(log["environment_steps"][-1]), float(log["episode_return"][-1])
 
   return Contender(command, read)
 
@@ -225,23 +215,18 @@ def _measure(contender: Contender, options) -> list[Point]:
 
 def _end(process: subprocess.Popen):
   """Ends a program and whatever it started."""
-  family = [process.pid]
+  family: list[psutil.Process] = []
   with contextlib.suppress(psutil.NoSuchProcess):
-    family += [
-      child.pid
-      for child in psutil.Process(process.pid).children(recursive=True)
-    ]
+    family = psutil.Process(process.pid).children(recursive=True)
   process.send_signal(signal.SIGTERM)
   try:
     process.wait(_END_SECONDS)
   except subprocess.TimeoutExpired:
     process.kill()
     process.wait()
-  for pid in family[1:]:
-    try:
-      os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-      continue
+  for child in family:
+    with contextlib.suppress(psutil.NoSuchProcess):
+      child.kill()
 
 
 def compare(
@@ -265,9 +250,7 @@ def compare(
     for name, rounds in curves.items()
     if rounds
   }
-  ends = [
-    points[-1] for rounds in curves.values() for points in rounds if points
-  ]
+  ends = [points[-1] for rounds in curves.values() for points in rounds]
   steps = min((point.steps for point in ends), default=0)
   seconds = min((point.seconds for point in ends), default=0.0)
   rows: list[dict[str, Any]] = []

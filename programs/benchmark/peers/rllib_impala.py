@@ -10,7 +10,7 @@ import math
 import warnings
 
 
-def make_config(options):
+def make_config():
   """Returns the algorithm's configuration."""
   from ray.rllib.algorithms.impala import IMPALAConfig
   from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
@@ -19,8 +19,8 @@ def make_config(options):
     IMPALAConfig()
     .environment("CartPole-v1")
     .env_runners(
-      num_env_runners=options.runners,
-      num_envs_per_env_runner=options.environments,
+      num_env_runners=1,
+      num_envs_per_env_runner=32,
       rollout_fragment_length=20,
       # The same vectorised environment that the others step.
       gym_env_vectorize_mode="vector_entry_point",
@@ -41,14 +41,12 @@ def main():
   """Runs until killed."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--log", required=True)
-  parser.add_argument("--runners", type=int, default=1)
-  parser.add_argument("--environments", type=int, default=16)
   options = parser.parse_args()
   warnings.simplefilter("ignore")
   import ray
 
   ray.init(num_cpus=4, include_dashboard=False)
-  algorithm = make_config(options).build_algo()
+  algorithm = make_config().build_algo()
   while True:
     runners = algorithm.train()["env_runners"]
     if "num_env_steps_sampled_lifetime" not in runners:
