@@ -326,6 +326,15 @@ def run_processes(
     "NPROC": str(threads_per_actor),
     "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",
   }
+  # An update of a convolutional network on the CPU takes gigabytes that are
+  # given back and faulted in again every time: 500 pages to a fault, where the
+  # kernel offers that, make it up to a third faster.
+  learner_environment = {
+    "GLIBC_TUNABLES": os.environ.get(
+      "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
+    ),
+    **learner_environment,
+  }
   common = {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONUNBUFFERED": "1"}
   resources = {
     label: PythonProcess(

@@ -6,6 +6,7 @@ does: on CPU, GPU or TPU.
 
 import argparse
 import functools
+import itertools
 import statistics
 import sys
 import time
@@ -61,7 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser):
   parser.add_argument(
     "--batch", nargs="+", type=int, default=[32], help="trajectories"
   )
-  parser.add_argument("--length", type=int, default=20, help="transitions")
+  parser.add_argument(
+    "--length", nargs="+", type=int, default=[20], help="transitions"
+  )
+  parser.add_argument(
+    "--heads", nargs="+", type=int, metavar="P",
+    help="in place of the preset's, where that has several",
+  )
   parser.add_argument("--rounds", type=int, default=5)
   parser.add_argument(
     "--seconds", type=float, default=1.0, help="of each agent in a round"
@@ -100,8 +107,12 @@ def random_trajectory(
 class _Measured:
   """One agent's compiled update with its state and data on the device."""
 
-  def __init__(self, agent: str, network: str, batch: int, length: int):
+  def __init__(
+    self, agent: str, network: str, batch: int, length: int, heads: int | None
+  ):
     observation, action, fields = NETWORKS[network]
+    if heads is not None and acme_stac.AGENTS[agent]["num_heads"] > 1:
+      fields = {**fields, "num_heads": heads}
     # The same networks and batches for every agent, whatever its preset.
     config = acme_stac.make_config(
       agent,
@@ -115,6 +126,7 @@ class _Measured:
         "trajectory_overlap": 0,
       },
     )
+    self.heads = config.num_heads
     networks = acme_stac.make_networks(_Specs(observation, action), config)
     update = core.make_update(networks, config)
     self._state = update.init(jax.random.PRNGKey(0))
@@ -163,16 +175,17 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
   """Measures updates; every round times each agent, IMPALA first.
 
   Returns:
-    A row for each network, batch size and agent, with the device.
+    A row for each network, batch size, length, number of heads and agent, with
+    the device.
   """
   peak = matrix_product_peak()
   rows = []
-  for network in options.networks:
-    for batch in options.batch:
-      rows += _measure(network, batch, peak, options)
+  for case in itertools.product(
+    options.networks, options.batch, options.length, options.heads or [None]
+  ):
+    rows += _measure(*case, peak, options)
   device = jax.devices()[0]
   return {
-    "trajectory_length": options.length,
     "rounds": options.rounds,
     "device": f"{device.platform}: {device.device_kind}",
     "jax": jax.__version__,
@@ -182,13 +195,21 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measure(
-  network: str, batch: int, peak: float, options: argparse.Namespace
+  network: str,
+  batch: int,
+  length: int,
+  heads: int | None,
+  peak: float,
+  options: argparse.Namespace,
 ) -> list[dict[str, Any]]:
   names = ["impala", *[name for name in options.agents if name != "impala"]]
   measured = {}
   for name in names:
-    print(f"{network}, batch {batch}: compiling {name}", file=sys.stderr)
-    measured[name] = _Measured(name, network, batch, options.length)
+    print(
+      f"{network}, batch {batch} × {length}: compiling {name}",
+      file=sys.stderr,
+    )
+    measured[name] = _Measured(name, network, batch, length, heads)
   updates = {
     name: max(1, int(options.seconds / agent.time(2)))
     for name, agent in measured.items()
@@ -205,9 +226,11 @@ def _measure(
     rows.append({
       "network": network,
       "batch": batch,
+      "length": length,
       "agent": name,
+      "heads": agent.heads,
       "milliseconds": 1e3 * seconds,
-      "steps_per_second": batch * options.length / seconds,
+      "steps_per_second": batch * length / seconds,
       "time_ratio": statistics.median(ratios),
       "time_ratio_min": min(ratios),
       "time_ratio_max": max(ratios),
@@ -224,8 +247,8 @@ def table(result: dict[str, Any]) -> str:
   """Returns a Markdown table of what `run` gives."""
   return measuring.table(result["rows"], {
     "network": lambda row: row["network"],
-    "batch": lambda row: f"{row['batch']}",
-    "agent": lambda row: f"`{row['agent']}`",
+    "batch": lambda row: f"{row['batch']} × {row['length']}",
+    "agent (heads)": lambda row: f"`{row['agent']}` ({row['heads']})",
     "update, ms": lambda row: f"{row['milliseconds']:.1f}",
     "time / IMPALA (min–max)": lambda row: (
       f"{row['time_ratio']:.2f}"

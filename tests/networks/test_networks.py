@@ -1,4 +1,5 @@
 import dm_env
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +8,7 @@ from dm_env import specs
 
 import acme_stac
 from acme_stac.environments import EnvironmentSpec
+from acme_stac.networks import torsos
 from tests import helpers
 
 IMAGE = {"observation": (4, 84, 84), "dtype": np.uint8}
@@ -214,6 +216,30 @@ def test_nested_observations():
   data = {"a": np.zeros((1, 3, 2)), "b": np.zeros((1, 3), int)}
   out = networks.unroll(params, data, (), np.ones((1, 3), np.int32))
   assert out.value.shape == (1, 3, 3)
+
+
+@pytest.mark.parametrize("size", [84, 42, 21, 11, 1])
+def test_max_pool_is_that_of_haiku(size):
+  def pool(images):
+    return hk.max_pool(images, (3, 3, 1), (2, 2, 1), "SAME")
+
+  rng = np.random.default_rng(size)
+  # Most windows have several equal maxima.
+  images = rng.integers(-2, 3, (2, size, size, 3)).astype(np.float32)
+  tangent = rng.normal(size=images.shape).astype(np.float32)
+  expected, pull_back = jax.vjp(pool, images)
+  pooled, new_pull_back = jax.vjp(torsos.max_pool, images)
+  np.testing.assert_array_equal(pooled, expected)
+  cotangent = rng.normal(size=pooled.shape).astype(np.float32)
+  np.testing.assert_allclose(
+    new_pull_back(cotangent)[0], pull_back(cotangent)[0], atol=1e-5
+  )
+  # Forwards it is the transpose of that.
+  _, pushed = jax.jvp(torsos.max_pool, (images,), (tangent,))
+  np.testing.assert_allclose(
+    np.vdot(pushed, cotangent), np.vdot(tangent, pull_back(cotangent)[0]),
+    rtol=1e-3,
+  )
 
 
 def test_images_for_convolutions():

@@ -1,8 +1,9 @@
-"""CartPole with the same network and cores under this project and its peers.
+"""The same network and cores under this project and its peers.
 
 Contenders take turns, so that whatever else the machine does meets all of them.
-Each learns on all cores with its own best batched settings: an MLP of (256,
-256) with a policy and a value on top, updates of 640 steps. Steps/s are counted
+Each learns on all cores with its own best batched settings, from updates of 640
+time steps: CartPole with an MLP of (256, 256), or Pong with IMPALA's shallow
+torso, and a policy and a value on top. Steps/s (frames/s in Pong) are counted
 after a warm-up; returns are those of training, the mean of the last 100
 episodes or what the library reports, with each library's own step size and loss
 weights.
@@ -10,7 +11,8 @@ weights.
 dm-acme runs on this project's packages. The others are not installed with it;
 give each the Python of an environment of its own (Python 3.10):
 
-  python3.10 -m venv sf && sf/bin/pip install "sample-factory==2.1.1"
+  python3.10 -m venv sf
+  sf/bin/pip install "sample-factory==2.1.1" "envpool==0.8.4"
   python3.10 -m venv rllib && rllib/bin/pip install "ray[rllib]==2.60.0" torch
 """
 
@@ -37,18 +39,30 @@ _START_SECONDS = 240.0
 _END_SECONDS = 40.0
 _POLL_SECONDS = 0.25
 
-# This project's agents.
+# This project's agents, and what makes their network that of the comparison.
 _OURS = ("impala", "stacx")
+_FLAGS = {
+  "cartpole": ["--config.stac.head_sizes=()"],
+  "pong_shallow": ["--config.stac.head_sizes=()", "--config.stac.lstm_size=0"],
+}
 # Others: name -> script and its arguments. Sample Factory by its documented
 # command for Gymnasium, and as its examples do it for batched environments.
-_PEERS: dict[str, tuple[str, list[str]]] = {
-  "acme": ("acme_impala.py", []),
-  "sample_factory": (
-    "sample_factory_appo.py",
-    ["--batched=0", "--workers=2", "--environments=16"],
-  ),
-  "sample_factory_batched": ("sample_factory_appo.py", []),
-  "rllib": ("rllib_impala.py", []),
+_PEERS: dict[str, dict[str, tuple[str, list[str]]]] = {
+  "cartpole": {
+    "acme": ("acme_impala.py", ["--case=cartpole"]),
+    "sample_factory": (
+      "sample_factory_appo.py",
+      ["--case=cartpole", "--batched=0", "--workers=2", "--environments=16"],
+    ),
+    "sample_factory_batched": ("sample_factory_appo.py", ["--case=cartpole"]),
+    "rllib": ("rllib_impala.py", []),
+  },
+  "pong_shallow": {
+    "acme": ("acme_impala.py", ["--case=pong_shallow"]),
+    "sample_factory_batched": (
+      "sample_factory_appo.py", ["--case=pong_shallow"]
+    ),
+  },
 }
 
 
@@ -81,6 +95,10 @@ class Contender(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser):
   """Defines this benchmark's flags."""
   parser.add_argument(
+    "--case", default="cartpole", choices=list(_PEERS),
+    help="what is learned; RLlib takes part in cartpole",
+  )
+  parser.add_argument(
     "--sample_factory", metavar="PYTHON", help="its environment's interpreter"
   )
   parser.add_argument(
@@ -88,7 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser):
   )
   parser.add_argument(
     "--contenders", nargs="+", metavar="NAME",
-    help=f"of {[*_OURS, *_PEERS]}; all by default",
+    help=f"of {[*_OURS, *_PEERS['cartpole']]}; all by default",
   )
   parser.add_argument("--rounds", type=int, default=3, help="of all contenders")
   parser.add_argument(
@@ -115,14 +133,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _contenders(options: argparse.Namespace) -> dict[str, Contender]:
-  known = {name: _ours(name) for name in _OURS}
+  known = {name: _ours(options.case, name) for name in _OURS}
   interpreters = {
     "acme": sys.executable,
     "sample_factory": options.sample_factory,
     "sample_factory_batched": options.sample_factory,
     "rllib": options.rllib,
   }
-  for name, (script, arguments) in _PEERS.items():
+  for name, (script, arguments) in _PEERS[options.case].items():
     if interpreters[name]:
       known[name] = _peer(interpreters[name], script, arguments)
   if not options.contenders:
@@ -130,21 +148,22 @@ def _contenders(options: argparse.Namespace) -> dict[str, Contender]:
   for name in options.contenders:
     if name not in known:
       raise ValueError(
-        f"There is no contender {name!r} among {list(known)}; sample_factory"
-        " and rllib need --sample_factory and --rllib."
+        f"There is no contender {name!r} of {options.case} among"
+        f" {list(known)}; sample_factory and rllib need --sample_factory and"
+        " --rllib."
       )
   return {name: known[name] for name in options.contenders}
 
 
-def _ours(agent: str) -> Contender:
+def _ours(case: str, agent: str) -> Contender:
   def command(directory: pathlib.Path) -> list[str]:
     return [
       sys.executable, "-m", "programs.train",
-      *cases.flags("cartpole", agent),
+      *cases.flags(case, agent),
       "--num_actors=1",
       "--config.environments_per_actor=32",
       "--config.num_environment_steps=2000000000",
-      "--config.stac.head_sizes=()",
+      *_FLAGS[case],
       f"--workdir={directory / 'run'}",
     ]
 

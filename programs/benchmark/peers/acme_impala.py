@@ -2,13 +2,14 @@
 
 Its agent of one process: its nodes as processes do not start with this JAX,
 whose missing names each would have to be given before it unpickles its node.
-Appends lines {"steps": ..., "return": ...} to a file.
+Appends lines {"steps": ..., "return": ...} to a file; Pong's steps are frames.
 """
 
 import argparse
 import json
 import pathlib
 import sys
+from collections.abc import Callable
 
 from acme_stac.agent import compat
 
@@ -27,13 +28,21 @@ from acme.utils.loggers import base as loggers  # noqa: E402
 from acme_stac import environments  # noqa: E402
 from acme_stac.networks import torsos  # noqa: E402
 
+# Name -> environment, frames to a step, and torso.
+CASES = {
+  "cartpole": (
+    "gymnasium:CartPole-v1", 1, lambda: torsos.MLPTorso((256, 256))
+  ),
+  "pong_shallow": ("atari:pong", 4, torsos.ShallowTorso),
+}
+
 
 class Network(hk.RNNCore):
   """The network of the comparison in the form of Acme's IMPALA."""
 
-  def __init__(self, num_actions: int):
+  def __init__(self, num_actions: int, torso: Callable[[], hk.Module]):
     super().__init__(name="network")
-    self._torso = torsos.MLPTorso((256, 256))
+    self._torso = torso()
     self._policy = hk.Linear(num_actions)
     self._value = hk.Linear(1)
 
@@ -53,11 +62,13 @@ class Network(hk.RNNCore):
     return hk.LSTMState(jnp.zeros(shape), jnp.zeros(shape))
 
 
-def make_networks(spec: specs.EnvironmentSpec):
+def make_networks(
+  spec: specs.EnvironmentSpec, torso: Callable[[], hk.Module]
+):
   """Returns the networks in Acme's form."""
 
   def network():
-    return Network(spec.actions.num_values)
+    return Network(spec.actions.num_values, torso)
 
   return impala_networks.make_haiku_networks(
     env_spec=spec,
@@ -72,13 +83,14 @@ def make_networks(spec: specs.EnvironmentSpec):
 class EpisodeLog(loggers.Logger):
   """Appends what an environment loop logs of an episode."""
 
-  def __init__(self, path: pathlib.Path):
+  def __init__(self, path: pathlib.Path, action_repeat: int):
     self._path = path
+    self._action_repeat = action_repeat
     self._steps = 0
 
   def write(self, data):
     """Adds an episode."""
-    self._steps += int(data["episode_length"])
+    self._steps += self._action_repeat * int(data["episode_length"])
     with open(self._path, "a") as file:
       file.write(json.dumps({
         "steps": self._steps, "return": float(data["episode_return"])
@@ -88,13 +100,14 @@ class EpisodeLog(loggers.Logger):
     """Does nothing."""
 
 
-def run(log: pathlib.Path):
+def run(case: str, log: pathlib.Path):
   """Runs the agent, whose actor and learner take turns in this thread."""
+  name, action_repeat, torso = CASES[case]
   environment = wrappers.SinglePrecisionWrapper(
-    environments.make("gymnasium:CartPole-v1", seed=0)
+    environments.make(name, seed=0)
   )
   spec = specs.make_environment_spec(environment)
-  networks = make_networks(spec)
+  networks = make_networks(spec, torso)
   agent = impala.IMPALAFromConfig(
     environment_spec=spec,
     forward_fn=networks.forward_fn,
@@ -108,7 +121,9 @@ def run(log: pathlib.Path):
     ),
     logger=loggers.NoOpLogger(),
   )
-  acme.EnvironmentLoop(environment, agent, logger=EpisodeLog(log)).run()
+  acme.EnvironmentLoop(
+    environment, agent, logger=EpisodeLog(log, action_repeat)
+  ).run()
 
 
 def drop_timeout():
@@ -129,10 +144,11 @@ def main():
   """Runs until killed."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--log", type=pathlib.Path, required=True)
+  parser.add_argument("--case", choices=list(CASES), default="cartpole")
   options = parser.parse_args()
   # Acme reads flags of its own.
   flags.FLAGS(sys.argv[:1])
-  run(options.log)
+  run(options.case, options.log)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Sample Factory's APPO, for the comparison with peers; needs sample-factory.
 
 Environments step together, as its own `envpool` examples do it: one process
-gives a batch. Appends lines {"steps": ..., "return": ...} to a file. Runs by
-itself: this project is not imported.
+gives a batch. Pong is that of those examples and needs envpool; its steps are
+frames. Appends lines {"steps": ..., "return": ...} to a file. Runs by itself:
+this project is not imported.
 """
 
 import argparse
@@ -78,20 +79,36 @@ def main():
   """Runs until killed."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--log", type=pathlib.Path, required=True)
+  parser.add_argument(
+    "--case", choices=["cartpole", "pong_shallow"], default="cartpole"
+  )
   parser.add_argument("--workers", type=int, default=1)
   parser.add_argument("--environments", type=int, default=32)
   parser.add_argument("--batched", type=int, default=1)
   options = parser.parse_args()
-  register_env("CartPole-v1", make_cartpole)
   arguments = [
-    "--algo=APPO", "--env=CartPole-v1", "--device=cpu", "--use_rnn=False",
+    "--algo=APPO", "--device=cpu", "--use_rnn=False",
     "--rollout=20", "--recurrence=1", "--batch_size=640",
     "--num_batches_per_epoch=1", "--num_epochs=1", "--with_vtrace=False",
-    "--normalize_input=False", "--encoder_mlp_layers", "256", "256",
-    "--nonlinearity=relu", "--train_for_env_steps=1000000000",
-    "--reward_scale=0.1", f"--train_dir={options.log.parent}",
+    "--normalize_input=False", "--nonlinearity=relu",
+    "--train_for_env_steps=1000000000", f"--train_dir={options.log.parent}",
     "--experiment=run", f"--num_workers={options.workers}",
   ]
+  if options.case == "cartpole":
+    register_env("CartPole-v1", make_cartpole)
+    arguments += [
+      "--env=CartPole-v1", "--encoder_mlp_layers", "256", "256",
+      "--reward_scale=0.1",
+    ]
+  else:
+    from sf_examples.envpool.atari import envpool_atari_utils
+
+    register_env("atari_pong", envpool_atari_utils.make_atari_env)
+    arguments += [
+      "--env=atari_pong", "--encoder_conv_architecture=convnet_impala",
+      "--encoder_conv_mlp_layers", "256", "--obs_scale=255",
+      "--env_frameskip=4", "--summaries_use_frameskip=True",
+    ]
   if options.batched:
     arguments += [
       "--batched_sampling=True", "--num_envs_per_worker=1",
