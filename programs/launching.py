@@ -291,6 +291,21 @@ class _Node:
   log: pathlib.Path
 
 
+def acting_environment(threads: int = 1) -> dict[str, str]:
+  """Returns environment variables of a process that acts on the CPU.
+
+  Args:
+    threads: how many XLA has. What an actor computes is small: handed to
+      another thread it would wait for that one to be scheduled.
+  """
+  return {
+    "JAX_PLATFORMS": "cpu",
+    "CUDA_VISIBLE_DEVICES": "",
+    "NPROC": str(threads),
+    "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",
+  }
+
+
 def run_processes(
   experiment: Experiment,
   initial_step: int,
@@ -318,14 +333,7 @@ def run_processes(
     Interrupted: after SIGINT or SIGTERM, with the checkpoint written.
   """
   graph, counter_handle = program.make_program(experiment, initial_step)
-  hidden = {
-    "JAX_PLATFORMS": "cpu",
-    "CUDA_VISIBLE_DEVICES": "",
-    # How many threads XLA has. What an actor computes is small: handed to
-    # another thread it would wait for that one to be scheduled.
-    "NPROC": str(threads_per_actor),
-    "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",
-  }
+  hidden = acting_environment(threads_per_actor)
   # An update of a convolutional network on the CPU takes gigabytes that are
   # given back and faulted in again every time: 500 pages to a fault, where the
   # kernel offers that, make it up to a third faster.

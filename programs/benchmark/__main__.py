@@ -43,6 +43,8 @@ def main(argv: list[str]) -> int:
   )
   module.add_arguments(command)
   command.add_argument("--output", help="JSON file for the figures")
+  if hasattr(module, "plot"):
+    command.add_argument("--plot", metavar="FILE.png", help="draw them")
   options = command.parse_args(argv[2:])
   for flag, value in vars(options).items():
     for number in value if isinstance(value, list) else [value]:
@@ -59,6 +61,8 @@ def main(argv: list[str]) -> int:
   if options.output:
     with open(options.output, "w") as file:
       json.dump(result, file, indent=2)
+  if getattr(options, "plot", None):
+    module.plot(result).savefig(options.plot, dpi=120)
   return 1 if any("error" in row for row in result["rows"]) else 0
 
 

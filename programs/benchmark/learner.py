@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
+from matplotlib import figure
 
 import acme_stac
 from acme_stac import core
@@ -259,3 +260,24 @@ def table(result: dict[str, Any]) -> str:
     "FLOPs / IMPALA": lambda row: f"{row['flops_ratio']:.2f}",
     "share of peak": lambda row: f"{row['share_of_peak']:.0%}",
   })
+
+
+def plot(result: dict[str, Any]) -> figure.Figure:
+  """Draws how cost grows with what has the most values."""
+  rows = result["rows"]
+  x = max(
+    ("batch", "length", "heads"), key=lambda name: len({r[name] for r in rows})
+  )
+  # IMPALA has one head, whatever the others have.
+  rows = [row for row in rows if x != "heads" or row["agent"] != "impala"]
+  return measuring.lines(
+    rows,
+    x,
+    lambda row: f"{row['network']}, {row['agent']}",
+    {
+      "update, ms": lambda row: row["milliseconds"],
+      "steps/s": lambda row: row["steps_per_second"],
+      "memory, MB": lambda row: row["megabytes"],
+      "time / IMPALA": lambda row: row["time_ratio"],
+    },
+  )

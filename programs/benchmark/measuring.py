@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import matplotlib.figure
+from matplotlib import ticker
+
 
 class Cost(NamedTuple):
   """What one call costs.
@@ -96,3 +99,43 @@ def table(
     cells += [""] * (len(columns) - len(cells))
     lines.append(f"| {' | '.join(cells)} |")
   return "\n".join(lines)
+
+
+def lines(
+  rows: Iterable[Mapping[str, Any]],
+  x: str,
+  label: Callable[[Mapping[str, Any]], str],
+  panels: Mapping[str, Callable[[Mapping[str, Any]], float]],
+) -> matplotlib.figure.Figure:
+  """Draws how figures grow.
+
+  Args:
+    rows: what is drawn; rows with "error" are not.
+    x: the column along the axis, which is logarithmic.
+    label: from a row to the line that it belongs to.
+    panels: title -> the figure of a row.
+  """
+  figure = matplotlib.figure.Figure(
+    figsize=(3.6 * len(panels), 3.2), layout="constrained"
+  )
+  series: dict[str, list[Mapping[str, Any]]] = {}
+  for row in rows:
+    if "error" not in row:
+      series.setdefault(label(row), []).append(row)
+  for number, (title, value) in enumerate(panels.items(), 1):
+    axes = figure.add_subplot(1, len(panels), number)
+    for name, members in series.items():
+      members = sorted(members, key=lambda row: row[x])
+      axes.plot(
+        [row[x] for row in members], [value(row) for row in members],
+        marker="o", label=name,
+      )
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(ticker.ScalarFormatter())
+    axes.set_xlabel(x.replace("_", " "))
+    axes.set_ylim(bottom=0)
+    axes.set_title(title, fontsize=10)
+    axes.grid(alpha=0.3)
+    if number == 1 and len(series) > 1:
+      axes.legend(fontsize=8)
+  return figure

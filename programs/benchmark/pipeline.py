@@ -7,6 +7,9 @@ efficiency.
 """
 
 import argparse
+import collections
+import json
+import os
 import pathlib
 import signal
 import statistics
@@ -15,17 +18,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import psutil
+from matplotlib import figure
 
 import acme_stac
 from acme_stac import core
 from acme_stac.evaluation import plots
 from programs import experiment as experiment_lib
 from programs import launching
-from programs.benchmark import actor, cases, learner, measuring
+from programs.benchmark import cases, learner, measuring
 
 _START_SECONDS = 300.0
 
@@ -81,13 +85,26 @@ def _standalone_costs(case: str, agent: str) -> dict[str, float]:
   experiment = experiment_lib.make_experiment(
     cases.make_config(case, agent), 1, "/nowhere"
   )
-  costs = actor.measure(experiment, seconds=1.0)
+  acting = _acting_costs(case, experiment.environments_per_actor)
   return {
-    "environment": costs["environment"].cpu_seconds,
-    "inference": costs["inference"].cpu_seconds,
+    "environment": acting["environment_cpu_seconds"],
+    "inference": acting["inference_cpu_seconds"],
     "learner": _update_cost(experiment).cpu_seconds
     / experiment.config.steps_per_update,
   }
+
+
+def _acting_costs(case: str, members: int) -> dict[str, float]:
+  """Returns what the benchmark `actor` gives, with the threads of an actor."""
+  with tempfile.NamedTemporaryFile() as output:
+    subprocess.run(
+      [sys.executable, "-m", "programs.benchmark", "actor", "--cases", case,
+       f"--batch={members}", "--seconds=1", f"--output={output.name}"],
+      check=True,
+      stdout=subprocess.DEVNULL,
+      env={**os.environ, **launching.acting_environment()},
+    )
+    return json.load(output)["rows"][0]
 
 
 def _update_cost(experiment: experiment_lib.Experiment) -> measuring.Cost:
@@ -159,12 +176,12 @@ def _observe(process, workdir: pathlib.Path, started: float, options):
 
   actor_logs = list((workdir / "logs").glob("actor_*.csv"))
   skip = {file: len(_rows(file)) for file in [log, *actor_logs]}
-  before = _cpu_seconds(process.pid)
+  before = _usage(process.pid)
   started_at = time.monotonic()
   time.sleep(options.seconds)
   if process.poll() is not None:
     raise RuntimeError("The program ended.")
-  after = _cpu_seconds(process.pid)
+  after = _usage(process.pid)
   seconds = time.monotonic() - started_at
   # The first row began before the measurement did.
   rows = _rows(log)[skip[log] + 1 :]
@@ -203,7 +220,11 @@ def _observe(process, workdir: pathlib.Path, started: float, options):
       )
     },
     "cpu": {
-      name: (after[name] - before.get(name, 0.0)) / seconds for name in after
+      kind: (usage.cpu_seconds - before[kind].cpu_seconds) / seconds
+      for kind, usage in after.items()
+    },
+    "megabytes": {
+      kind: usage.memory_bytes / 1e6 for kind, usage in after.items()
     },
   }
 
@@ -217,22 +238,41 @@ def _rows(path: pathlib.Path) -> list[dict[str, float]]:
   ]
 
 
-def _cpu_seconds(pid: int) -> dict[str, float]:
-  """Returns the processor seconds of a program so far, by node."""
-  seconds: dict[str, float] = {}
+class _Usage(NamedTuple):
+  """What the processes of a kind of node have used, all together.
+
+  Attributes:
+    cpu_seconds: of processor time so far.
+    memory_bytes: now; of pages that processes share each has its part.
+  """
+
+  cpu_seconds: float = 0.0
+  memory_bytes: float = 0.0
+
+
+def _usage(pid: int) -> dict[str, _Usage]:
+  """Returns what a program has used, by kind of node."""
+  kinds: dict[str, _Usage] = collections.defaultdict(_Usage)
   program = psutil.Process(pid)
   for process in [program, *program.children(recursive=True)]:
     try:
       times = process.cpu_times()
-      name = "launcher" if process.pid == pid else _node_name(process)
+      memory = process.memory_full_info().pss
+      kind = "launcher" if process.pid == pid else _kind(process)
     except psutil.NoSuchProcess:
       continue
-    seconds[name] = seconds.get(name, 0.0) + times.user + times.system
-  return seconds
+    before = kinds[kind]
+    kinds[kind] = _Usage(
+      before.cpu_seconds + times.user + times.system,
+      before.memory_bytes + memory,
+    )
+  return kinds
 
 
-def _node_name(process: psutil.Process) -> str:
-  return process.environ().get(launching.NODE_NAME, process.name())
+def _kind(process: psutil.Process) -> str:
+  """Returns "actor" of the node actor/3."""
+  name = process.environ().get(launching.NODE_NAME, process.name())
+  return name.partition("/")[0]
 
 
 def table(result: dict[str, Any]) -> str:
@@ -242,8 +282,10 @@ def table(result: dict[str, Any]) -> str:
     return lambda row: f"{row[name]:.0%}"
 
   def cpu(row: Mapping[str, Any]) -> str:
-    nodes = sorted(row["cpu"].items(), key=lambda item: -item[1])
-    return ", ".join(f"{name} {value:.2f}" for name, value in nodes)
+    kinds = sorted(row["cpu"].items(), key=lambda item: -item[1])
+    return ", ".join(
+      f"{kind} {value:.2f}" for kind, value in kinds if value >= 0.005
+    )
 
   return measuring.table(result["rows"], {
     "run": lambda row: (
@@ -265,5 +307,24 @@ def table(result: dict[str, Any]) -> str:
     "queue fill": share("queue_fill"),
     "policy age": lambda row: f"{row['policy_age']:.2f}",
     "cores used": cpu,
+    "memory, GB": lambda row: f"{sum(row['megabytes'].values()) / 1e3:.1f}",
     "first update, s": lambda row: f"{row['seconds_to_first_update']:.0f}",
   })
+
+
+def plot(result: dict[str, Any]) -> figure.Figure:
+  """Draws how cost grows with the number of actors."""
+  return measuring.lines(
+    result["rows"],
+    "num_actors",
+    lambda row: f"{row['case']}, {row['agent']}, {row['launch']}",
+    {
+      "steps/s": lambda row: row["steps_per_second"],
+      "memory, GB": lambda row: sum(row["megabytes"].values()) / 1e3,
+      "policy age, updates": lambda row: row["policy_age"],
+      "cores of the variable server": lambda row: row["cpu"].get(
+        "variables", 0.0
+      ),
+      "first update, s": lambda row: row["seconds_to_first_update"],
+    },
+  )

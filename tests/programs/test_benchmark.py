@@ -3,7 +3,13 @@ import json
 import pytest
 
 from programs.benchmark import __main__ as benchmark
-from programs.benchmark import environments, measuring, peers
+from programs.benchmark import (
+  environments,
+  learner,
+  measuring,
+  peers,
+  pipeline,
+)
 
 
 def measure(tmp_path, *arguments):
@@ -18,6 +24,7 @@ def test_learner(tmp_path, capsys):
   code, result = measure(
     tmp_path, "learner", "--agents", *agents, "--networks", "mlp",
     "--batch", "2", "3", "--length=3", "--rounds=2", "--seconds=0.01",
+    f"--plot={tmp_path / 'plot.png'}",
   )
   assert code == 0
   assert [(row["batch"], row["agent"]) for row in result["rows"]] == [
@@ -29,6 +36,22 @@ def test_learner(tmp_path, capsys):
   assert stac["milliseconds"] > 0
   assert result["matrix_product_gigaflops"] > 0
   assert capsys.readouterr().out.count("\n") == 2 + 6
+  assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_learner_of_several_heads(tmp_path):
+  code, result = measure(
+    tmp_path, "learner", "--agents", "stacx", "--batch=2", "--length=3",
+    "--heads", "1", "4", "--rounds=1", "--seconds=0.01",
+  )
+  assert code == 0
+  assert [(row["agent"], row["heads"]) for row in result["rows"]] == [
+    ("impala", 1), ("stacx", 1), ("impala", 1), ("stacx", 4)
+  ]
+  figure = learner.plot(result)
+  assert [axes.get_xlabel() for axes in figure.axes] == ["heads"] * 4
+  (line,) = figure.axes[0].lines
+  assert list(line.get_xdata()) == [1, 4]
 
 
 def test_actor(tmp_path, capsys):
@@ -60,6 +83,9 @@ def test_pipeline(tmp_path, capsys):
     local_mp["cpu"]
   )
   assert set(serial["cpu"]) == {"launcher"}
+  # JAX and TensorFlow are in each of them.
+  assert local_mp["megabytes"]["actor"] > 100
+  assert [len(axes.lines) for axes in pipeline.plot(result).axes] == [2] * 5
   assert printed.out.count("\n") == 2 + 2
 
 
@@ -91,6 +117,9 @@ def test_peers_are_compared():
   assert acme["return_at_equal_steps"] == (19 + 10) / 2
   assert rllib["return_at_equal_time"] == 19
   assert broken == {"contender": "sample_factory", "error": "It ended."}
+  (axes,) = peers.plot({"rows": rows}).axes
+  names = [label.get_text() for label in axes.get_yticklabels()]
+  assert names == ["acme", "rllib", "impala"]
 
 
 def test_peer_of_the_same_packages(tmp_path, capsys, monkeypatch):

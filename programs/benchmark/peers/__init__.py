@@ -30,6 +30,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import psutil
+from matplotlib import figure, ticker
 
 from acme_stac.evaluation import plots
 from programs.benchmark import cases, measuring
@@ -360,3 +361,27 @@ def table(result: dict[str, Any]) -> str:
       "return_at_equal_time"
     ),
   })
+
+
+def plot(result: dict[str, Any]) -> figure.Figure:
+  """Draws the rates with their ranges."""
+  rows = [row for row in result["rows"] if "error" not in row]
+  rows.sort(key=lambda row: row["steps_per_second"])
+  rates = [row["steps_per_second"] for row in rows]
+  drawing = figure.Figure(
+    figsize=(7, 0.5 * len(rows) + 1), layout="constrained"
+  )
+  axes = drawing.add_subplot()
+  axes.barh(
+    [row["contender"] for row in rows],
+    rates,
+    xerr=[
+      [row["steps_per_second"] - row["slowest"] for row in rows],
+      [row["fastest"] - row["steps_per_second"] for row in rows],
+    ],
+    color=["C0" if row["contender"] in _OURS else "C7" for row in rows],
+    capsize=3,
+  )
+  axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+  axes.set_xlabel("environment steps (frames) per second, range of rounds")
+  return drawing

@@ -10,6 +10,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from acme_stac.agent import compat
 
@@ -29,7 +30,7 @@ from acme_stac import environments  # noqa: E402
 from acme_stac.networks import torsos  # noqa: E402
 
 # Name -> environment, frames to a step, and torso.
-CASES = {
+CASES: dict[str, tuple[str, int, Callable[[], Any]]] = {
   "cartpole": (
     "gymnasium:CartPole-v1", 1, lambda: torsos.MLPTorso((256, 256))
   ),
@@ -40,7 +41,7 @@ CASES = {
 class Network(hk.RNNCore):
   """The network of the comparison in the form of Acme's IMPALA."""
 
-  def __init__(self, num_actions: int, torso: Callable[[], hk.Module]):
+  def __init__(self, num_actions: int, torso: Callable[[], Any]):
     super().__init__(name="network")
     self._torso = torso()
     self._policy = hk.Linear(num_actions)
@@ -62,9 +63,7 @@ class Network(hk.RNNCore):
     return hk.LSTMState(jnp.zeros(shape), jnp.zeros(shape))
 
 
-def make_networks(
-  spec: specs.EnvironmentSpec, torso: Callable[[], hk.Module]
-):
+def make_networks(spec: specs.EnvironmentSpec, torso: Callable[[], Any]):
   """Returns the networks in Acme's form."""
 
   def network():
