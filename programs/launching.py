@@ -294,15 +294,21 @@ class _Node:
 def acting_environment(threads: int = 1) -> dict[str, str]:
   """Returns environment variables of a process that acts on the CPU.
 
+  What an actor computes is small: handed to another thread it would wait for
+  that one to be scheduled.
+
   Args:
-    threads: how many XLA has. What an actor computes is small: handed to
-      another thread it would wait for that one to be scheduled.
+    threads: how many XLA has.
   """
+  given = os.environ.get("XLA_FLAGS", "")
   return {
     "JAX_PLATFORMS": "cpu",
     "CUDA_VISIBLE_DEVICES": "",
     "NPROC": str(threads),
     "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",
+    "XLA_FLAGS": (
+      f"--xla_cpu_enable_concurrency_optimized_scheduler=false {given}".strip()
+    ),
   }
 
 

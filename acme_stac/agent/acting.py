@@ -65,11 +65,17 @@ def make_policy(
       params, observation, state.core, step_type, *condition
     )
     policies = acting_output(output, config).policy
-    # One policy for a whole episode; most agents have but one.
-    first = step_type == int(dm_env.StepType.FIRST)
-    drawn = jax.random.randint(head_key, first.shape, 0, policies.shape[-2])
-    head = jnp.where(first, drawn, state.head)
-    policy = jnp.take_along_axis(policies, head[:, None, None], axis=-2)[:, 0]
+    head = state.head
+    if policies.shape[-2] == 1:
+      policy = policies[:, 0]
+    else:
+      # One policy for a whole episode.
+      first = step_type == int(dm_env.StepType.FIRST)
+      drawn = jax.random.randint(head_key, first.shape, 0, policies.shape[-2])
+      head = jnp.where(first, drawn, head)
+      policy = jnp.take_along_axis(
+        policies, head[:, None, None], axis=-2
+      )[:, 0]
     if greedy:
       action = distribution.mode(policy)
     else:
@@ -151,10 +157,10 @@ class STACActor(core.Actor):
       )
     before = self._state
     assert before is not None, "observe_first comes before select_action"
-    with jax.default_device(self._device):
-      action, log_prob, self._state, self._key = self._select(
-        params, observation, self._step_type, before, self._key, *condition
-      )
+    # Where key, state and parameters are committed to.
+    action, log_prob, self._state, self._key = self._select(
+      params, observation, self._step_type, before, self._key, *condition
+    )
     self._action = np.asarray(action)
     self._extras = adders.Extras(np.asarray(log_prob), before.core, version)
     action = self._policy.to_environment(self._action)

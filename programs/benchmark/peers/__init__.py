@@ -40,12 +40,8 @@ _START_SECONDS = 240.0
 _END_SECONDS = 40.0
 _POLL_SECONDS = 0.25
 
-# This project's agents, and what makes their network that of the comparison.
+# This project's agents.
 _OURS = ("impala", "stacx")
-_FLAGS = {
-  "cartpole": ["--config.stac.head_sizes=()"],
-  "pong_shallow": ["--config.stac.head_sizes=()", "--config.stac.lstm_size=0"],
-}
 # Others: name -> script and its arguments. Sample Factory by its documented
 # command for Gymnasium, and as its examples do it for batched environments.
 _PEERS: dict[str, dict[str, tuple[str, list[str]]]] = {
@@ -164,7 +160,8 @@ def _ours(case: str, agent: str) -> Contender:
       "--num_actors=1",
       "--config.environments_per_actor=32",
       "--config.num_environment_steps=2000000000",
-      *_FLAGS[case],
+      "--config.stac.head_sizes=()",
+      "--config.stac.lstm_size=0",
       f"--workdir={directory / 'run'}",
     ]
 
