@@ -22,6 +22,8 @@ _VARIABLES_TIMEOUT_SECONDS = 5.0
 _RESERVE_TIMEOUT_SECONDS = 0.5
 # Without an update or a grant for this long, what is under way counts as lost.
 _LOST_SECONDS = 120.0
+# An actor that waited for longer than this fetches parameters again.
+_STALE_SECONDS = 0.005
 _RETURN_WINDOW = 100
 
 
@@ -583,14 +585,20 @@ class Actor:
     _retry(self._actor.fetch_variables, self._should_stop)
     self._publisher = _Publisher(self.publish, self._should_stop)
     try:
+      started = time.monotonic()
       while not self._should_stop() and not self._publisher.failed:
-        started = time.monotonic()
         granted = self._counter.reserve(self._steps_per_item)
         if granted == "finished":
           return
-        self._seconds_waiting += time.monotonic() - started
-        if granted == "go" and not self.run_item():
+        if granted == "wait":
+          continue
+        waited = time.monotonic() - started
+        self._seconds_waiting += waited
+        # Parameters that came before a wait are stale after it, and where there
+        # is time to wait there is time to fetch.
+        if not self.run_item(wait_for_variables=waited > _STALE_SECONDS):
           return
+        started = time.monotonic()
     finally:
       self._publisher.close()
 

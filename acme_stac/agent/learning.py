@@ -10,15 +10,18 @@ import jax
 import numpy as np
 from acme import core
 from acme.utils import counting, loggers
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from acme_stac.agent.queues import Sample
 from acme_stac.config import STACConfig
-from acme_stac.core import TrainingState, conditioning, make_update
+from acme_stac.core import (
+  TrainingState,
+  conditioning,
+  data_parallel,
+  make_update,
+)
 from acme_stac.core.types import Array, Trajectory
 from acme_stac.networks import STACNetworks
 
-_AXIS = "batch"
 # How long a wait for data lasts before a look whether to stop.
 _POLL_SECONDS = 0.2
 
@@ -63,38 +66,13 @@ class STACLearner(core.Learner):
     Raises:
       ValueError: if the batch cannot be split evenly over the devices.
     """
-    devices = list(devices or jax.local_devices())
-    if config.batch_size % len(devices):
-      raise ValueError(
-        f"batch_size ({config.batch_size}) must be a multiple of the number of"
-        f" local devices ({len(devices)})."
-      )
-    mesh = Mesh(np.array(devices), (_AXIS,))
-    self._replicated = NamedSharding(mesh, PartitionSpec())
-    time_major = NamedSharding(mesh, PartitionSpec(None, _AXIS))
-    batch_major = NamedSharding(mesh, PartitionSpec(_AXIS))
-    self._trajectory_sharding = Trajectory(
-      observation=time_major,
-      action=time_major,
-      reward=time_major,
-      discount=time_major,
-      step_type=time_major,
-      behaviour_log_prob=time_major,
-      core_state=batch_major,
-    )
     update = make_update(networks, config)
-    # The last argument is the outer loss's own batch, for agents that have one.
-    batches = [self._trajectory_sharding] * (
-      config.batches_per_update + config.batches_ahead
-    )
-    self._update = jax.jit(
-      update.update,
-      in_shardings=(self._replicated, *batches),
-      out_shardings=self._replicated,
+    self._parallel = data_parallel(
+      update, config, devices or jax.local_devices()
     )
     self._next: tuple[Trajectory, np.ndarray] | None = None
     self._state: TrainingState = jax.device_put(
-      update.init(random_key), self._replicated
+      update.init(random_key), self._parallel.state_sharding
     )
     self._config = config
     self._step = 0
@@ -108,15 +86,7 @@ class STACLearner(core.Learner):
     self._seconds_waiting = 0.0
 
   def _to_devices(self, sample: Sample) -> tuple[Trajectory, np.ndarray]:
-    trajectory = Trajectory(
-      *[
-        jax.device_put(part, sharding)
-        for part, sharding in zip(
-          sample.trajectory, self._trajectory_sharding, strict=True
-        )
-      ]
-    )
-    return trajectory, sample.params_version
+    return self._parallel.put(sample.trajectory), sample.params_version
 
   @property
   def num_steps(self) -> int:
@@ -136,7 +106,7 @@ class STACLearner(core.Learner):
     started = time.monotonic()
     trajectories, versions = self._take()
     self._seconds_waiting += time.monotonic() - started
-    state, metrics = self._update(previous, *trajectories)
+    state, metrics = self._parallel.update(previous, *trajectories)
     age = self._step - versions
     self._state = state
     self._step += 1
@@ -211,7 +181,7 @@ class STACLearner(core.Learner):
 
   def restore(self, state: TrainingState):
     """Goes on from a state of `save`."""
-    self._state = jax.device_put(state, self._replicated)
+    self._state = jax.device_put(state, self._parallel.state_sharding)
     self._step = int(state.step)
     self._steps_at_last_log = self._step
 

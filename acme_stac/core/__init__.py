@@ -22,8 +22,10 @@ from acme_stac.core.metaparams import (
 )
 from acme_stac.core.types import NetworkOutput, Trajectory
 from acme_stac.core.update import (
+  DataParallel,
   TrainingState,
   Update,
+  data_parallel,
   learning_rate,
   make_update,
 )

@@ -4,12 +4,14 @@ Every agent of the family is a configuration of this one update.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from acme_stac.config import STACConfig
 from acme_stac.core import behaviour, losses, metaparams
@@ -76,6 +78,68 @@ class Update(NamedTuple):
 
   init: Callable[[Array], TrainingState]
   update: Callable[..., tuple[TrainingState, dict[str, Array]]]
+
+
+class DataParallel(NamedTuple):
+  """An update of batches that are split over devices.
+
+  Attributes:
+    update: `Update.update`, jitted.
+    state_sharding: of the state, which every device has.
+    trajectory_sharding: of a batch.
+  """
+
+  update: jax.stages.Wrapped
+  state_sharding: NamedSharding
+  trajectory_sharding: Trajectory
+
+  def put(self, trajectory: Trajectory) -> Trajectory:
+    """Returns a batch [T+1, B, ...] on the devices, each with its part."""
+    return Trajectory(*map(
+      jax.device_put, trajectory, self.trajectory_sharding
+    ))
+
+
+def data_parallel(
+  update: Update, config: STACConfig, devices: Sequence[jax.Device]
+) -> DataParallel:
+  """Returns the update on several devices.
+
+  Gradients and metagradients are those of the whole batch, on any number.
+
+  Args:
+    update: made from `config`.
+    config: the agent's configuration.
+    devices: to use.
+
+  Raises:
+    ValueError: if the batch cannot be split evenly over the devices.
+  """
+  if config.batch_size % len(devices):
+    raise ValueError(
+      f"batch_size ({config.batch_size}) must be a multiple of the number of"
+      f" local devices ({len(devices)})."
+    )
+  mesh = Mesh(np.array(devices), ("batch",))
+  replicated = NamedSharding(mesh, PartitionSpec())
+  time_major = NamedSharding(mesh, PartitionSpec(None, "batch"))
+  trajectory = Trajectory(
+    observation=time_major,
+    action=time_major,
+    reward=time_major,
+    discount=time_major,
+    step_type=time_major,
+    behaviour_log_prob=time_major,
+    core_state=NamedSharding(mesh, PartitionSpec("batch")),
+  )
+  # The last argument is the outer loss's own batch, for agents that have one.
+  batches = [trajectory] * (config.batches_per_update + config.batches_ahead)
+  jitted = jax.jit(
+    update.update,
+    in_shardings=(replicated, *batches),
+    out_shardings=replicated,
+  )
+  return DataParallel(jitted, replicated, trajectory)
 
 
 def learning_rate(step: Array | int, config: STACConfig) -> Array:

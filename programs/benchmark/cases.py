@@ -13,6 +13,7 @@ CASES: dict[str, tuple[str, str, dict[str, object]]] = {
   "cheetah": ("control", "cheetah/run", {}),
   "pong_shallow": ("atari", "pong", {"stac.torso": "shallow"}),
   "pong_deep": ("atari", "pong", {}),
+  "swingup_pixels": ("small", "control_pixels:cartpole/swingup", {}),
 }
 
 
@@ -22,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser):
     "--cases", nargs="+", default=list(CASES), choices=list(CASES),
     help="cartpole: configs/small.py with 32 environments per actor; cheetah:"
     " configs/control.py, features; pong_shallow and pong_deep:"
-    " configs/atari.py with either torso",
+    " configs/atari.py with either torso; swingup_pixels: configs/small.py,"
+    " control from pixels",
   )
 
 

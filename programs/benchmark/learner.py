@@ -70,6 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser):
     "--heads", nargs="+", type=int, metavar="P",
     help="in place of the preset's, where that has several",
   )
+  parser.add_argument(
+    "--devices", nargs="+", type=int, default=[1], metavar="N",
+    help="that share N batches",
+  )
   parser.add_argument("--rounds", type=int, default=5)
   parser.add_argument(
     "--seconds", type=float, default=1.0, help="of each agent in a round"
@@ -109,7 +113,13 @@ class _Measured:
   """One agent's compiled update with its state and data on the device."""
 
   def __init__(
-    self, agent: str, network: str, batch: int, length: int, heads: int | None
+    self,
+    agent: str,
+    network: str,
+    batch: int,
+    length: int,
+    heads: int | None,
+    devices: int,
   ):
     observation, action, fields = NETWORKS[network]
     if heads is not None and acme_stac.AGENTS[agent]["num_heads"] > 1:
@@ -122,7 +132,7 @@ class _Measured:
         "torso_sizes": (16, 32, 32),
         "head_sizes": (256,),
         **fields,
-        "batch_size": batch,
+        "batch_size": batch * devices,
         "trajectory_length": length,
         "trajectory_overlap": 0,
       },
@@ -130,13 +140,16 @@ class _Measured:
     self.heads = config.num_heads
     networks = acme_stac.make_networks(_Specs(observation, action), config)
     update = core.make_update(networks, config)
-    self._state = update.init(jax.random.PRNGKey(0))
+    parallel = core.data_parallel(update, config, jax.devices()[:devices])
+    self._state = jax.device_put(
+      update.init(jax.random.PRNGKey(0)), parallel.state_sharding
+    )
     batches = config.batches_per_update + config.batches_ahead
     self._data = [
-      jax.device_put(random_trajectory(networks, observation, config, seed))
+      parallel.put(random_trajectory(networks, observation, config, seed))
       for seed in range(batches)
     ]
-    compiled = jax.jit(update.update).lower(self._state, *self._data).compile()
+    compiled = parallel.update.lower(self._state, *self._data).compile()
     self._update = compiled
     memory: Any = compiled.memory_analysis()
     self.memory_bytes = (
@@ -176,13 +189,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
   """Measures updates; every round times each agent, IMPALA first.
 
   Returns:
-    A row for each network, batch size, length, number of heads and agent, with
-    the device.
+    A row for each network, batch size, length, number of heads, number of
+    devices and agent.
   """
   peak = matrix_product_peak()
   rows = []
+  if max(options.devices) > jax.device_count():
+    raise ValueError(
+      f"There are {jax.device_count()} devices. On a CPU,"
+      " XLA_FLAGS=--xla_force_host_platform_device_count=N makes some."
+    )
   for case in itertools.product(
-    options.networks, options.batch, options.length, options.heads or [None]
+    options.networks, options.batch, options.length,
+    options.heads or [None], options.devices,
   ):
     rows += _measure(*case, peak, options)
   device = jax.devices()[0]
@@ -200,6 +219,7 @@ def _measure(
   batch: int,
   length: int,
   heads: int | None,
+  devices: int,
   peak: float,
   options: argparse.Namespace,
 ) -> list[dict[str, Any]]:
@@ -210,7 +230,9 @@ def _measure(
       f"{network}, batch {batch} × {length}: compiling {name}",
       file=sys.stderr,
     )
-    measured[name] = _Measured(name, network, batch, length, heads)
+    measured[name] = _Measured(
+      name, network, batch, length, heads, devices
+    )
   updates = {
     name: max(1, int(options.seconds / agent.time(2)))
     for name, agent in measured.items()
@@ -231,7 +253,8 @@ def _measure(
       "agent": name,
       "heads": agent.heads,
       "milliseconds": 1e3 * seconds,
-      "steps_per_second": batch * length / seconds,
+      "devices": devices,
+      "steps_per_second": batch * devices * length / seconds,
       "time_ratio": statistics.median(ratios),
       "time_ratio_min": min(ratios),
       "time_ratio_max": max(ratios),
@@ -248,7 +271,10 @@ def table(result: dict[str, Any]) -> str:
   """Returns a Markdown table of what `run` gives."""
   return measuring.table(result["rows"], {
     "network": lambda row: row["network"],
-    "batch": lambda row: f"{row['batch']} × {row['length']}",
+    "batch": lambda row: (
+      f"{row['batch']} × {row['length']}"
+      + (f" on each of {row['devices']}" if row["devices"] > 1 else "")
+    ),
     "agent (heads)": lambda row: f"`{row['agent']}` ({row['heads']})",
     "update, ms": lambda row: f"{row['milliseconds']:.1f}",
     "time / IMPALA (min–max)": lambda row: (
@@ -266,7 +292,8 @@ def plot(result: dict[str, Any]) -> figure.Figure:
   """Draws how cost grows with what has the most values."""
   rows = result["rows"]
   x = max(
-    ("batch", "length", "heads"), key=lambda name: len({r[name] for r in rows})
+    ("batch", "length", "heads", "devices"),
+    key=lambda name: len({row[name] for row in rows}),
   )
   # IMPALA has one head, whatever the others have.
   rows = [row for row in rows if x != "heads" or row["agent"] != "impala"]

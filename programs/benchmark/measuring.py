@@ -128,10 +128,10 @@ def lines(
       members = sorted(members, key=lambda row: row[x])
       axes.plot(
         [row[x] for row in members], [value(row) for row in members],
-        marker="o", label=name,
+        marker="o", label=name, clip_on=False,
       )
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(ticker.ScalarFormatter())
+    axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:.0f}"))
     axes.set_xlabel(x.replace("_", " "))
     axes.set_ylim(bottom=0)
     axes.set_title(title, fontsize=10)

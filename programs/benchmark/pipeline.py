@@ -81,16 +81,21 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _standalone_costs(case: str, agent: str) -> dict[str, float]:
-  """Returns processor seconds per environment step (frame), by part."""
+  """Returns processor seconds per environment step (frame), by part.
+
+  And the learner's by the clock: its update may not keep every core busy.
+  """
   experiment = experiment_lib.make_experiment(
     cases.make_config(case, agent), 1, "/nowhere"
   )
   acting = _acting_costs(case, experiment.environments_per_actor)
+  update = _update_cost(experiment)
+  steps = experiment.config.steps_per_update
   return {
     "environment": acting["environment_cpu_seconds"],
     "inference": acting["inference_cpu_seconds"],
-    "learner": _update_cost(experiment).cpu_seconds
-    / experiment.config.steps_per_update,
+    "learner": update.cpu_seconds / steps,
+    "learner_by_the_clock": update.seconds / steps,
   }
 
 
@@ -130,9 +135,11 @@ def _update_cost(experiment: experiment_lib.Experiment) -> measuring.Cost:
 
 def _efficiency(rate: float, costs: dict[str, float]) -> dict[str, float]:
   cores = measuring.machine()["cores"]
-  possible = cores / sum(costs.values())
+  parts = ("environment", "inference", "learner")
+  possible = cores / sum(costs[part] for part in parts)
   return {
-    **{f"{name}_cpu_microseconds": 1e6 * cost for name, cost in costs.items()},
+    **{f"{part}_cpu_microseconds": 1e6 * costs[part] for part in parts},
+    "learner_alone_steps_per_second": 1 / costs["learner_by_the_clock"],
     "possible_steps_per_second": possible,
     "efficiency": rate / possible,
   }
@@ -176,12 +183,12 @@ def _observe(process, workdir: pathlib.Path, started: float, options):
 
   actor_logs = list((workdir / "logs").glob("actor_*.csv"))
   skip = {file: len(_rows(file)) for file in [log, *actor_logs]}
-  before = _usage(process.pid)
+  before, sent_before = _usage(process.pid), _bytes_sent()
   started_at = time.monotonic()
   time.sleep(options.seconds)
   if process.poll() is not None:
     raise RuntimeError("The program ended.")
-  after = _usage(process.pid)
+  after, sent_after = _usage(process.pid), _bytes_sent()
   seconds = time.monotonic() - started_at
   # The first row began before the measurement did.
   rows = _rows(log)[skip[log] + 1 :]
@@ -203,8 +210,10 @@ def _observe(process, workdir: pathlib.Path, started: float, options):
     for previous, row in zip(_rows(log)[skip[log] :], rows, strict=False)
   ]
   duration = sum(a / b for a, b in zip(steps, rates, strict=True))
+  rate = sum(steps) / duration
   return {
-    "steps_per_second": sum(steps) / duration,
+    "steps_per_second": rate,
+    "bytes_sent_per_step": (sent_after - sent_before) / seconds / rate,
     "seconds_to_first_update": first_update,
     "policy_age": mean(rows, "policy_age_mean"),
     "queue_fill": mean(rows, "queue_fill"),
@@ -269,6 +278,12 @@ def _usage(pid: int) -> dict[str, _Usage]:
   return kinds
 
 
+def _bytes_sent() -> int:
+  """Returns what has gone over the loopback interface, of any program."""
+  interfaces = psutil.net_io_counters(pernic=True)
+  return interfaces["lo"].bytes_sent if "lo" in interfaces else 0
+
+
 def _kind(process: psutil.Process) -> str:
   """Returns "actor" of the node actor/3."""
   name = process.environ().get(launching.NODE_NAME, process.name())
@@ -299,12 +314,16 @@ def table(result: dict[str, Any]) -> str:
       f" {row['inference_cpu_microseconds']:.1f},"
       f" {row['learner_cpu_microseconds']:.1f}"
     ),
+    "learner alone, steps/s": lambda row: (
+      f"{row['learner_alone_steps_per_second']:,.0f}"
+    ),
     "learner waits": share("learner_waits"),
     "actor waits: queue, learner": lambda row: (
       f"{row['share_blocked_by_queue']:.0%},"
       f" {row['share_waiting_for_learner']:.0%}"
     ),
     "queue fill": share("queue_fill"),
+    "sent, bytes a step": lambda row: f"{row['bytes_sent_per_step']:,.0f}",
     "policy age": lambda row: f"{row['policy_age']:.2f}",
     "cores used": cpu,
     "memory, GB": lambda row: f"{sum(row['megabytes'].values()) / 1e3:.1f}",

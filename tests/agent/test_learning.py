@@ -60,7 +60,7 @@ def test_an_update_compiles_once(devices):
     learner.step()
   learner.restore(learner.save())
   learner.step()
-  assert learner._update._cache_size() == 1
+  assert learner._parallel.update._cache_size() == 1
 
 
 def test_devices_must_divide_the_batch():

@@ -54,6 +54,29 @@ def test_learner_of_several_heads(tmp_path):
   assert list(line.get_xdata()) == [1, 4]
 
 
+def test_learner_on_several_devices(tmp_path):
+  code, result = measure(
+    tmp_path, "learner", "--agents", "stacx", "--networks", "mlp_lstm",
+    "--batch=2", "--length=3", "--devices", "1", "4", "--rounds=1",
+    "--seconds=0.01",
+  )
+  assert code == 0
+  one, four = result["rows"][1::2]
+  assert (one["devices"], four["devices"]) == (1, 4)
+  # Four times as many steps to each update.
+  assert four["steps_per_second"] * four["milliseconds"] == pytest.approx(
+    4 * one["steps_per_second"] * one["milliseconds"]
+  )
+  # Each does its part, and the parameters' work besides.
+  assert four["gigaflops"] < 2 * one["gigaflops"]
+
+
+def test_more_devices_than_there_are(capsys):
+  with pytest.raises(SystemExit):
+    benchmark.main(["benchmark", "learner", "--devices=64"])
+  assert "xla_force_host_platform_device_count" in capsys.readouterr().err
+
+
 def test_actor(tmp_path, capsys):
   code, result = measure(
     tmp_path, "actor", "--cases", "cartpole", "--batch", "2",
@@ -85,6 +108,8 @@ def test_pipeline(tmp_path, capsys):
   assert set(serial["cpu"]) == {"launcher"}
   # JAX and TensorFlow are in each of them.
   assert local_mp["megabytes"]["actor"] > 100
+  # An observation of 4 floats, twice, and what belongs to it.
+  assert 60 < local_mp["bytes_sent_per_step"] < 6000
   assert [len(axes.lines) for axes in pipeline.plot(result).axes] == [2] * 5
   assert printed.out.count("\n") == 2 + 2
 

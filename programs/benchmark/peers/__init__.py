@@ -19,6 +19,7 @@ give each the Python of an environment of its own (Python 3.10):
 import argparse
 import contextlib
 import json
+import math
 import pathlib
 import signal
 import statistics
@@ -169,7 +170,10 @@ def _ours(case: str, agent: str) -> Contender:
     log = plots.read_log(directory / "run" / "logs" / "learner.csv")
     if not log:
       return None
-    return int(log["environment_steps"][-1]), float(log["episode_return"][-1])
+    mean_return = float(log["episode_return"][-1])
+    return int(log["environment_steps"][-1]), (
+      None if math.isnan(mean_return) else mean_return
+    )
 
   return Contender(command, read)
 
