@@ -1,8 +1,14 @@
 import threading
+import time
 from concurrent import futures
 
+import jax
+import numpy as np
 import pytest
 
+from acme_stac.networks import make_networks
+from configs import small
+from programs import experiment as experiment_lib
 from programs import launching, nodes
 from programs.progress import Progress
 
@@ -75,3 +81,46 @@ def test_death_of_a_thread_is_told_with_its_last_lines():
   assert message.startswith("actor/1 died, so the run was stopped:")
   assert "OSError: the disk is gone" in message
   assert "in die" in message
+
+
+@pytest.mark.parametrize("wait,version", [(0.1, 7), (0.0, 0)])
+def test_an_actor_that_waited_fetches_parameters_again(
+  tmp_path, wait, version
+):
+  config = small.get_config("catch")
+  config.agent = "impala"
+  experiment = experiment_lib.make_experiment(config, 1, str(tmp_path))
+  networks = make_networks(experiment.environment_spec, experiment.config)
+  params = jax.device_get(networks.init(jax.random.PRNGKey(0)))
+  learner_step = 0
+
+  class Learner:
+    def get_variables(self, names):
+      # What is asked for in the background comes after the first step.
+      time.sleep(0.05)
+      values = {"policy": params, "version": np.int32(learner_step)}
+      return [values[name] for name in names]
+
+  class Counter:
+    answers = iter(["go", "wait", "go", "finished"])
+
+    def reserve(self, steps):
+      nonlocal learner_step
+      answer = next(self.answers)
+      if answer == "wait":
+        # The learner has caught up meanwhile.
+        learner_step = 7
+        time.sleep(wait)
+      return answer
+
+    def report_episodes(self, returns):
+      pass
+
+  replay = nodes.make_builder(experiment, lambda: False).make_local_queue()
+  actor = nodes.Actor(
+    experiment, 0, 0, replay, Learner(), Counter(), lambda: False
+  )
+  actor.run()
+  items = iter(replay)
+  np.testing.assert_array_equal(next(items).params_version, 0)
+  np.testing.assert_array_equal(next(items).params_version, version)
