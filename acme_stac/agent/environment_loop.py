@@ -63,8 +63,8 @@ class BatchedEnvironmentLoop:
     """Acts once in every environment.
 
     Args:
-      wait_for_variables: fetch parameters in the foreground when they are due,
-        so that a run of one process is repeatable.
+      wait_for_variables: fetch parameters in the foreground when they are due:
+        they are the newest, and a run of one process is repeatable.
 
     Returns:
       The episodes that ended with this step.

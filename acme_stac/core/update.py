@@ -118,7 +118,7 @@ def data_parallel(
   if config.batch_size % len(devices):
     raise ValueError(
       f"batch_size ({config.batch_size}) must be a multiple of the number of"
-      f" local devices ({len(devices)})."
+      f" devices ({len(devices)})."
     )
   mesh = Mesh(np.array(devices), ("batch",))
   replicated = NamedSharding(mesh, PartitionSpec())

@@ -15,6 +15,7 @@ made. docs/performance.md has what they gave.
 import argparse
 import importlib
 import json
+import signal
 import sys
 
 from programs import machine
@@ -50,9 +51,21 @@ def main(argv: list[str]) -> int:
     for number in value if isinstance(value, list) else [value]:
       if isinstance(number, int | float) and number <= 0:
         command.error(f"--{flag} must be positive, got {number}")
+  for name in ("output", "plot"):
+    path = getattr(options, name, None)
+    if path is None:
+      continue
+    try:
+      open(path, "a").close()
+    except OSError as error:
+      command.error(f"--{name} cannot be written: {error}")
+    if name == "plot" and not path.endswith(".png"):
+      command.error(f"--plot must end in .png, got {path}")
   from programs.benchmark import measuring
 
   description = measuring.machine()
+  # What a benchmark has started is ended with it.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   try:
     result = {**description, **module.run(options)}
   except (ValueError, machine.UserError) as error:

@@ -157,7 +157,12 @@ class _Measured:
       + memory.argument_size_in_bytes
       + memory.output_size_in_bytes
     )
-    self.flops = float((compiled.cost_analysis() or {}).get("flops", 0.0))
+    # Of an LSTM the compiler counts one time step.
+    self.flops = (
+      float((compiled.cost_analysis() or {}).get("flops", 0.0))
+      if config.lstm_size is None
+      else None
+    )
     self.time(1)
 
   def time(self, updates: int) -> float:
@@ -192,13 +197,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     A row for each network, batch size, length, number of heads, number of
     devices and agent.
   """
-  peak = matrix_product_peak()
-  rows = []
   if max(options.devices) > jax.device_count():
     raise ValueError(
       f"There are {jax.device_count()} devices. On a CPU,"
       " XLA_FLAGS=--xla_force_host_platform_device_count=N makes some."
     )
+  several = [acme_stac.AGENTS[name]["num_heads"] > 1 for name in options.agents]
+  if options.heads and not any(several):
+    raise ValueError(
+      "--heads is for agents with several, such as --agents stacx; got"
+      f" {options.agents}."
+    )
+  peak = matrix_product_peak()
+  rows = []
   for case in itertools.product(
     options.networks, options.batch, options.length,
     options.heads or [None], options.devices,
@@ -260,15 +271,35 @@ def _measure(
       "time_ratio_max": max(ratios),
       "megabytes": agent.memory_bytes / 1e6,
       "memory_ratio": agent.memory_bytes / measured["impala"].memory_bytes,
-      "gigaflops": agent.flops / 1e9,
-      "flops_ratio": agent.flops / max(measured["impala"].flops, 1.0),
-      "share_of_peak": agent.flops / seconds / peak,
+      **_flops(agent, measured["impala"], seconds, devices, peak),
     })
   return rows
 
 
+def _flops(
+  agent: _Measured,
+  impala: _Measured,
+  seconds: float,
+  devices: int,
+  peak: float,
+) -> dict[str, float | None]:
+  if agent.flops is None or not impala.flops:
+    return {"gigaflops": None, "flops_ratio": None, "share_of_peak": None}
+  # The compiler counts one device's. Those of a CPU share its cores.
+  shared = devices if jax.default_backend() == "cpu" else 1
+  return {
+    "gigaflops": agent.flops / 1e9,
+    "flops_ratio": agent.flops / impala.flops,
+    "share_of_peak": shared * agent.flops / seconds / peak,
+  }
+
+
 def table(result: dict[str, Any]) -> str:
   """Returns a Markdown table of what `run` gives."""
+
+  def number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
   return measuring.table(result["rows"], {
     "network": lambda row: row["network"],
     "batch": lambda row: (
@@ -283,24 +314,34 @@ def table(result: dict[str, Any]) -> str:
     ),
     "memory, MB": lambda row: f"{row['megabytes']:.0f}",
     "memory / IMPALA": lambda row: f"{row['memory_ratio']:.2f}",
-    "FLOPs / IMPALA": lambda row: f"{row['flops_ratio']:.2f}",
-    "share of peak": lambda row: f"{row['share_of_peak']:.0%}",
+    "steps/s": lambda row: f"{row['steps_per_second']:,.0f}",
+    "FLOPs / IMPALA": lambda row: number(row["flops_ratio"], ".2f"),
+    "share of peak": lambda row: number(row["share_of_peak"], ".0%"),
   })
 
 
 def plot(result: dict[str, Any]) -> figure.Figure:
   """Draws how cost grows with what has the most values."""
   rows = result["rows"]
-  x = max(
-    ("batch", "length", "heads", "devices"),
-    key=lambda name: len({row[name] for row in rows}),
-  )
+  names = ("batch", "length", "heads", "devices")
+  # Presets differ in their heads.
+  values = {
+    name: max(
+      len({row[name] for row in rows if row["agent"] == agent})
+      for agent in {row["agent"] for row in rows}
+    )
+    for name in names
+  }
+  x = max(names, key=lambda name: values[name])
+  others = [name for name in names if name != x and values[name] > 1]
   # IMPALA has one head, whatever the others have.
   rows = [row for row in rows if x != "heads" or row["agent"] != "impala"]
   return measuring.lines(
     rows,
     x,
-    lambda row: f"{row['network']}, {row['agent']}",
+    lambda row: ", ".join([
+      row["network"], row["agent"], *[f"{name} {row[name]}" for name in others]
+    ]),
     {
       "update, ms": lambda row: row["milliseconds"],
       "steps/s": lambda row: row["steps_per_second"],

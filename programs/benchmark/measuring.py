@@ -4,13 +4,19 @@ import contextlib
 import datetime
 import os
 import platform
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
 from typing import Any, NamedTuple
 
 import matplotlib.figure
+import psutil
 from matplotlib import ticker
+
+_END_SECONDS = 40.0
 
 
 class Cost(NamedTuple):
@@ -51,6 +57,10 @@ def steady_cost(call: Callable[[], Any], seconds: float) -> Cost:
 def machine() -> dict[str, Any]:
   """Returns where, with what and when something is measured."""
   result: dict[str, Any] = {
+    "command": sys.argv[1:],
+    "packages": {
+      name: metadata.version(name) for name in ("jax", "jaxlib", "dm-haiku")
+    },
     "machine": platform.platform(),
     "processor": _processor(),
     "cores": len(os.sched_getaffinity(0)),
@@ -65,6 +75,22 @@ def machine() -> dict[str, Any]:
       capture_output=True, text=True, check=True,
     ).stdout.strip()
   return result
+
+
+def end(process: subprocess.Popen):
+  """Ends a program, and what it started and has left behind."""
+  family: list[psutil.Process] = []
+  with contextlib.suppress(psutil.NoSuchProcess):
+    family = psutil.Process(process.pid).children(recursive=True)
+  process.send_signal(signal.SIGTERM)
+  try:
+    process.wait(_END_SECONDS)
+  except subprocess.TimeoutExpired:
+    process.kill()
+    process.wait()
+  for child in family:
+    with contextlib.suppress(psutil.NoSuchProcess):
+      child.kill()
 
 
 def _processor() -> str:

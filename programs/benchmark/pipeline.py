@@ -8,16 +8,16 @@ efficiency.
 
 import argparse
 import collections
-import json
+import multiprocessing
 import os
 import pathlib
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +29,7 @@ from acme_stac import core
 from acme_stac.evaluation import plots
 from programs import experiment as experiment_lib
 from programs import launching
-from programs.benchmark import cases, learner, measuring
+from programs.benchmark import actor, cases, learner, measuring
 
 _START_SECONDS = 300.0
 
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser):
   )
   parser.add_argument(
     "--launch", nargs="+", default=["local_mp", "serial"],
-    choices=["local_mp", "serial"],
+    choices=["local_mp", "serial", "colocated"],
   )
   parser.add_argument(
     "--num_actors", nargs="+", type=int, default=[1], help="actor processes"
@@ -61,6 +61,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
   rows = []
   for case in options.cases:
     for agent in options.agents:
+      print(f"{case}, {agent}: each part by itself", file=sys.stderr)
       costs = _standalone_costs(case, agent)
       for launch in options.launch:
         for num_actors in options.num_actors if launch != "serial" else [1]:
@@ -85,34 +86,45 @@ def _standalone_costs(case: str, agent: str) -> dict[str, float]:
 
   And the learner's by the clock: its update may not keep every core busy.
   """
-  experiment = experiment_lib.make_experiment(
-    cases.make_config(case, agent), 1, "/nowhere"
-  )
-  acting = _acting_costs(case, experiment.environments_per_actor)
-  update = _update_cost(experiment)
-  steps = experiment.config.steps_per_update
+  acting = _apart(launching.acting_environment(), _acting_costs, case, agent)
+  update = _apart(launching.learning_environment(), _update_cost, case, agent)
   return {
-    "environment": acting["environment_cpu_seconds"],
-    "inference": acting["inference_cpu_seconds"],
-    "learner": update.cpu_seconds / steps,
-    "learner_by_the_clock": update.seconds / steps,
+    "environment": acting["environment"].cpu_seconds,
+    "inference": acting["inference"].cpu_seconds,
+    "learner": update.cpu_seconds,
+    "learner_by_the_clock": update.seconds,
   }
 
 
-def _acting_costs(case: str, members: int) -> dict[str, float]:
-  """Returns what the benchmark `actor` gives, with the threads of an actor."""
-  with tempfile.NamedTemporaryFile() as output:
-    subprocess.run(
-      [sys.executable, "-m", "programs.benchmark", "actor", "--cases", case,
-       f"--batch={members}", "--seconds=1", f"--output={output.name}"],
-      check=True,
-      stdout=subprocess.DEVNULL,
-      env={**os.environ, **launching.acting_environment()},
-    )
-    return json.load(output)["rows"][0]
+def _apart(
+  environment: Mapping[str, str], call: Callable[..., Any], *arguments: str
+) -> Any:
+  """Returns what a call gives in a process of a node's environment."""
+  before = dict(os.environ)
+  os.environ.update(environment)
+  try:
+    with futures.ProcessPoolExecutor(
+      1, multiprocessing.get_context("spawn")
+    ) as pool:
+      return pool.submit(call, *arguments).result()
+  finally:
+    os.environ.clear()
+    os.environ.update(before)
 
 
-def _update_cost(experiment: experiment_lib.Experiment) -> measuring.Cost:
+def _experiment(case: str, agent: str) -> experiment_lib.Experiment:
+  return experiment_lib.make_experiment(
+    cases.make_config(case, agent), 1, "/nowhere"
+  )
+
+
+def _acting_costs(case: str, agent: str) -> dict[str, measuring.Cost]:
+  return actor.measure(_experiment(case, agent), seconds=1.0)
+
+
+def _update_cost(case: str, agent: str) -> measuring.Cost:
+  """Returns what learning from one environment step costs."""
+  experiment = _experiment(case, agent)
   config = experiment.config
   networks = acme_stac.make_networks(experiment.environment_spec, config)
   update = core.make_update(networks, config)
@@ -130,7 +142,9 @@ def _update_cost(experiment: experiment_lib.Experiment) -> measuring.Cost:
     state, metrics = step(state, *data)
     jax.block_until_ready((state, metrics))
 
-  return measuring.steady_cost(call, 3.0)
+  cost = measuring.steady_cost(call, 5.0)
+  steps = config.steps_per_update
+  return measuring.Cost(cost.seconds / steps, cost.cpu_seconds / steps)
 
 
 def _efficiency(rate: float, costs: dict[str, float]) -> dict[str, float]:
@@ -165,8 +179,7 @@ def _measure(
         tail = (workdir / "output").read_text().splitlines()[-1:]
         raise RuntimeError(f"{error} {' '.join(tail)}") from error
       finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
+        measuring.end(process)
 
 
 def _observe(process, workdir: pathlib.Path, started: float, options):

@@ -242,6 +242,29 @@ def test_max_pool_is_that_of_haiku(size):
   )
 
 
+def test_second_derivative_of_max_pool():
+  """The metagradient's: of a gradient along a direction, backwards."""
+
+  def pool(images):
+    return hk.max_pool(images, (3, 3, 1), (2, 2, 1), "SAME")
+
+  rng = np.random.default_rng(0)
+  images = rng.normal(size=(2, 9, 8, 3)).astype(np.float32)
+  direction = rng.normal(size=images.shape).astype(np.float32)
+
+  def along(scale, pooling):
+    gradient = jax.grad(
+      lambda x: jnp.sum(jnp.sin(scale * pooling(x * x)))
+    )(images)
+    return jnp.vdot(gradient, direction)
+
+  expected = jax.grad(along)(0.7, pool)
+  assert abs(expected) > 1.0
+  np.testing.assert_allclose(
+    jax.grad(along)(0.7, torsos.max_pool), expected, rtol=1e-4
+  )
+
+
 def test_images_for_convolutions():
   config = helpers.small_config(torso="deep")
   with pytest.raises(ValueError, match="Set torso to 'mlp'"):

@@ -41,12 +41,12 @@ def test_learner(tmp_path, capsys):
 
 def test_learner_of_several_heads(tmp_path):
   code, result = measure(
-    tmp_path, "learner", "--agents", "stacx", "--batch=2", "--length=3",
+    tmp_path, "learner", "--agents", "impala_aux", "--batch=2", "--length=3",
     "--heads", "1", "4", "--rounds=1", "--seconds=0.01",
   )
   assert code == 0
   assert [(row["agent"], row["heads"]) for row in result["rows"]] == [
-    ("impala", 1), ("stacx", 1), ("impala", 1), ("stacx", 4)
+    ("impala", 1), ("impala_aux", 1), ("impala", 1), ("impala_aux", 4)
   ]
   figure = learner.plot(result)
   assert [axes.get_xlabel() for axes in figure.axes] == ["heads"] * 4
@@ -56,19 +56,19 @@ def test_learner_of_several_heads(tmp_path):
 
 def test_learner_on_several_devices(tmp_path):
   code, result = measure(
-    tmp_path, "learner", "--agents", "stacx", "--networks", "mlp_lstm",
+    tmp_path, "learner", "--agents", "impala", "--networks", "mlp_lstm",
     "--batch=2", "--length=3", "--devices", "1", "4", "--rounds=1",
     "--seconds=0.01",
   )
   assert code == 0
-  one, four = result["rows"][1::2]
+  one, four = result["rows"]
   assert (one["devices"], four["devices"]) == (1, 4)
   # Four times as many steps to each update.
   assert four["steps_per_second"] * four["milliseconds"] == pytest.approx(
     4 * one["steps_per_second"] * one["milliseconds"]
   )
-  # Each does its part, and the parameters' work besides.
-  assert four["gigaflops"] < 2 * one["gigaflops"]
+  # The compiler counts an LSTM's first time step alone.
+  assert one["gigaflops"] is None
 
 
 def test_more_devices_than_there_are(capsys):
@@ -136,6 +136,7 @@ def test_peers_are_compared():
   assert (impala["slowest"], impala["fastest"]) == (100, 120)
   assert impala["ratio_to_fastest_peer"] == 110 / 40
   assert acme["ratio_to_fastest_peer"] == 15 / 40
+  assert (impala["rounds"], rllib["rounds"]) == (2, 1)
   # The slowest run ended at 190 steps, the shortest after 19 s.
   assert impala["return_at_equal_steps"] == (2.0 * 2 + 4.0 * 2) / 2
   # Acme's second run was there after 10 s.
@@ -201,6 +202,22 @@ def test_bad_arguments(argument, capsys):
     benchmark.main(["benchmark", "learner", argument])
   assert error.value.code == 2
   assert argument.split("=")[0].strip("-") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  "arguments,message",
+  [
+    (["learner", "--output=/nowhere/a.json"], "--output cannot be written"),
+    (["learner", "--plot=/nowhere/a.png"], "--plot cannot be written"),
+    (["learner", "--heads=4", "--agents", "stac"], "--heads is for agents"),
+    (["peers", "--rllib=/nowhere/python"], "no interpreter '/nowhere/python'"),
+  ],
+)
+def test_errors_before_long_work(arguments, message, capsys):
+  with pytest.raises(SystemExit) as error:
+    benchmark.main(["benchmark", *arguments])
+  assert error.value.code == 2
+  assert message in capsys.readouterr().err
 
 
 def test_unknown_benchmark(capsys):

@@ -1,7 +1,7 @@
 """The same network and cores under this project and its peers.
 
 Contenders take turns, so that whatever else the machine does meets all of them.
-Each learns on all cores with its own best batched settings, from updates of 640
+Each may use all cores and has its own best batched settings, and updates of 640
 time steps: CartPole with an MLP of (256, 256), or Pong with IMPALA's shallow
 torso, and a policy and a value on top. Steps/s (frames/s in Pong) are counted
 after a warm-up; returns are those of training, the mean of the last 100
@@ -17,11 +17,10 @@ give each the Python of an environment of its own (Python 3.10):
 """
 
 import argparse
-import contextlib
 import json
 import math
 import pathlib
-import signal
+import shutil
 import statistics
 import subprocess
 import sys
@@ -30,7 +29,6 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import psutil
 from matplotlib import figure, ticker
 
 from acme_stac.evaluation import plots
@@ -38,7 +36,6 @@ from programs.benchmark import cases, measuring
 
 _HERE = pathlib.Path(__file__).parent
 _START_SECONDS = 240.0
-_END_SECONDS = 40.0
 _POLL_SECONDS = 0.25
 
 # This project's agents.
@@ -140,6 +137,8 @@ def _contenders(options: argparse.Namespace) -> dict[str, Contender]:
   }
   for name, (script, arguments) in _PEERS[options.case].items():
     if interpreters[name]:
+      if shutil.which(interpreters[name]) is None:
+        raise ValueError(f"There is no interpreter {interpreters[name]!r}.")
       known[name] = _peer(interpreters[name], script, arguments)
   if not options.contenders:
     return known
@@ -228,26 +227,10 @@ def _measure(contender: Contender, options) -> list[Point]:
           first = now if first is None else first
           points.append(Point(now - first, *state))
     finally:
-      _end(process)
+      measuring.end(process)
   if len(_changes(points, options.warm_up)) < 2:
     raise RuntimeError("There are too few reports; raise --seconds.")
   return points
-
-
-def _end(process: subprocess.Popen):
-  """Ends a program and whatever it started."""
-  family: list[psutil.Process] = []
-  with contextlib.suppress(psutil.NoSuchProcess):
-    family = psutil.Process(process.pid).children(recursive=True)
-  process.send_signal(signal.SIGTERM)
-  try:
-    process.wait(_END_SECONDS)
-  except subprocess.TimeoutExpired:
-    process.kill()
-    process.wait()
-  for child in family:
-    with contextlib.suppress(psutil.NoSuchProcess):
-      child.kill()
 
 
 def compare(
@@ -281,6 +264,9 @@ def compare(
       continue
     rows.append({
       "contender": name,
+      "rounds": len(rounds),
+      # Of a round that gave none.
+      **({"round_error": errors[name]} if name in errors else {}),
       "steps_per_second": statistics.median(rates[name]),
       "slowest": min(rates[name]),
       "fastest": max(rates[name]),
@@ -348,6 +334,11 @@ def table(result: dict[str, Any]) -> str:
   )
   return measuring.table(rows, {
     "contender": lambda row: row["contender"],
+    "rounds": lambda row: (
+      f"{row['rounds']}, then: {row['round_error']}"
+      if "round_error" in row
+      else f"{row['rounds']}"
+    ),
     "steps/s (range)": lambda row: (
       f"{row['steps_per_second']:,.0f} ({row['slowest']:,.0f} to"
       f" {row['fastest']:,.0f})"
