@@ -55,12 +55,12 @@ def main(argv: list[str]) -> int:
     path = getattr(options, name, None)
     if path is None:
       continue
+    if name == "plot" and not path.endswith(".png"):
+      command.error(f"--plot must end in .png, got {path}")
     try:
       open(path, "a").close()
     except OSError as error:
       command.error(f"--{name} cannot be written: {error}")
-    if name == "plot" and not path.endswith(".png"):
-      command.error(f"--plot must end in .png, got {path}")
   from programs.benchmark import measuring
 
   description = measuring.machine()

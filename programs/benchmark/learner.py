@@ -44,7 +44,7 @@ NETWORKS: dict[str, tuple[specs.Array, specs.Array, dict[str, Any]]] = {
 }
 
 
-class _Specs(NamedTuple):
+class Specs(NamedTuple):
   """As much of an environment's specs as networks need."""
 
   observations: specs.Array
@@ -109,36 +109,19 @@ def random_trajectory(
   )
 
 
-class _Measured:
-  """One agent's compiled update with its state and data on the device."""
+class MeasuredUpdate:
+  """A compiled update with its state and random data on the devices."""
 
-  def __init__(
-    self,
-    agent: str,
-    network: str,
-    batch: int,
-    length: int,
-    heads: int | None,
-    devices: int,
-  ):
-    observation, action, fields = NETWORKS[network]
-    if heads is not None and acme_stac.AGENTS[agent]["num_heads"] > 1:
-      fields = {**fields, "num_heads": heads}
-    # The same networks and batches for every agent, whatever its preset.
-    config = acme_stac.make_config(
-      agent,
-      "atari",
-      **{
-        "torso_sizes": (16, 32, 32),
-        "head_sizes": (256,),
-        **fields,
-        "batch_size": batch * devices,
-        "trajectory_length": length,
-        "trajectory_overlap": 0,
-      },
-    )
+  def __init__(self, spec: Any, config: acme_stac.STACConfig, devices: int = 1):
+    """Compiles.
+
+    Args:
+      spec: an environment's, or as much of it as `Specs` has.
+      config: the agent's configuration.
+      devices: that share the batch.
+    """
     self.heads = config.num_heads
-    networks = acme_stac.make_networks(_Specs(observation, action), config)
+    networks = acme_stac.make_networks(spec, config)
     update = core.make_update(networks, config)
     parallel = core.data_parallel(update, config, jax.devices()[:devices])
     self._state = jax.device_put(
@@ -146,7 +129,9 @@ class _Measured:
     )
     batches = config.batches_per_update + config.batches_ahead
     self._data = [
-      parallel.put(random_trajectory(networks, observation, config, seed))
+      parallel.put(
+        random_trajectory(networks, spec.observations, config, seed)
+      )
       for seed in range(batches)
     ]
     compiled = parallel.update.lower(self._state, *self._data).compile()
@@ -172,6 +157,31 @@ class _Measured:
       self._state, metrics = self._update(self._state, *self._data)
     jax.block_until_ready((self._state, metrics))
     return (time.perf_counter() - started) / updates
+
+
+def _make_config(
+  agent: str,
+  network: str,
+  batch: int,
+  length: int,
+  heads: int | None,
+) -> acme_stac.STACConfig:
+  """Returns the same networks and batches for every agent."""
+  fields = NETWORKS[network][2]
+  if heads is not None and acme_stac.AGENTS[agent]["num_heads"] > 1:
+    fields = {**fields, "num_heads": heads}
+  return acme_stac.make_config(
+    agent,
+    "atari",
+    **{
+      "torso_sizes": (16, 32, 32),
+      "head_sizes": (256,),
+      **fields,
+      "batch_size": batch,
+      "trajectory_length": length,
+      "trajectory_overlap": 0,
+    },
+  )
 
 
 @functools.cache
@@ -235,14 +245,17 @@ def _measure(
   options: argparse.Namespace,
 ) -> list[dict[str, Any]]:
   names = ["impala", *[name for name in options.agents if name != "impala"]]
+  specification = Specs(*NETWORKS[network][:2])
   measured = {}
   for name in names:
     print(
       f"{network}, batch {batch} × {length}: compiling {name}",
       file=sys.stderr,
     )
-    measured[name] = _Measured(
-      name, network, batch, length, heads, devices
+    measured[name] = MeasuredUpdate(
+      specification,
+      _make_config(name, network, batch * devices, length, heads),
+      devices,
     )
   updates = {
     name: max(1, int(options.seconds / agent.time(2)))
@@ -277,8 +290,8 @@ def _measure(
 
 
 def _flops(
-  agent: _Measured,
-  impala: _Measured,
+  agent: MeasuredUpdate,
+  impala: MeasuredUpdate,
   seconds: float,
   devices: int,
   peak: float,

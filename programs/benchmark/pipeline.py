@@ -20,12 +20,10 @@ from collections.abc import Callable, Mapping
 from concurrent import futures
 from typing import Any, NamedTuple
 
-import jax
 import psutil
 from matplotlib import figure
 
 import acme_stac
-from acme_stac import core
 from acme_stac.evaluation import plots
 from programs import experiment as experiment_lib
 from programs import launching
@@ -126,23 +124,8 @@ def _update_cost(case: str, agent: str) -> measuring.Cost:
   """Returns what learning from one environment step costs."""
   experiment = _experiment(case, agent)
   config = experiment.config
-  networks = acme_stac.make_networks(experiment.environment_spec, config)
-  update = core.make_update(networks, config)
-  step = jax.jit(update.update)
-  data = [
-    jax.device_put(learner.random_trajectory(
-      networks, experiment.environment_spec.observations, config, seed
-    ))
-    for seed in range(config.batches_per_update + config.batches_ahead)
-  ]
-  state = update.init(jax.random.PRNGKey(0))
-
-  def call():
-    nonlocal state
-    state, metrics = step(state, *data)
-    jax.block_until_ready((state, metrics))
-
-  cost = measuring.steady_cost(call, 5.0)
+  update = learner.MeasuredUpdate(experiment.environment_spec, config)
+  cost = measuring.steady_cost(lambda: update.time(1), 5.0)
   steps = config.steps_per_update
   return measuring.Cost(cost.seconds / steps, cost.cpu_seconds / steps)
 

@@ -218,16 +218,17 @@ def test_nested_observations():
   assert out.value.shape == (1, 3, 3)
 
 
+def haiku_max_pool(images):
+  return hk.max_pool(images, (3, 3, 1), (2, 2, 1), "SAME")
+
+
 @pytest.mark.parametrize("size", [84, 42, 21, 11, 1])
 def test_max_pool_is_that_of_haiku(size):
-  def pool(images):
-    return hk.max_pool(images, (3, 3, 1), (2, 2, 1), "SAME")
-
   rng = np.random.default_rng(size)
   # Most windows have several equal maxima.
   images = rng.integers(-2, 3, (2, size, size, 3)).astype(np.float32)
   tangent = rng.normal(size=images.shape).astype(np.float32)
-  expected, pull_back = jax.vjp(pool, images)
+  expected, pull_back = jax.vjp(haiku_max_pool, images)
   pooled, new_pull_back = jax.vjp(torsos.max_pool, images)
   np.testing.assert_array_equal(pooled, expected)
   cotangent = rng.normal(size=pooled.shape).astype(np.float32)
@@ -244,10 +245,6 @@ def test_max_pool_is_that_of_haiku(size):
 
 def test_second_derivative_of_max_pool():
   """The metagradient's: of a gradient along a direction, backwards."""
-
-  def pool(images):
-    return hk.max_pool(images, (3, 3, 1), (2, 2, 1), "SAME")
-
   rng = np.random.default_rng(0)
   images = rng.normal(size=(2, 9, 8, 3)).astype(np.float32)
   direction = rng.normal(size=images.shape).astype(np.float32)
@@ -258,7 +255,7 @@ def test_second_derivative_of_max_pool():
     )(images)
     return jnp.vdot(gradient, direction)
 
-  expected = jax.grad(along)(0.7, pool)
+  expected = jax.grad(along)(0.7, haiku_max_pool)
   assert abs(expected) > 1.0
   np.testing.assert_allclose(
     jax.grad(along)(0.7, torsos.max_pool), expected, rtol=1e-4

@@ -12,7 +12,7 @@ dm-acme runs on this project's packages. The others are not installed with it;
 give each the Python of an environment of its own (Python 3.10):
 
   python3.10 -m venv sf
-  sf/bin/pip install "sample-factory==2.1.1" "envpool==0.8.4"
+  sf/bin/pip install "sample-factory==2.1.1" "envpool==0.8.4" "shimmy==1.3.0"
   python3.10 -m venv rllib && rllib/bin/pip install "ray[rllib]==2.60.0" torch
 """
 
