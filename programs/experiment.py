@@ -22,6 +22,19 @@ from programs.machine import UserError
 
 # Fields of the agent for which None is a value: nothing of the kind.
 _CAN_BE_OFF = ("lstm_size", "max_abs_reward", "max_gradient_norm")
+# Numbers of the whole run, with the least that whole ones can be; None is for
+# seconds.
+_LIMITS = {
+  "checkpoint_every_seconds": None,
+  "checkpoint_every_updates": 1,
+  "checkpoints_to_keep": 1,
+  "checkpoints_keep_one_in": 1,
+  "environment_timeout_seconds": None,
+  "patience_seconds": None,
+  "log_every_seconds": None,
+}
+# What hosts of one run may differ in.
+_OF_A_HOST = ("num_actors", *_LIMITS)
 # What a checkpoint's numbers mean depends on them.
 _FIXED = ("metaparameter_range", "embedded", "embedding_per_head")
 
@@ -44,6 +57,11 @@ class Experiment:
     evaluation_episodes: episodes of an evaluation; 0 for no evaluator.
     evaluation_greedy: evaluate the most probable actions instead of samples.
     checkpoint_every_seconds: time between checkpoints.
+    checkpoint_every_updates: updates between checkpoints, as well.
+    checkpoints_to_keep: newest checkpoints that are kept.
+    checkpoints_keep_one_in: of so many checkpoints one is kept for ever.
+    environment_timeout_seconds: how long a reset or a step may take.
+    patience_seconds: how long a node, or the run, waits for what is silent.
     log_every_seconds: least time between rows of a log.
     workdir: directory of the run.
   """
@@ -60,6 +78,11 @@ class Experiment:
   evaluation_episodes: int
   evaluation_greedy: bool
   checkpoint_every_seconds: float
+  checkpoint_every_updates: int
+  checkpoints_to_keep: int
+  checkpoints_keep_one_in: int
+  environment_timeout_seconds: float
+  patience_seconds: float
   log_every_seconds: float
   workdir: pathlib.Path
 
@@ -91,6 +114,26 @@ class Experiment:
     return {**fields, "config": dataclasses.asdict(self.config)}
 
 
+def host_differences(
+  theirs: dict[str, Any], ours: dict[str, Any]
+) -> list[str]:
+  """Returns in what two hosts' `to_json` differ that must not.
+
+  Args:
+    theirs: of the learner's host.
+    ours: of this one.
+  """
+  theirs, ours = (
+    {
+      name: value
+      for name, value in json.loads(json.dumps(run)).items()
+      if name not in _OF_A_HOST
+    }
+    for run in (theirs, ours)
+  )
+  return _differences(theirs, ours)
+
+
 def base_config(domain: str, environment: str) -> ml_collections.ConfigDict:
   """Returns the fields of every configuration file.
 
@@ -117,6 +160,11 @@ def base_config(domain: str, environment: str) -> ml_collections.ConfigDict:
       "greedy": False,
     },
     "checkpoint_every_seconds": 60.0,
+    "checkpoint_every_updates": 10_000,
+    "checkpoints_to_keep": 3,
+    "checkpoints_keep_one_in": 60,
+    "environment_timeout_seconds": 300.0,
+    "patience_seconds": 1800.0,
     "log_every_seconds": 1.0,
     "stac": overrides,
   })
@@ -185,8 +233,7 @@ def make_experiment(
       evaluation_every_steps=config.evaluation.every_steps,
       evaluation_episodes=config.evaluation.episodes,
       evaluation_greedy=config.evaluation.greedy,
-      checkpoint_every_seconds=config.checkpoint_every_seconds,
-      log_every_seconds=config.log_every_seconds,
+      **{name: config[name] for name in _LIMITS},
       workdir=pathlib.Path(workdir).expanduser().absolute(),
     )
     _check_sizes(experiment)
@@ -228,11 +275,12 @@ def _check_sizes(experiment: Experiment):
     ("evaluation_every_steps", 1),
     ("evaluation_episodes", 0),
     ("seed", 0),
+    *_LIMITS.items(),
   ):
-    check_integer(name, getattr(experiment, name), minimum)
-  for name in ("checkpoint_every_seconds", "log_every_seconds"):
     value = getattr(experiment, name)
-    if not 0 < value < float("inf"):
+    if minimum is not None:
+      check_integer(name, value, minimum)
+    elif not 0 < value < float("inf"):
       raise ValueError(f"{name} must be a positive number, got {value!r}.")
   batch = experiment.config.batch_size
   if batch % experiment.environments_per_actor:
@@ -241,6 +289,26 @@ def _check_sizes(experiment: Experiment):
       f"environments_per_actor ({experiment.environments_per_actor}) must"
       f" divide stac.batch_size ({batch}): {divisors}."
     )
+
+
+def make_workdir(experiment: Experiment):
+  """Makes the work directory.
+
+  Raises:
+    UserError: if it cannot be written.
+  """
+  workdir = experiment.workdir
+  try:
+    experiment.logs.mkdir(parents=True, exist_ok=True)
+    experiment.checkpoints.mkdir(exist_ok=True)
+    probe = workdir / f".write_test_{os.getpid()}"
+    probe.write_text("")
+    probe.unlink()
+  except OSError as error:
+    raise UserError(
+      f"The work directory {workdir} cannot be written ({error.strerror})."
+      " Choose another one with --workdir."
+    ) from error
 
 
 def prepare_workdir(
@@ -257,18 +325,7 @@ def prepare_workdir(
   from acme_stac.agent import checkpointing
 
   workdir = experiment.workdir
-  try:
-    experiment.logs.mkdir(parents=True, exist_ok=True)
-    experiment.checkpoints.mkdir(exist_ok=True)
-    probe = workdir / f".write_test_{os.getpid()}"
-    probe.write_text("")
-    probe.unlink()
-  except OSError as error:
-    raise UserError(
-      f"The work directory {workdir} cannot be written ({error.strerror})."
-      " Choose another one with --workdir."
-    ) from error
-
+  make_workdir(experiment)
   path = workdir / "config.json"
   new = json.loads(json.dumps(experiment.to_json()))
   changes: list[str] = []

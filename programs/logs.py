@@ -1,13 +1,19 @@
 """Where metrics go: CSV files and TensorBoard events of the work directory."""
 
+import logging
+import os
+import pathlib
+import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from acme.utils import loggers
 from acme.utils.loggers import aggregators
 from acme.utils.loggers import csv as csv_logger
 
 from programs.experiment import Experiment
+
+_WARNING_SECONDS = 60.0
 
 
 def make_logger(
@@ -21,17 +27,63 @@ def make_logger(
     tensorboard: write events too, over environment steps.
   """
   experiment.logs.mkdir(parents=True, exist_ok=True)
-  file = open(experiment.logs / f"{label}.csv", "a")  # noqa: SIM115
-  logger: loggers.Logger = csv_logger.CSVLogger(file, flush_every=1)
+  path = experiment.logs / f"{label}.csv"
+  _end_last_line(path)
+  file = open(path, "a")  # noqa: SIM115
+  logger = Unfailing(csv_logger.CSVLogger(file, flush_every=1), str(path), file)
   if not tensorboard:
     return logger
   # Brings TensorFlow, which only the nodes that need it should load.
   from acme.utils.loggers import tf_summary
 
-  events = tf_summary.TFSummaryLogger(
-    str(experiment.workdir / "tensorboard"), label, "environment_steps"
+  directory = str(experiment.workdir / "tensorboard")
+  events = Unfailing(
+    tf_summary.TFSummaryLogger(directory, label, "environment_steps"), directory
   )
   return aggregators.Dispatcher([logger, events])
+
+
+def _end_last_line(path: pathlib.Path):
+  """Ends a line that a process was killed in, or that a full disk cut."""
+  try:
+    with open(path, "rb+") as file:
+      file.seek(-1, os.SEEK_END)
+      if file.read(1) != b"\n":
+        file.write(b"\n")
+  except OSError:  # Not there yet, empty, or the disk is full.
+    pass
+
+
+class Unfailing(loggers.Logger):
+  """Loses rows instead of ending the run when they cannot be written."""
+
+  def __init__(
+    self, logger: loggers.Logger, place: str, file: TextIO | None = None
+  ):
+    """Takes the logger, what to call it, and a file to close with it."""
+    self._logger = logger
+    self._place = place
+    self._file = file
+    self._last_warning = float("-inf")
+
+  def write(self, data: Mapping[str, Any]):
+    """Writes a row if possible."""
+    try:
+      self._logger.write(data)
+    except Exception as error:  # TensorFlow's are of many kinds.
+      now = time.monotonic()
+      if now - self._last_warning > _WARNING_SECONDS:
+        self._last_warning = now
+        logging.warning("%s cannot be written: %s", self._place, error)
+
+  def close(self):
+    """Closes the logger."""
+    try:
+      self._logger.close()
+      if self._file is not None:
+        self._file.close()
+    except Exception as error:
+      logging.warning("%s cannot be closed: %s", self._place, error)
 
 
 class Enriched(loggers.Logger):

@@ -5,145 +5,36 @@ themselves: a process loads only what its node needs.
 """
 
 import collections
+import faulthandler
 import logging
+import os
 import pickle
+import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from acme.utils import counting
-
+from programs.calls import EndedError, NotReadyError, Publisher
 from programs.experiment import Experiment
+from programs.failures import FailureLimit
 
 # Variables wait this long for a learner that is still starting.
 _VARIABLES_TIMEOUT_SECONDS = 5.0
-# A reservation that cannot be granted is answered after this time.
-_RESERVE_TIMEOUT_SECONDS = 0.5
-# Without an update or a grant for this long, what is under way counts as lost.
-_LOST_SECONDS = 120.0
 # An actor that waited for longer than this fetches parameters again.
 _STALE_SECONDS = 0.005
-_RETURN_WINDOW = 100
+# The learner tells of its state again after this, for those started anew.
+_REPEAT_SECONDS = 2.0
+# An actor gives up when its environments failed more often than that in so many
+# seconds.
+_ENVIRONMENT_FAILURES = (5, 600.0)
+# Exit code of a process whose environment hangs, which a new process may mend.
+EXIT_HUNG = 75
 
 
-class RunCounter(counting.Counter):
-  """Counts, grants environment steps, and knows when the run is over.
-
-  Actors reserve the steps of every item before they make it, so that the run
-  ends at its budget and not at the next look at a clock, and so that actors are
-  never far ahead of the learner.
-  """
-
-  def __init__(
-    self,
-    budget: int,
-    max_ahead: int,
-    initial_steps: int = 0,
-    held: int = 0,
-  ):
-    """Makes a counter.
-
-    Args:
-      budget: environment steps of the whole run.
-      max_ahead: environment steps that may be on their way to the learner.
-      initial_steps: environment steps that a resumed run has already done.
-      held: environment steps that the learner holds beyond those that it has
-        consumed, at the end too.
-    """
-    super().__init__()
-    self._budget = budget
-    self._max_ahead = max_ahead
-    self._held = held
-    self._initial = initial_steps
-    self._reserved = initial_steps
-    self._consumed = initial_steps
-    self._finished = False
-    self._last_change = time.monotonic()
-    self._first_update: float | None = None
-    self._returns: collections.deque[float] = collections.deque(
-      maxlen=_RETURN_WINDOW
-    )
-    self._evaluation: float | None = None
-    self._mutex = threading.Condition()
-
-  def reserve(self, steps: int) -> str:
-    """Asks for the environment steps of one more item.
-
-    Returns:
-      "go", "wait" (ask again: the learner has to catch up) or "finished".
-    """
-
-    def granted() -> bool:
-      limit = min(self._budget, self._consumed + self._max_ahead)
-      if self._reserved + steps <= limit + self._held:
-        return True
-      # Items that were lost on their way must not stop the run for ever.
-      return time.monotonic() - self._last_change > _LOST_SECONDS
-
-    with self._mutex:
-      self._mutex.wait_for(
-        lambda: self._finished or granted(), _RESERVE_TIMEOUT_SECONDS
-      )
-      if self._finished:
-        return "finished"
-      if not granted():
-        return "wait"
-      self._reserved += steps
-      self._last_change = time.monotonic()
-      return "go"
-
-  def report_episodes(self, returns: Sequence[float]):
-    """Takes the returns of episodes that ended."""
-    with self._mutex:
-      self._returns.extend(returns)
-
-  def report_evaluation(self, mean_return: float):
-    """Takes the mean return of an evaluation."""
-    with self._mutex:
-      self._evaluation = mean_return
-
-  def report_learner(self, environment_steps: int) -> float | None:
-    """Takes how many environment steps the learner has consumed.
-
-    Returns:
-      The mean return of the last episodes, None if there are none yet.
-    """
-    with self._mutex:
-      if self._first_update is None:
-        self._first_update = time.monotonic()
-        self._initial = environment_steps
-      self._consumed = environment_steps
-      self._last_change = time.monotonic()
-      self._mutex.notify_all()
-      return self._mean_return()
-
-  def _mean_return(self) -> float | None:
-    return sum(self._returns) / len(self._returns) if self._returns else None
-
-  def finish(self):
-    """Says that the learner has done its last update."""
-    with self._mutex:
-      self._finished = True
-      self._mutex.notify_all()
-
-  def status(self) -> dict[str, Any]:
-    """Returns what the progress line shows.
-
-    `rate` is in environment steps per second since the first update.
-    """
-    with self._mutex:
-      now = time.monotonic()
-      since = now - (self._first_update or now)
-      rate = (self._consumed - self._initial) / since if since > 0 else 0.0
-      return {
-        "steps": self._consumed,
-        "budget": self._budget,
-        "rate": rate,
-        "return": self._mean_return(),
-        "evaluation": self._evaluation,
-        "finished": self._finished,
-      }
+class HopelessError(Exception):
+  """What a node cannot go on from, and a new process could not either."""
 
 
 class VariableServer:
@@ -171,13 +62,13 @@ class VariableServer:
     """Returns variables by name.
 
     Raises:
-      RuntimeError: if the learner has not sent any for some seconds.
+      NotReadyError: if the learner has not sent any for some seconds.
     """
     with self._changed:
       if not self._changed.wait_for(
         lambda: self._variables, _VARIABLES_TIMEOUT_SECONDS
       ):
-        raise RuntimeError("The learner has not sent parameters yet.")
+        raise NotReadyError("The learner has not sent parameters yet.")
       return [self._variables[name] for name in names]
 
 
@@ -224,78 +115,25 @@ def _environment_seed(experiment: Experiment, step: int, *path: int) -> int:
 _LEARNER, _ACTOR, _EVALUATOR = range(3)
 
 
-def _retry(call: Callable[[], Any], should_stop: Callable[[], bool]) -> Any:
-  """Calls until it succeeds: other nodes may still be starting."""
-  while True:
-    try:
-      return call()
-    except Exception:
-      if should_stop():
-        raise
-      logging.info("Waiting for another node ...")
-      time.sleep(0.2)
+def _end_hung_process(description: str):
+  """Ends this process, whose environment cannot be ended any other way."""
+  print(f"{description}\nIts threads were at:", file=sys.stderr, flush=True)
+  faulthandler.dump_traceback(sys.stderr)
+  sys.stderr.flush()
+  os._exit(EXIT_HUNG)
 
 
-class _Publisher:
-  """Tells others of the newest state, in a thread, so that work goes on.
+def _make_guarded(
+  experiment: Experiment, num_environments: int, seed: int
+) -> Any:
+  """Makes a batch of the run's environment under guard."""
+  from acme_stac.environments import GuardedEnvironment
 
-  What is new while it talks is told in one go afterwards.
-  """
-
-  def __init__(
-    self, publish: Callable[[], None], should_stop: Callable[[], bool]
-  ):
-    """Makes a publisher.
-
-    Args:
-      publish: tells of the state at its call.
-      should_stop: whether the program is ending. Then the others may be gone
-        first, and what `publish` raises is no error.
-    """
-    self._publish = publish
-    self._should_stop = should_stop
-    self._news = threading.Event()
-    self._ended = False
-    self._error: Exception | None = None
-    self._thread = threading.Thread(
-      target=self._run, daemon=True, name="publisher"
-    )
-    self._thread.start()
-
-  @property
-  def failed(self) -> bool:
-    """Whether `publish` has raised; `close` raises the same."""
-    return self._error is not None
-
-  def notify(self):
-    """Says that there is a new state."""
-    self._news.set()
-
-  def _run(self):
-    while True:
-      self._news.wait()
-      self._news.clear()
-      ended = self._ended
-      try:
-        self._publish()
-      except Exception as error:
-        if not self._should_stop():
-          self._error = error
-          return
-      if ended:
-        return
-
-  def close(self):
-    """Tells of the last state and ends.
-
-    Raises:
-      Exception: what `publish` raised.
-    """
-    self._ended = True
-    self._news.set()
-    self._thread.join()
-    if self._error is not None:
-      raise self._error
+  return GuardedEnvironment(
+    experiment.make_environment(num_environments, seed),
+    experiment.environment_timeout_seconds,
+    _end_hung_process,
+  )
 
 
 class Learner:
@@ -309,6 +147,7 @@ class Learner:
     send_variables: Callable[[bytes], Any] | None,
     should_stop: Callable[[], bool],
     devices: Sequence[Any] | None = None,
+    by_steps_only: bool = False,
   ):
     """Makes the learner and restores the newest checkpoint.
 
@@ -320,6 +159,7 @@ class Learner:
         future. None if actors get them from this object.
       should_stop: whether the program is ending.
       devices: to learn on; all local ones by default.
+      by_steps_only: write checkpoints after so many updates, whatever the time.
     """
     from acme_stac.agent import checkpointing
     from acme_stac.networks import make_networks
@@ -328,36 +168,38 @@ class Learner:
     self._experiment = experiment
     self._counter = counter
     self._send_variables = send_variables
+    self._by_steps_only = by_steps_only
     # A run of one thread publishes in that thread.
-    self._publisher: _Publisher | None = None
+    self._publisher: Publisher | None = None
     self._episode_return = float("nan")
     self._should_stop = should_stop
     builder = make_builder(experiment, self._stopping, learner_devices=devices)
     networks = make_networks(experiment.environment_spec, experiment.config)
-    dataset = _retry(
-      lambda: builder.make_dataset_iterator(replay), should_stop
+    self._dataset = builder.make_dataset_iterator(replay)
+    self._logger = logs.Enriched(
+      logs.make_logger(experiment, "learner", tensorboard=True),
+      lambda: {"episode_return": self._episode_return},
     )
     self._learner = builder.make_learner(
       _random_key(experiment, 0, _LEARNER),
       networks,
-      dataset,
-      logger_fn=lambda label: logs.Enriched(
-        logs.make_logger(experiment, label, tensorboard=True),
-        lambda: {"episode_return": self._episode_return},
-      ),
+      self._dataset,
+      logger_fn=lambda unused_label: self._logger,
       environment_spec=experiment.environment_spec,
       replay_client=replay,
     )
     restored = checkpointing.load(
       experiment.checkpoints, self._learner.save()
     )
-    self._metadata: dict[str, Any] = {"training_seconds": 0.0}
+    self._metadata: dict[str, Any] = {"training_seconds": 0.0, "number": 0}
     if restored:
-      state, self._metadata = restored
+      state, metadata = restored
+      self._metadata.update(metadata)
       self._learner.restore(state)
     self._started = time.monotonic()
     self._last_checkpoint = self._started
     self._last_saved_step = self._learner.num_steps
+    self._saves = self._metadata["number"]
 
   def _stopping(self) -> bool:
     failed = self._publisher is not None and self._publisher.failed
@@ -367,6 +209,11 @@ class Learner:
   def done(self) -> bool:
     """Whether all updates of the run are done."""
     return self._learner.num_steps >= self._experiment.config.num_updates
+
+  @property
+  def saved_step(self) -> int:
+    """Updates that the newest checkpoint has; 0 if there is none."""
+    return self._last_saved_step
 
   def step(self) -> bool:
     """Does one update; returns False if there is no more data."""
@@ -378,17 +225,20 @@ class Learner:
       self.publish()
     else:
       self._publisher.notify()
-    now = time.monotonic()
-    if (
-      now - self._last_checkpoint >= self._experiment.checkpoint_every_seconds
-    ):
-      self._last_checkpoint = now
-      try:
-        self.save()
-      except OSError as error:
-        # A full disk must not end the run: the next attempt may succeed.
-        logging.warning("The checkpoint could not be written: %s", error)
+    if self._checkpoint_is_due():
+      self.save_if_possible()
     return True
+
+  def _checkpoint_is_due(self) -> bool:
+    experiment = self._experiment
+    step = self._learner.num_steps
+    if step % experiment.checkpoint_every_updates == 0:
+      return True
+    since = time.monotonic() - self._last_checkpoint
+    # A run that is to be repeatable does nothing by the clock.
+    return not self._by_steps_only and (
+      since >= experiment.checkpoint_every_seconds
+    )
 
   def get_variables(self, names: Sequence[str]) -> list[Any]:
     """Returns the newest variables by name, on the learner's devices."""
@@ -412,45 +262,134 @@ class Learner:
       )
       if sending is not None:
         sending.result()
+    config = self._experiment.config
     mean_return = self._counter.report_learner(
-      int(version) * self._experiment.config.steps_per_update
+      int(version) * config.steps_per_update,
+      self._dataset.num_dropped * config.steps_per_trajectory,
     )
     if mean_return is not None:
       self._episode_return = mean_return
 
+  def save_if_possible(self):
+    """Writes a checkpoint; a full disk must not end the run."""
+    try:
+      self.save()
+    except OSError as error:
+      logging.warning(
+        "The checkpoint could not be written (%s); training goes on, and the"
+        " next attempt is in %g s.",
+        error, self._experiment.checkpoint_every_seconds,
+      )
+
   def save(self):
-    """Writes a checkpoint unless the newest one is of this step."""
+    """Writes a checkpoint unless the newest one is of this step.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
     from acme_stac.agent import checkpointing
 
+    self._last_checkpoint = time.monotonic()
     step = self._learner.num_steps
     if step == self._last_saved_step:
       return
-    seconds = time.monotonic() - self._started
+    experiment = self._experiment
+    seconds = self._last_checkpoint - self._started
     checkpointing.save(
-      self._experiment.checkpoints,
+      experiment.checkpoints,
       step,
       self._learner.save(),
       {
-        **self._experiment.to_json(),
+        **experiment.to_json(),
+        "number": self._saves + 1,
         "training_seconds": self._metadata["training_seconds"] + seconds,
-        "environment_steps": step * self._experiment.config.steps_per_update,
+        "environment_steps": step * experiment.config.steps_per_update,
       },
+      keep=experiment.checkpoints_to_keep,
+      keep_one_in=experiment.checkpoints_keep_one_in,
     )
+    self._saves += 1
     self._last_saved_step = step
+
+  def close(self):
+    """Writes a checkpoint and closes the log.
+
+    Raises:
+      OSError: if the checkpoint cannot be written.
+    """
+    try:
+      self.save()
+    finally:
+      self._logger.close()
 
   def run(self):
     """Learns to the end of the budget, or until the program is stopped."""
-    self.publish()
-    self._publisher = _Publisher(self.publish, self._should_stop)
+    try:
+      self.publish()
+    except EndedError:
+      return
+    self._publisher = Publisher(self.publish, _REPEAT_SECONDS)
     try:
       while not self.done and not self._stopping():
         if not self.step():
           break
     finally:
-      self.save()
-      self._publisher.close()
+      try:
+        self.save()
+      finally:
+        self._publisher.close()
     if self.done:
       self._counter.finish()
+
+
+class _Environments:
+  """A node's environments, made again when they fail, within a limit.
+
+  Attributes:
+    failures: so far.
+  """
+
+  def __init__(
+    self,
+    make: Callable[[int], Any],
+    seed: Callable[[int], int],
+  ):
+    """Makes nothing yet.
+
+    Args:
+      make: makes guarded environments from a seed.
+      seed: of the environments with a number; they are numbered as they are
+        made.
+    """
+    self._make = make
+    self._seed = seed
+    self._number = 0
+    self._limit = FailureLimit(*_ENVIRONMENT_FAILURES)
+    self.failures = 0
+
+  def make(self) -> Any:
+    """Makes the next environments."""
+    environment = self._make(self._seed(self._number))
+    self._number += 1
+    return environment
+
+  def failed(self, environment: Any, error: Exception):
+    """Takes that environments failed.
+
+    Raises:
+      HopelessError: if that was too often.
+    """
+    self.failures += 1
+    try:
+      environment.close()
+    except Exception as closing:
+      logging.warning("The failed environment did not close: %s", closing)
+    if not self._limit.add():
+      raise HopelessError(
+        f"The environment failed {self._limit.count} times within"
+        f" {self._limit.seconds:.0f} s. The last time: {error}"
+      ) from error
+    logging.warning("Environments are made again. %s", error)
 
 
 class Actor:
@@ -460,19 +399,17 @@ class Actor:
     self,
     experiment: Experiment,
     index: int,
-    initial_step: int,
     replay: Any,
     variables: Any,
     counter: Any,
     should_stop: Callable[[], bool],
     device: Any = None,
   ):
-    """Makes an actor.
+    """Makes an actor, when the learner has sent parameters.
 
     Args:
       experiment: the run.
       index: which actor.
-      initial_step: learner step at which the run was started or resumed.
       replay: Reverb client, or the queue of this process.
       variables: has `get_variables`.
       counter: `RunCounter` or a client of it.
@@ -484,26 +421,37 @@ class Actor:
     from programs import logs
 
     self._experiment = experiment
+    self._index = index
+    # Two processes that are one actor, one after the other, are told apart.
+    self._life = uuid.uuid4().hex
+    self._items = 0
     self._counter = counter
     self._should_stop = should_stop
-    environment = experiment.make_environment(
-      experiment.environments_per_actor,
-      _environment_seed(experiment, initial_step, _ACTOR, index),
-    )
     builder = make_builder(experiment, should_stop, inference_device=device)
     spec = experiment.environment_spec
     networks = make_networks(spec, experiment.config)
     policy = builder.make_policy(networks, spec)
+    # An actor that was started anew does not repeat what it did before.
+    (version,) = variables.get_variables(["version"])
+    self._environments = _Environments(
+      lambda seed: _make_guarded(
+        experiment, experiment.environments_per_actor, seed
+      ),
+      lambda number: _environment_seed(
+        experiment, int(version), _ACTOR, index, *[number] * bool(number)
+      ),
+    )
+    self._environment = self._environments.make()
     self._adder = builder.make_adder(replay, spec, policy)
     self._actor = builder.make_actor(
-      _random_key(experiment, initial_step, _ACTOR, index),
+      _random_key(experiment, int(version), _ACTOR, index),
       policy,
       spec,
       variables,
       self._adder,
     )
     self._loop = environment_loop.BatchedEnvironmentLoop(
-      environment, self._actor
+      self._environment, self._actor
     )
     self._steps_per_item = (
       experiment.config.steps_per_trajectory
@@ -512,7 +460,7 @@ class Actor:
     self._log = logs.make_logger(experiment, f"actor_{index}")
     self._episode_log = logs.make_logger(experiment, f"episodes_actor_{index}")
     self._episodes = collections.deque[float]()
-    self._publisher: _Publisher | None = None
+    self._publisher: Publisher | None = None
     self._seconds_waiting = 0.0
     self._last_log = time.monotonic()
     self._last = self._totals()
@@ -525,13 +473,27 @@ class Actor:
 
     Returns:
       False if the program is ending.
+
+    Raises:
+      HopelessError: if the environment failed too often.
     """
+    from acme_stac.agent.adders import NonFiniteError
+    from acme_stac.environments import EnvironmentFailedError
+
     items = self._adder.num_items
     episodes = []
     while self._adder.num_items == items:
       if self._should_stop():
         return False
-      episodes += self._loop.step(wait_for_variables)
+      try:
+        episodes += self._loop.step(wait_for_variables)
+      except (EnvironmentFailedError, NonFiniteError) as error:
+        if isinstance(error, NonFiniteError):
+          error = self._environment.failure(str(error))
+        self._environments.failed(self._environment, error)
+        self._environment = self._environments.make()
+        self._loop.replace_environment(self._environment)
+    self._items += 1
     self._episodes.extend(episode.episode_return for episode in episodes)
     if self._publisher is None:
       self.publish()
@@ -545,6 +507,12 @@ class Actor:
       })
     self._write_log()
     return True
+
+  def close(self):
+    """Frees the environments and closes the logs."""
+    self._environment.close()
+    self._log.close()
+    self._episode_log.close()
 
   def publish(self):
     """Tells the counter of the episodes that ended since the last time."""
@@ -577,17 +545,20 @@ class Actor:
       "share_writing": (delta["writing"] - delta["blocked"]) / elapsed,
       "share_blocked_by_queue": delta["blocked"] / elapsed,
       "share_waiting_for_learner": delta["waiting"] / elapsed,
+      "environment_failures": self._environments.failures,
     })
     self._last_log, self._last = now, totals
 
   def run(self):
     """Makes items as the counter grants them, until the run is over."""
-    _retry(self._actor.fetch_variables, self._should_stop)
-    self._publisher = _Publisher(self.publish, self._should_stop)
+    self._actor.fetch_variables()
+    self._publisher = Publisher(self.publish)
     try:
       started = time.monotonic()
       while not self._should_stop() and not self._publisher.failed:
-        granted = self._counter.reserve(self._steps_per_item)
+        granted = self._counter.reserve(
+          self._index, self._life, self._items, self._steps_per_item
+        )
         if granted == "finished":
           return
         if granted == "wait":
@@ -609,7 +580,6 @@ class Evaluator:
   def __init__(
     self,
     experiment: Experiment,
-    initial_step: int,
     variables: Any,
     counter: Any,
     should_stop: Callable[[], bool],
@@ -624,12 +594,13 @@ class Evaluator:
     self._counter = counter
     self._should_stop = should_stop
     self._num_environments = min(experiment.evaluation_episodes, 16)
-    self._initial_step = initial_step
+    (version,) = variables.get_variables(["version"])
+    self._initial_step = int(version)
     builder = make_builder(experiment, should_stop, inference_device=device)
     spec = experiment.environment_spec
     networks = make_networks(spec, experiment.config)
     self._actor: acting.STACActor = builder.make_actor(
-      _random_key(experiment, initial_step, _EVALUATOR),
+      _random_key(experiment, self._initial_step, _EVALUATOR),
       builder.make_policy(
         networks, spec, evaluation=experiment.evaluation_greedy
       ),
@@ -639,31 +610,42 @@ class Evaluator:
     self._log = logs.make_logger(
       experiment, "evaluator", tensorboard=True
     )
-    self._count = 0
+    self._environments = _Environments(
+      lambda seed: _make_guarded(experiment, self._num_environments, seed),
+      lambda number: _environment_seed(
+        experiment, self._initial_step, _EVALUATOR, number
+      ),
+    )
 
   def evaluate(self):
-    """Fetches parameters and runs the episodes of one evaluation."""
+    """Fetches parameters and runs the episodes of one evaluation.
+
+    Raises:
+      HopelessError: if the environment failed too often.
+    """
     import numpy as np
 
     from acme_stac.agent import environment_loop
+    from acme_stac.environments import EnvironmentFailedError
 
-    version = _retry(self._actor.fetch_variables, self._should_stop)
-    environment = self._experiment.make_environment(
-      self._num_environments,
-      _environment_seed(
-        self._experiment, self._initial_step, _EVALUATOR, self._count
-      ),
-    )
-    self._count += 1
-    try:
-      episodes = environment_loop.evaluate(
-        environment,
-        self._actor,
-        self._experiment.evaluation_episodes,
-        self._should_stop,
-      )
-    finally:
-      environment.close()
+    version = self._actor.fetch_variables()
+    while True:
+      environment = self._environments.make()
+      try:
+        episodes = environment_loop.evaluate(
+          environment,
+          self._actor,
+          self._experiment.evaluation_episodes,
+          self._should_stop,
+        )
+        if not np.isfinite([e.episode_return for e in episodes or ()]).all():
+          raise environment.failure(
+            "The environment gave a reward that is not finite."
+          )
+        break
+      except EnvironmentFailedError as error:
+        self._environments.failed(environment, error)
+    environment.close()
     if episodes is None:
       return
     returns = [episode.episode_return for episode in episodes]
@@ -681,6 +663,10 @@ class Evaluator:
       "greedy": int(self._experiment.evaluation_greedy),
     })
     self._counter.report_evaluation(mean_return)
+
+  def close(self):
+    """Closes the log."""
+    self._log.close()
 
   def _normalised(self, mean_return: float) -> dict[str, float]:
     """Returns the human-normalised score of a game of Atari-57."""
@@ -711,24 +697,3 @@ class Evaluator:
       if status["finished"]:
         return
       time.sleep(0.2)
-
-
-def make_counter(experiment: Experiment, initial_step: int) -> RunCounter:
-  """Returns the counter of a run.
-
-  Args:
-    experiment: the run.
-    initial_step: learner steps that are already done.
-  """
-  config = experiment.config
-  # Every actor can work while the learner does.
-  making = experiment.num_actors * experiment.environments_per_actor
-  consumed = config.batches_per_update * config.batch_size
-  ahead = max(config.queue_batches * consumed, consumed + making)
-  held = config.batches_ahead * config.batch_size
-  return RunCounter(
-    config.num_updates * config.steps_per_update,
-    ahead * config.steps_per_trajectory,
-    initial_step * config.steps_per_update,
-    held * config.steps_per_trajectory,
-  )

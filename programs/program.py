@@ -7,50 +7,100 @@ actor/0..N-1 --trajectories--> replay --batches--> learner
 The evaluator reads variables; the counter grants steps and ends the run.
 """
 
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import courier
 import launchpad as lp
 
-from programs import nodes
+from programs import calls, nodes
+from programs.counter import make_counter
 from programs.experiment import Experiment
 
 # Longer than any call takes; a call to a node that is gone fails after it.
 _CALL_TIMEOUT_SECONDS = 10
+# In a node's environment, so that tools can tell the processes apart.
+NODE_NAME = "ACME_STAC_NODE"
+# Exit code of a process whose node says that no other process will do better.
+EXIT_HOPELESS = 69
 
 
-def _should_stop() -> Callable[[], bool]:
-  """Returns whether the program is ending, as a function for any thread."""
-  return lp.stop_event().is_set
+def _run(make: Callable[[Callable[[], bool]], Any]):
+  """Makes and runs a node.
+
+  Args:
+    make: called with a function that says, in any thread, whether the program
+      is ending.
+  """
+  should_stop = lp.stop_event().is_set
+  try:
+    make(should_stop).run()
+  except calls.EndedError:
+    pass
+  except nodes.HopelessError as error:
+    if NODE_NAME not in os.environ:
+      raise
+    print(error, file=sys.stderr, flush=True)
+    sys.exit(EXIT_HOPELESS)
+
+
+def _patient(
+  client: Any, name: str, experiment: Experiment, stop: Callable[[], bool]
+) -> calls.Patient:
+  return calls.Patient(client, name, stop, experiment.patience_seconds)
 
 
 def _run_learner(experiment: Experiment, replay, counter, variables):
-  nodes.Learner(
-    experiment, replay, counter, variables.futures.put, _should_stop()
-  ).run()
+  def make(stop: Callable[[], bool]) -> nodes.Learner:
+    def send(data: bytes):
+      calls.patiently(
+        lambda: variables.futures.put(data).result(),
+        "The variable server", stop, experiment.patience_seconds,
+      )
+
+    return nodes.Learner(
+      experiment,
+      replay,
+      _patient(counter, "The counter", experiment, stop),
+      send,
+      stop,
+    )
+
+  _run(make)
 
 
 def _run_actor(
-  experiment: Experiment, index: int, step: int, replay, variables, counter
+  experiment: Experiment, index: int, replay, variables, counter
 ):
-  nodes.Actor(
-    experiment, index, step, replay, variables, counter, _should_stop()
-  ).run()
+  _run(lambda stop: nodes.Actor(
+    experiment,
+    index,
+    replay,
+    _patient(variables, "The variable server", experiment, stop),
+    _patient(counter, "The counter", experiment, stop),
+    stop,
+  ))
 
 
-def _run_evaluator(experiment: Experiment, step: int, variables, counter):
-  nodes.Evaluator(experiment, step, variables, counter, _should_stop()).run()
+def _run_evaluator(experiment: Experiment, variables, counter):
+  _run(lambda stop: nodes.Evaluator(
+    experiment,
+    _patient(variables, "The variable server", experiment, stop),
+    _patient(counter, "The counter", experiment, stop),
+    stop,
+  ))
 
 
 def make_program(
-  experiment: Experiment, initial_step: int
+  experiment: Experiment, actors: range | None = None
 ) -> tuple[lp.Program, Any]:
   """Returns the program of a run and the handle of its counter.
 
   Args:
     experiment: the run.
-    initial_step: learner steps of the checkpoint that is resumed, or 0.
+    actors: the actors' indices, if they are not 0 to num_actors - 1.
   """
   program = lp.Program("acme_stac")
   client = {"courier_client_kwargs": {"call_timeout": _CALL_TIMEOUT_SECONDS}}
@@ -62,9 +112,8 @@ def make_program(
   with program.group("counter"):
     counter = program.add_node(
       lp.CourierNode(
-        nodes.make_counter,
+        make_counter,
         experiment,
-        initial_step,
         # Each actor may have a call that waits for the learner.
         courier_kwargs={"thread_pool_size": experiment.num_actors + 8},
         **client,
@@ -79,22 +128,14 @@ def make_program(
       lp.PyNode(_run_learner, experiment, replay, counter, variables)
     )
   with program.group("actor"):
-    for index in range(experiment.num_actors):
+    for index in range(experiment.num_actors) if actors is None else actors:
       program.add_node(
-        lp.PyNode(
-          _run_actor,
-          experiment,
-          index,
-          initial_step,
-          replay,
-          variables,
-          counter,
-        )
+        lp.PyNode(_run_actor, experiment, index, replay, variables, counter)
       )
   if experiment.evaluation_episodes:
     with program.group("evaluator"):
       program.add_node(
-        lp.PyNode(_run_evaluator, experiment, initial_step, variables, counter)
+        lp.PyNode(_run_evaluator, experiment, variables, counter)
       )
   return program, counter
 

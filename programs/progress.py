@@ -40,6 +40,14 @@ class Progress:
       self._stream.write(line + "\n")
     self._stream.flush()
 
+  def note(self, text: str):
+    """Says something between two statuses."""
+    if self._terminal and self._width:
+      self._stream.write("\n")
+      self._width = 0
+    self._stream.write(text + "\n")
+    self._stream.flush()
+
   def close(self):
     """Shows the last status once more and ends the line."""
     if self.status is not None:

@@ -23,7 +23,10 @@ def _define_flags():
   config_flags.DEFINE_config_file(
     "config", _CONFIG, "Configuration file, as path:argument."
   )
-  flags.DEFINE_integer("num_actors", 1, "Actor processes or threads.")
+  flags.DEFINE_integer(
+    "num_actors", 1,
+    "Actor processes or threads; of each host of actors with --launch=hosts.",
+  )
   flags.DEFINE_integer(
     "threads_per_actor",
     1,
@@ -34,9 +37,31 @@ def _define_flags():
   flags.DEFINE_enum(
     "launch",
     "local_mp",
-    ["serial", "local_mt", "local_mp", "colocated"],
-    "One thread (repeatable); Launchpad's nodes as threads or processes; or"
-    " actors and learner as threads that share the devices of this host.",
+    ["serial", "local_mt", "local_mp", "colocated", "hosts"],
+    "One thread (repeatable); Launchpad's nodes as threads or processes; actors"
+    " and learner as threads that share the devices of this host; or this"
+    " host's share of a run on several hosts.",
+  )
+  flags.DEFINE_string(
+    "cluster", None,
+    "With --launch=hosts: file that says which hosts there are. CLUSTER_SPEC in"
+    " the environment if it is left out.",
+  )
+  flags.DEFINE_string(
+    "host", None,
+    "With --launch=hosts: which of them this is, where its addresses and name"
+    " do not tell.",
+  )
+  flags.DEFINE_enum(
+    "restart", "workers", ["none", "workers", "all"],
+    "Which processes are started again when they die: none; all that the run"
+    " loses nothing by (actors, evaluator, counter, variable server); or the"
+    " learner, from its newest checkpoint, and the queue too.",
+  )
+  flags.DEFINE_boolean(
+    "isolate_network", True,
+    "Run in a network of its own, out of reach from outside, where the kernel"
+    " allows that. Off if environments need a network.",
   )
   flags.DEFINE_string(
     "terminal",
@@ -86,6 +111,9 @@ def _parse(argv: list[str]):
     raise machine.UserError(f"Unknown arguments: {' '.join(rest[1:])}")
   if not parsed.workdir:
     raise machine.UserError("Say where the run is kept: --workdir=runs/NAME")
+  for name in ("cluster", "host"):
+    if parsed[name].value is not None and parsed.launch != "hosts":
+      raise machine.UserError(f"--{name} goes with --launch=hosts.")
   return parsed
 
 
@@ -117,8 +145,23 @@ def _unknown_field(argv: list[str]) -> str | None:
   return None
 
 
+def _isolate(argv: list[str]):
+  """Leaves the network where the run needs none; before threads are started."""
+  launch = [a for a in argv if a.startswith(("--launch", "-launch"))]
+  if "hosts" in "".join(launch) or any("noisolate_network" in a for a in argv):
+    return
+  if not machine.isolate_network():
+    print(
+      "The kernel does not let this run have a network of its own, so its"
+      " ports can be reached from outside: docs/operations.md, 'Who may come"
+      " in'.",
+      file=sys.stderr,
+    )
+
+
 def main(argv: list[str]) -> int:
   """Runs the command; returns its exit code."""
+  _isolate(argv)
   machine.use_compilation_cache()
   machine.check()
   # Of all processes the learner alone may see the accelerator, and this one
@@ -129,20 +172,34 @@ def main(argv: list[str]) -> int:
     if name in os.environ
   }
   parsed = _parse(argv)
-  if parsed.launch == "local_mp":
+  if parsed.launch in ("local_mp", "hosts"):
     os.environ["JAX_PLATFORMS"] = "cpu"
 
+  from programs import cluster as cluster_lib
   from programs import experiment as experiment_lib
 
+  cluster: cluster_lib.Cluster | None = None
+  num_actors = parsed.num_actors
+  if parsed.launch == "hosts":
+    cluster = cluster_lib.read(parsed.cluster, parsed.host, num_actors)
+    num_actors = cluster.num_actors
   experiment = experiment_lib.make_experiment(
-    parsed.config, parsed.num_actors, parsed.workdir
+    parsed.config, num_actors, parsed.workdir
   )
-  step, changes = experiment_lib.prepare_workdir(experiment)
-  return _run(experiment, step, changes, parsed, learner_environment)
+  step = 0
+  changes: list[str] = []
+  if cluster is None or cluster.is_learner_host:
+    step, changes = experiment_lib.prepare_workdir(experiment)
+  else:
+    experiment_lib.make_workdir(experiment)
+  return _run(experiment, step, changes, parsed, cluster, learner_environment)
 
 
-def _run(experiment, step, changes, parsed, learner_environment) -> int:
-  from programs import launching
+def _run(
+  experiment, step, changes, parsed, cluster, learner_environment
+) -> int:
+  from programs import ending, launching
+  from programs.calls import SilentError
   from programs.progress import Progress
 
   config = experiment.config
@@ -153,6 +210,8 @@ def _run(experiment, step, changes, parsed, learner_environment) -> int:
     f" {experiment.num_actors} × {experiment.environments_per_actor}"
     f" environments, in {experiment.workdir}"
   )
+  if cluster is not None:
+    print(f"This is {cluster.describe()}.")
   if step:
     print(f"Resuming after {step:,} updates.")
     for change in changes:
@@ -163,32 +222,36 @@ def _run(experiment, step, changes, parsed, learner_environment) -> int:
   progress = Progress()
   try:
     if parsed.launch == "serial":
-      launching.run_serial(experiment, step, progress)
+      launching.run_serial(experiment, progress)
     elif parsed.launch == "local_mt":
-      launching.run_threads(experiment, step, progress)
+      launching.run_threads(experiment, progress)
     elif parsed.launch == "colocated":
-      launching.run_colocated(experiment, step, progress)
+      launching.run_colocated(experiment, progress)
     else:
-      launching.run_processes(
+      from programs import processes
+
+      processes.run_processes(
         experiment,
-        step,
         progress,
         learner_environment,
         parsed.threads_per_actor,
+        parsed.restart,
+        cluster,
         parsed.terminal,
       )
     progress.close()
     print(f"Done. Logs, checkpoints and plots are in {experiment.workdir}")
     code = 0
-  except launching.Interrupted:
+  except ending.Interrupted:
     progress.close()
     print("Stopped; the checkpoint is saved. The same command goes on.")
     code = 0
-  except launching.NodeDiedError as error:
+  except (ending.NodeDiedError, SilentError) as error:
     progress.close()
     print(f"{error}\nThe same command resumes.", file=sys.stderr)
     code = 1
-  _plot(experiment)
+  if cluster is None or cluster.is_learner_host:
+    _plot(experiment)
   return code
 
 

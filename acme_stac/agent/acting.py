@@ -176,6 +176,11 @@ class STACActor(core.Actor):
       assert self._extras is not None, "observe comes after select_action"
       self._adder.add(self._action, next_timestep, self._extras)
 
+  def forget(self):
+    """Forgets what has not been written yet; `observe_first` comes next."""
+    if self._adder:
+      self._adder.reset()
+
   def fetch_variables(self) -> int:
     """Fetches parameters now and returns their version."""
     self._variables.update_and_wait()

@@ -29,6 +29,10 @@ class Extras(NamedTuple):
   params_version: Any
 
 
+class NonFiniteError(ValueError):
+  """A trajectory has numbers that nothing can be learned from."""
+
+
 class TrajectoryAdder(adders.Adder):
   """Makes trajectories of n+1 time steps of N environments for the queue.
 
@@ -95,6 +99,8 @@ class TrajectoryAdder(adders.Adder):
 
     Raises:
       ValueError: if `add_first` has not been called.
+      NonFiniteError: if a trajectory was complete and not all of its numbers
+        are finite. It is not written; `reset` comes next.
     """
     if self._row < 0:
       raise ValueError("add_first must be called before add.")
@@ -148,6 +154,10 @@ class TrajectoryAdder(adders.Adder):
 
   def _write(self, rows: Trajectory):
     start = self._starts.popleft()
+    if names := queues.not_finite(rows):
+      raise NonFiniteError(
+        f"The trajectory's {', '.join(names)} had numbers that are not finite."
+      )
     sample = queues.Sample(
       trajectory=rows._replace(
         core_state=tree.map_structure(np.asarray, start.core_state)

@@ -110,9 +110,9 @@ class STACBuilder(
 
   def make_dataset_iterator(
     self, replay_client: queues.Client
-  ) -> Iterator[queues.Sample]:
+  ) -> queues.Batches:
     """Returns batches [T+1, B, ...] of trajectories in order of arrival."""
-    return queues.batches(queues.items_of(replay_client), self._config)
+    return queues.Batches(queues.items_of(replay_client), self._config)
 
   def make_adder(
     self,
@@ -163,10 +163,13 @@ class STACBuilder(
     """Returns the learner; it prefetches to its devices by itself."""
     del environment_spec
 
-    def queue_fill() -> dict[str, float]:
-      if replay_client is None:
-        return {}
-      return {"queue_fill": queues.fill_of(replay_client)}
+    def queue_metrics() -> dict[str, float]:
+      metrics = {}
+      if replay_client is not None:
+        metrics["queue_fill"] = queues.fill_of(replay_client)
+      if isinstance(dataset, queues.Batches):
+        metrics["dropped_trajectories"] = dataset.num_dropped
+      return metrics
 
     return learning.STACLearner(
       networks,
@@ -176,7 +179,7 @@ class STACBuilder(
       logger=logger_fn("learner") if logger_fn else None,
       counter=counter,
       log_every_seconds=self._log_every_seconds,
-      extra_metrics=queue_fill,
+      extra_metrics=queue_metrics,
       should_stop=self._should_stop,
       devices=self._learner_devices,
     )

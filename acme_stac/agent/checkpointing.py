@@ -1,12 +1,16 @@
 """Checkpoints: plain arrays in .npz files, written whole or not at all.
 
-Nothing is pickled, so that a file from elsewhere can do no harm.
+Nothing is pickled, so that a file from elsewhere can do no harm. Every file has
+the version of its format and a checksum of its arrays.
 """
 
+import hashlib
 import json
+import logging
 import os
 import pathlib
 import re
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +19,9 @@ import numpy as np
 
 _METADATA = "metadata"
 _NAME = re.compile(r"checkpoint_(\d+)\.npz")
-_KEEP = 2
+# Changes with what the arrays are called or mean.
+FORMAT = 1
+_KEPT = "kept"
 
 
 class CheckpointError(ValueError):
@@ -27,6 +33,9 @@ def save(
   step: int,
   state: Any,
   metadata: Mapping[str, Any],
+  *,
+  keep: int = 3,
+  keep_one_in: int | None = None,
 ) -> pathlib.Path:
   """Writes a checkpoint and removes all but the newest ones.
 
@@ -35,6 +44,9 @@ def save(
     step: learner step, which names the file.
     state: nest of arrays.
     metadata: anything that JSON can hold.
+    keep: how many checkpoints are kept.
+    keep_one_in: checkpoints whose `metadata["number"]` is a multiple of it are
+      kept for ever too, in the directory `kept`.
 
   Returns:
     The file's path.
@@ -45,19 +57,55 @@ def save(
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
   path = directory / f"checkpoint_{step:09d}.npz"
+  for left_over in directory.glob(".checkpoint_*"):
+    left_over.unlink(missing_ok=True)
   temporary = directory / f".{path.name}.{os.getpid()}"
   arrays = {name: np.asarray(x) for name, x in _named_leaves(state).items()}
+  described = {
+    **metadata, "format": FORMAT, "checksum": _checksum(arrays)
+  }
   try:
     with open(temporary, "wb") as file:
-      np.savez(file, **arrays, **{_METADATA: np.array(json.dumps(metadata))})
+      np.savez(file, **arrays, **{_METADATA: np.array(json.dumps(described))})
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, path)
+    _sync(directory)
   finally:
     temporary.unlink(missing_ok=True)
-  for old in list_checkpoints(directory)[:-_KEEP]:
+  if keep_one_in is not None and metadata["number"] % keep_one_in == 0:
+    _keep_for_ever(path)
+  for old in list_checkpoints(directory)[:-keep]:
     old.unlink(missing_ok=True)
   return path
+
+
+def _sync(directory: pathlib.Path):
+  """Has the disk know a directory's entries."""
+  descriptor = os.open(directory, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+def _keep_for_ever(path: pathlib.Path):
+  kept = path.parent / _KEPT
+  kept.mkdir(exist_ok=True)
+  (kept / path.name).unlink(missing_ok=True)
+  try:
+    os.link(path, kept / path.name)
+  except OSError:  # Not every file system has links.
+    shutil.copyfile(path, kept / path.name)
+
+
+def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
+  digest = hashlib.sha256()
+  for name in sorted(arrays):
+    array = np.ascontiguousarray(arrays[name])
+    digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+    digest.update(array.data)
+  return digest.hexdigest()
 
 
 def list_checkpoints(directory: str | os.PathLike) -> list[pathlib.Path]:
@@ -73,6 +121,9 @@ def load(
   directory: str | os.PathLike, template: Any
 ) -> tuple[Any, dict[str, Any]] | None:
   """Reads the newest checkpoint that is whole.
+
+  One that is damaged, or of another program or a newer version of this one, is
+  said to be so, and the one before is read.
 
   Args:
     directory: where checkpoints are.
@@ -92,16 +143,38 @@ def load(
   problems = []
   for path in reversed(paths):
     try:
-      with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-      metadata = json.loads(str(arrays.pop(_METADATA)))
-    except Exception as error:  # A torn file raises whatever numpy meets.
-      problems.append(f"{path}: {error}")
+      arrays, metadata = _read(path)
+    except CheckpointError as error:
+      problems.append(f"{path} {error}")
+      logging.error("Checkpoint %s %s", path, error)
       continue
     return _fit(path, arrays, template), metadata
   raise CheckpointError(
     "No checkpoint can be read:\n  " + "\n  ".join(problems)
   )
+
+
+def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """Returns a file's arrays and metadata; raises CheckpointError."""
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      arrays = {name: file[name] for name in file.files}
+    metadata = json.loads(str(arrays.pop(_METADATA)))
+    version = metadata["format"]
+    checksum = metadata["checksum"]
+  except Exception as error:  # A torn file raises whatever numpy meets.
+    raise CheckpointError(
+      "is damaged, or no checkpoint of this program:"
+      f" {type(error).__name__}: {error}"
+    ) from error
+  if version != FORMAT:
+    raise CheckpointError(
+      f"has format {version!r}, but this version of acme_stac reads {FORMAT}."
+      " Use the version that wrote it."
+    )
+  if checksum != _checksum(arrays):
+    raise CheckpointError("is damaged: its checksum is wrong.")
+  return arrays, metadata
 
 
 def _fit(path: pathlib.Path, arrays: Mapping[str, Any], template: Any) -> Any:

@@ -52,6 +52,12 @@ class BatchedEnvironmentLoop:
     self.num_steps = 0
     self.seconds = {"environment": 0.0, "inference": 0.0, "writing": 0.0}
 
+  def replace_environment(self, environment: BatchedEnvironment):
+    """Goes on with other environments; what was unfinished is forgotten."""
+    self._environment = environment
+    self._timestep = None
+    self._actor.forget()
+
   def reset(self):
     """Starts anew in every environment; unfinished episodes are forgotten."""
     self._timestep = self._environment.reset()

@@ -1,5 +1,6 @@
 """The queue between actors and learner: Reverb's, or one inside a process."""
 
+import logging
 import queue
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -195,43 +196,77 @@ def items_of(client: Client) -> Iterator[Sample]:
 
 
 def fill_of(client: Client) -> float:
-  """Returns the share of a queue that is in use."""
+  """Returns the share of a queue that is in use, NaN if it cannot be asked."""
   if isinstance(client, LocalQueue):
     return client.fill
-  info = client.server_info()[QUEUE]
+  try:
+    info = client.server_info(timeout=1)[QUEUE]
+  except reverb.errors.ReverbError:
+    return float("nan")
   return info.current_size / info.max_size
 
 
-def batches(
-  items: Iterable[Sample], config: STACConfig
-) -> Iterator[Sample]:
-  """Yields batches of `batch_size` trajectories, in the order of the items.
+def not_finite(trajectory: Trajectory) -> list[str]:
+  """Returns the fields that have numbers which are not finite."""
+  return [
+    name
+    for name, field in trajectory._asdict().items()
+    if not all(
+      np.isfinite(leaf).all()
+      for leaf in tree.flatten(field)
+      if np.asarray(leaf).dtype.kind == "f"
+    )
+  ]
 
-  Args:
-    items: each has the trajectories of one actor.
-    config: the agent's configuration.
 
-  Yields:
-    Samples of numpy arrays, time-major [T+1, B, ...].
+class Batches(Iterator[Sample]):
+  """Batches of `batch_size` trajectories, in the order of their items.
 
-  Raises:
-    ValueError: if the actors' numbers of environments do not add up to the
-      batch size.
+  They are samples of numpy arrays, time-major [T+1, B, ...]. Items with numbers
+  that are not finite are left out.
+
+  Attributes:
+    num_dropped: trajectories that were left out.
   """
-  batch: list[Sample] = []
-  size = 0
-  for item in items:
-    batch.append(item)
-    size += len(item.params_version)
-    if size == config.batch_size:
-      yield _concatenate(batch)
-      batch, size = [], 0
-    elif size > config.batch_size:
+
+  def __init__(self, items: Iterable[Sample], config: STACConfig):
+    """Makes batches.
+
+    Args:
+      items: each has the trajectories of one actor.
+      config: the agent's configuration.
+    """
+    self._items = iter(items)
+    self._batch_size = config.batch_size
+    self.num_dropped = 0
+
+  def __next__(self) -> Sample:
+    """Returns the next batch.
+
+    Raises:
+      ValueError: if the actors' numbers of environments do not add up to the
+        batch size.
+    """
+    batch: list[Sample] = []
+    size = 0
+    while size < self._batch_size:
+      item = next(self._items)
+      if names := not_finite(item.trajectory):
+        self.num_dropped += len(item.params_version)
+        logging.warning(
+          "%d trajectories were dropped: their %s had numbers that are not"
+          " finite.", len(item.params_version), ", ".join(names),
+        )
+        continue
+      batch.append(item)
+      size += len(item.params_version)
+    if size > self._batch_size:
       raise ValueError(
         f"Items of {[len(x.params_version) for x in batch]} trajectories do"
-        f" not make a batch of {config.batch_size}. The number of"
+        f" not make a batch of {self._batch_size}. The number of"
         " environments per actor must divide the batch size."
       )
+    return _concatenate(batch)
 
 
 def _concatenate(items: list[Sample]) -> Sample:

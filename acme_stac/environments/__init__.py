@@ -9,6 +9,10 @@ from acme_stac.environments.base import (
 )
 from acme_stac.environments.catch import Catch
 from acme_stac.environments.check import check
+from acme_stac.environments.guard import (
+  EnvironmentFailedError,
+  GuardedEnvironment,
+)
 from acme_stac.environments.registry import (
   make,
   make_batched,

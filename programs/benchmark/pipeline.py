@@ -26,7 +26,7 @@ from matplotlib import figure
 import acme_stac
 from acme_stac.evaluation import plots
 from programs import experiment as experiment_lib
-from programs import launching
+from programs import processes, program
 from programs.benchmark import actor, cases, learner, measuring
 
 _START_SECONDS = 300.0
@@ -84,8 +84,8 @@ def _standalone_costs(case: str, agent: str) -> dict[str, float]:
 
   And the learner's by the clock: its update may not keep every core busy.
   """
-  acting = _apart(launching.acting_environment(), _acting_costs, case, agent)
-  update = _apart(launching.learning_environment(), _update_cost, case, agent)
+  acting = _apart(processes.acting_environment(), _acting_costs, case, agent)
+  update = _apart(processes.learning_environment(), _update_cost, case, agent)
   return {
     "environment": acting["environment"].cpu_seconds,
     "inference": acting["inference"].cpu_seconds,
@@ -179,12 +179,12 @@ def _observe(process, workdir: pathlib.Path, started: float, options):
 
   actor_logs = list((workdir / "logs").glob("actor_*.csv"))
   skip = {file: len(_rows(file)) for file in [log, *actor_logs]}
-  before, sent_before = _usage(process.pid), _bytes_sent()
+  before, sent_before = _usage(process.pid), _bytes_sent(process.pid)
   started_at = time.monotonic()
   time.sleep(options.seconds)
   if process.poll() is not None:
     raise RuntimeError("The program ended.")
-  after, sent_after = _usage(process.pid), _bytes_sent()
+  after, sent_after = _usage(process.pid), _bytes_sent(process.pid)
   seconds = time.monotonic() - started_at
   # The first row began before the measurement did.
   rows = _rows(log)[skip[log] + 1 :]
@@ -258,8 +258,8 @@ class _Usage(NamedTuple):
 def _usage(pid: int) -> dict[str, _Usage]:
   """Returns what a program has used, by kind of node."""
   kinds: dict[str, _Usage] = collections.defaultdict(_Usage)
-  program = psutil.Process(pid)
-  for process in [program, *program.children(recursive=True)]:
+  launcher = psutil.Process(pid)
+  for process in [launcher, *launcher.children(recursive=True)]:
     try:
       times = process.cpu_times()
       memory = process.memory_full_info().pss
@@ -274,15 +274,16 @@ def _usage(pid: int) -> dict[str, _Usage]:
   return kinds
 
 
-def _bytes_sent() -> int:
-  """Returns what has gone over the loopback interface, of any program."""
-  interfaces = psutil.net_io_counters(pernic=True)
-  return interfaces["lo"].bytes_sent if "lo" in interfaces else 0
+def _bytes_sent(pid: int) -> int:
+  """Returns what has gone over loopback in the network of a process."""
+  # After the name: eight numbers of what came in, the first of what went out.
+  text = pathlib.Path(f"/proc/{pid}/net/dev").read_text()
+  return int(text.partition("lo:")[2].split()[8])
 
 
 def _kind(process: psutil.Process) -> str:
   """Returns "actor" of the node actor/3."""
-  name = process.environ().get(launching.NODE_NAME, process.name())
+  name = process.environ().get(program.NODE_NAME, process.name())
   return name.partition("/")[0]
 
 

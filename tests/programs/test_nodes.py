@@ -8,8 +8,8 @@ import pytest
 
 from acme_stac.networks import make_networks
 from configs import small
+from programs import calls, counter, ending, launching, nodes
 from programs import experiment as experiment_lib
-from programs import launching, nodes
 from programs.progress import Progress
 
 
@@ -23,7 +23,7 @@ def test_publisher_tells_of_the_newest_state():
     busy.set()
     assert go_on.wait(10)
 
-  publisher = nodes._Publisher(publish, lambda: False)
+  publisher = calls.Publisher(publish)
   states.append(1)
   publisher.notify()
   assert busy.wait(10)
@@ -40,7 +40,7 @@ def test_publisher_tells_of_the_newest_state():
 
 def test_publisher_tells_of_the_last_state_before_it_ends():
   told = []
-  publisher = nodes._Publisher(lambda: told.append(1), lambda: False)
+  publisher = calls.Publisher(lambda: told.append(1))
   publisher.close()
   assert told == [1]
 
@@ -49,7 +49,7 @@ def test_what_publishing_raises_is_not_lost():
   def publish():
     raise OSError("gone")
 
-  publisher = nodes._Publisher(publish, lambda: False)
+  publisher = calls.Publisher(publish)
   publisher.notify()
   publisher._thread.join(10)
   assert publisher.failed
@@ -59,9 +59,9 @@ def test_what_publishing_raises_is_not_lost():
 
 def test_what_publishing_raises_at_the_end_is_no_error():
   def publish():
-    raise OSError("gone")
+    raise calls.EndedError
 
-  publisher = nodes._Publisher(publish, lambda: True)
+  publisher = calls.Publisher(publish)
   publisher.notify()
   publisher.close()
   assert not publisher.failed
@@ -74,8 +74,8 @@ def test_death_of_a_thread_is_told_with_its_last_lines():
   with futures.ThreadPoolExecutor(2) as pool:
     ended = threading.Event()
     running = {pool.submit(die): "actor/1", pool.submit(ended.wait): "learner"}
-    with pytest.raises(launching.NodeDiedError) as raised:
-      launching._watch_threads(running, nodes.RunCounter(10, 10), Progress())
+    with pytest.raises(ending.NodeDiedError) as raised:
+      launching._watch_threads(running, counter.RunCounter(10, 10), Progress())
     ended.set()
   message = str(raised.value)
   assert message.startswith("actor/1 died, so the run was stopped:")
@@ -101,7 +101,7 @@ def test_an_actor_that_waited_fetches_parameters_again(tmp_path):
   class Counter:
     answers = iter(["go", "wait", "go", "finished"])
 
-    def reserve(self, steps):
+    def reserve(self, actor, life, item, steps):
       nonlocal learner_step
       answer = next(self.answers)
       if answer == "wait":
@@ -115,7 +115,7 @@ def test_an_actor_that_waited_fetches_parameters_again(tmp_path):
 
   replay = nodes.make_builder(experiment, lambda: False).make_local_queue()
   actor = nodes.Actor(
-    experiment, 0, 0, replay, Learner(), Counter(), lambda: False
+    experiment, 0, replay, Learner(), Counter(), lambda: False
   )
   actor.run()
   items = iter(replay)

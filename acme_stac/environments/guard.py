@@ -1,0 +1,164 @@
+"""Watches over environments: errors, wrong data and hanging, with the actions.
+
+Environments come from anywhere. What one of them does wrong is told in terms of
+the environment, with the actions that led there, and apart from everything else
+that can go wrong in an actor.
+"""
+
+import collections
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import dm_env
+import jax
+import numpy as np
+
+from acme_stac.environments import base
+
+_KEPT_ACTIONS = 10
+
+
+class EnvironmentFailedError(Exception):
+  """An environment raised, or gave what its specs do not allow."""
+
+
+class GuardedEnvironment(base.BatchedEnvironment):
+  """A batched environment whose failures are `EnvironmentFailedError`s.
+
+  The shapes and types of every time step are compared with the specs. Numbers
+  that are not finite are found where trajectories are written, as looking at
+  every step would cost more than many a step does.
+  """
+
+  def __init__(
+    self,
+    environment: base.BatchedEnvironment,
+    timeout_seconds: float | None = None,
+    on_timeout: Callable[[str], Any] = print,
+  ):
+    """Takes ownership of `environment`.
+
+    Args:
+      environment: to watch.
+      timeout_seconds: how long a reset or a step may take. None for ever.
+      on_timeout: called in another thread, once, with a description of the one
+        that takes longer.
+    """
+    self._environment = environment
+    self.num_environments = environment.num_environments
+    self.action_repeat = environment.action_repeat
+    batch = environment.num_environments
+    self._expected = [
+      (jax.tree_util.keystr(path), (batch, *spec.shape), spec.dtype)
+      for path, spec in jax.tree_util.tree_leaves_with_path(
+        environment.observation_spec()
+      )
+    ]
+    self._structure: Any = jax.tree_util.tree_structure(
+      environment.observation_spec()
+    )
+    self._single = jax.tree_util.treedef_is_leaf(self._structure)
+    self._actions: collections.deque[Any] = collections.deque(
+      maxlen=_KEPT_ACTIONS
+    )
+    self._calls = 0
+    self._busy = False
+    self._closed = threading.Event()
+    if timeout_seconds is not None:
+      threading.Thread(
+        target=self._watch,
+        args=(timeout_seconds, on_timeout),
+        daemon=True,
+        name="environment_watch",
+      ).start()
+
+  def _watch(self, timeout_seconds: float, on_timeout: Callable[[str], Any]):
+    # It counts its own looks instead of reading a clock, so that the time in
+    # which the whole process was stopped does not count.
+    look_seconds = min(1.0, timeout_seconds / 5)
+    call, looks = -1, 0
+    while not self._closed.wait(look_seconds):
+      if not self._busy or call != self._calls:
+        call, looks = self._calls, 0
+        continue
+      looks += 1
+      if looks * look_seconds >= timeout_seconds:
+        on_timeout(
+          f"The environment has not returned for {timeout_seconds:g} s."
+          f" {self.last_actions()}"
+        )
+        return
+
+  def last_actions(self) -> str:
+    """Returns the newest actions of all members, as text."""
+    if not self._actions:
+      return "It was not given any action yet."
+    lines = [f"  {np.asarray(action).tolist()}" for action in self._actions]
+    return "Its last actions, the newest last:\n" + "\n".join(lines)
+
+  def failure(self, problem: str) -> EnvironmentFailedError:
+    """Returns the error that says a problem and what led there."""
+    return EnvironmentFailedError(f"{problem}\n{self.last_actions()}")
+
+  def _call(self, function: Callable[..., dm_env.TimeStep], *args: Any):
+    self._calls += 1
+    self._busy = True
+    try:
+      timestep = function(*args)
+    except Exception as error:
+      raise self.failure(
+        f"The environment raised {type(error).__name__}: {error}."
+      ) from error
+    finally:
+      self._busy = False
+    self._check(timestep)
+    return timestep
+
+  def _check(self, timestep: dm_env.TimeStep):
+    observation = timestep.observation
+    if self._single:
+      leaves = [observation]
+    else:
+      leaves, structure = jax.tree_util.tree_flatten(observation)
+      if structure != self._structure:
+        raise self.failure(
+          f"The environment gave an observation of structure {structure}, but"
+          f" its spec says {self._structure}."
+        )
+    for leaf, (name, shape, dtype) in zip(leaves, self._expected, strict=True):
+      if leaf.shape != shape or leaf.dtype != dtype:
+        raise self.failure(
+          f"The environment gave an observation{name} of shape {leaf.shape}"
+          f" and type {leaf.dtype}, but its spec says {shape} and {dtype}."
+        )
+    batch = (self.num_environments,)
+    for name in ("step_type", "reward", "discount"):
+      shape = np.shape(getattr(timestep, name))
+      if shape != batch:
+        raise self.failure(
+          f"The environment gave a {name} of shape {shape} instead of {batch}."
+        )
+
+  def reset(self) -> dm_env.TimeStep:
+    return self._call(self._environment.reset)
+
+  def step(self, actions: np.ndarray) -> dm_env.TimeStep:
+    self._actions.append(actions)
+    return self._call(self._environment.step, actions)
+
+  def observation_spec(self) -> Any:
+    return self._environment.observation_spec()
+
+  def action_spec(self) -> Any:
+    return self._environment.action_spec()
+
+  def reward_spec(self) -> Any:
+    return self._environment.reward_spec()
+
+  def discount_spec(self) -> Any:
+    return self._environment.discount_spec()
+
+  def close(self):
+    self._closed.set()
+    self._environment.close()

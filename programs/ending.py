@@ -1,0 +1,58 @@
+"""How a run ends: by request, or by the death of a node."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+# Seconds that nodes have to end by themselves after SIGTERM: an update and a
+# checkpoint must fit.
+STOP_SECONDS = 30
+# Seconds that the evaluator has for its last evaluation.
+LAST_EVALUATION_SECONDS = 300
+POLL_SECONDS = 0.2
+_TAIL_LINES = 15
+
+
+class NodeDiedError(Exception):
+  """A node ended the run; the text names it and shows its last lines."""
+
+
+class Interrupted(Exception):  # noqa: N818  No error.
+  """The run was asked to stop by a signal, and has stopped."""
+
+
+class StopRequest:
+  """Remembers SIGINT and SIGTERM while it is entered."""
+
+  def __init__(self):
+    self._event = threading.Event()
+    self._old: dict[int, Any] = {}
+
+  def __enter__(self) -> "StopRequest":
+    for number in (signal.SIGINT, signal.SIGTERM):
+      self._old[number] = signal.signal(number, lambda *_: self._event.set())
+    return self
+
+  def __exit__(self, *unused_args):
+    for number, handler in self._old.items():
+      signal.signal(number, handler)
+
+  def __bool__(self) -> bool:
+    return self._event.is_set()
+
+
+def wait(condition: Callable[[], bool], seconds: float) -> bool:
+  """Waits until a condition holds; returns whether it does."""
+  deadline = time.monotonic() + seconds
+  while not condition():
+    if time.monotonic() > deadline:
+      return False
+    time.sleep(POLL_SECONDS)
+  return True
+
+
+def tail(text: str) -> str:
+  """Returns the last lines of what a node said, set off."""
+  return "\n".join(f"  | {line}" for line in text.splitlines()[-_TAIL_LINES:])

@@ -1,0 +1,519 @@
+"""Runs the nodes of this host as processes, and starts them again.
+
+Launchpad's own launchers do not notice the death of a node in every case, do
+not say which one it was, and end themselves by a signal; so processes that it
+describes are started and watched here.
+"""
+
+import contextlib
+import ctypes
+import dataclasses
+import functools
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import launchpad as lp
+from launchpad import address as lp_address
+from launchpad.nodes.python.local_multi_processing import PythonProcess
+
+from programs import nodes, program
+from programs.calls import SilentError
+from programs.cluster import Cluster
+from programs.ending import (
+  LAST_EVALUATION_SECONDS,
+  POLL_SECONDS,
+  STOP_SECONDS,
+  Interrupted,
+  NodeDiedError,
+  StopRequest,
+  tail,
+  wait,
+)
+from programs.experiment import Experiment, host_differences
+from programs.failures import FailureLimit
+from programs.machine import UserError
+from programs.progress import Progress
+
+# Which nodes are started again when they die: none; those of which the run
+# loses nothing but unfinished trajectories; or the learner and its queue too.
+RESTARTED: dict[str, frozenset[str]] = {
+  "none": frozenset(),
+  "workers": frozenset({"actor", "evaluator", "counter", "variables"}),
+  "all": frozenset(
+    {"actor", "evaluator", "counter", "variables", "replay", "learner"}
+  ),
+}
+# A node that dies more often than that in so many seconds ends the run.
+_DEATHS = (5, 600.0)
+_LONGEST_PAUSE_SECONDS = 30.0
+_SERVERS = ("replay", "counter", "variables")
+# Without an update for this long, it is said.
+_SILENCE_SECONDS = 60.0
+# Seconds that hosts of actors have to notice the end of the run.
+_TELL_SECONDS = 15.0
+
+
+class _FixedAddress(lp_address.AbstractAddressBuilder):
+  """An address that is known before the program is launched."""
+
+  def __init__(self, address: str):
+    self._address = address
+
+  def build(self) -> str:
+    """Returns the address."""
+    return self._address
+
+
+@dataclasses.dataclass
+class _Node:
+  """A process, again and again.
+
+  Attributes:
+    name: of the node.
+    command: its arguments.
+    environment: variables beside those of this process.
+    log: file of what it prints.
+    process: the newest one, None while it pauses after a death.
+    start_at: when the next one starts.
+    deaths: how often it may die.
+  """
+
+  name: str
+  command: list[str]
+  environment: dict[str, str]
+  log: pathlib.Path
+  process: subprocess.Popen | None = None
+  start_at: float = 0.0
+  deaths: FailureLimit = dataclasses.field(
+    default_factory=lambda: FailureLimit(*_DEATHS)
+  )
+
+  @property
+  def group(self) -> str:
+    """The node's group in the program."""
+    return self.name.split("/")[0]
+
+  @property
+  def running(self) -> bool:
+    """Whether its process runs."""
+    return self.process is not None and self.process.poll() is None
+
+  def start(self):
+    """Starts the process."""
+    with open(self.log, "a") as log:
+      log.write(f"--- {self.name}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+      log.flush()
+      self.process = subprocess.Popen(
+        self.command,
+        env={**os.environ, **self.environment, program.NODE_NAME: self.name},
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        # Ctrl-C reaches the launcher alone, which then stops the nodes.
+        start_new_session=True,
+        preexec_fn=_die_with_parent,
+      )
+
+  def kill(self):
+    """Ends the process with whatever it started."""
+    if self.process is None:
+      return
+    # Each node leads a session of its own.
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(self.process.pid, signal.SIGKILL)
+    self.process.wait()
+
+
+def acting_environment(threads: int = 1) -> dict[str, str]:
+  """Returns environment variables of a process that acts on the CPU.
+
+  What an actor computes is small: handed to another thread it would wait for
+  that one to be scheduled.
+
+  Args:
+    threads: how many XLA has.
+  """
+  given = os.environ.get("XLA_FLAGS", "")
+  return {
+    "JAX_PLATFORMS": "cpu",
+    "CUDA_VISIBLE_DEVICES": "",
+    "NPROC": str(threads),
+    "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",
+    "XLA_FLAGS": (
+      f"--xla_cpu_enable_concurrency_optimized_scheduler=false {given}".strip()
+    ),
+  }
+
+
+def learning_environment() -> dict[str, str]:
+  """Returns environment variables of the learner's process.
+
+  An update of a convolutional network on the CPU takes gigabytes that are given
+  back and faulted in again every time: 500 pages to a fault, where the kernel
+  offers that, make it up to a quarter faster.
+  """
+  tunables = os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+  return {"GLIBC_TUNABLES": tunables}
+
+
+def run_processes(
+  experiment: Experiment,
+  progress: Progress,
+  learner_environment: dict[str, str],
+  threads_per_actor: int,
+  restart: str = "workers",
+  cluster: Cluster | None = None,
+  terminal: str | None = None,
+):
+  """Runs every node of this host as a process of its own.
+
+  Args:
+    experiment: the run.
+    progress: where the state of the run is shown.
+    learner_environment: environment variables of the learner alone; the others
+      see no accelerator.
+    threads_per_actor: threads that XLA has in each of the others.
+    restart: which nodes are started again when they die, of `RESTARTED`.
+    cluster: the hosts of the run, if there are several.
+    terminal: a terminal of Launchpad's that shows every node, for example
+      "tmux_session". Launchpad then runs the program as it is used to, without
+      what this function does besides.
+
+  Raises:
+    NodeDiedError: if a node ended before the run was done and was not to be
+      started again, or did so too often; the others have been stopped.
+    SilentError: if the learner or its host was silent for too long.
+    UserError: if this host's run is not that of the learner's host.
+    Interrupted: after SIGINT or SIGTERM, with the checkpoint written.
+  """
+  graph, counter_handle = program.make_program(
+    experiment, cluster.actors if cluster else None
+  )
+  hidden = acting_environment(threads_per_actor)
+  learner_environment = {**learning_environment(), **learner_environment}
+  common = {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONUNBUFFERED": "1"}
+  resources = {
+    label: PythonProcess(
+      env={**common, **(learner_environment if label == "learner" else hidden)}
+    )
+    for label in graph.groups
+  }
+  if terminal is not None:
+    lp.launch(
+      graph,
+      lp.LaunchType.LOCAL_MULTI_PROCESSING,
+      local_resources=resources,
+      terminal=terminal,
+    ).wait()
+    return
+
+  with StopRequest() as stop:
+    running: list[_Node] = []
+    try:
+      logs = experiment.logs / "nodes"
+      described = _describe(graph, resources, logs, cluster)
+      counter = program.make_status_client(counter_handle)
+      watch = _Watch(experiment, counter, progress, cluster, stop)
+      if cluster is not None and not cluster.is_learner_host:
+        watch.wait_for_learner_host()
+      for node in described:
+        if stop:
+          break
+        node.start()
+        running.append(node)
+      watch.until_the_end(running, RESTARTED[restart])
+    finally:
+      stopped = _stop(running)
+    if stop:
+      if not stopped:
+        raise NodeDiedError("Some nodes did not stop when asked to; killed.")
+      raise Interrupted
+
+
+def _describe(
+  graph: lp.Program,
+  resources: dict[str, Any],
+  logs: pathlib.Path,
+  cluster: Cluster | None,
+) -> list[_Node]:
+  """Returns this host's nodes as Launchpad's local launcher would run them."""
+  # These are the steps that every launcher of Launchpad takes.
+  for label, group in graph.groups.items():
+    for node in group:
+      node._initialize_context(
+        lp.LaunchType.LOCAL_MULTI_PROCESSING, launch_config=resources[label]
+      )
+  for label, group in graph.groups.items():
+    for node in group:
+      for handle in node.input_handles:
+        handle.connect(node, label)
+      node.bind_addresses()
+      if cluster is not None:
+        for address in node.addresses:
+          address.bind(_FixedAddress(cluster.address(label)))
+  logs.mkdir(parents=True, exist_ok=True)
+  described = []
+  for label, group in graph.groups.items():
+    if cluster is not None and label not in cluster.groups:
+      continue
+    commands = group[0].to_executables(group, label, group[0].launch_context)
+    for number, command in enumerate(commands):
+      name = label
+      if label == "actor" and (cluster or len(group) > 1):
+        name = f"actor/{cluster.actors[number] if cluster else number}"
+      arguments = [
+        argument
+        for argument in command.command_as_list
+        if argument != "--pdb_post_mortem"
+      ]
+      arguments.append(f"--lp_termination_notice_secs={STOP_SECONDS}")
+      log = logs / f"{name.replace('/', '_')}.log"
+      described.append(_Node(name, arguments, command.env_overrides, log))
+  return described
+
+
+def _die_with_parent():
+  """Has the kernel send SIGTERM to this process when its parent dies."""
+  set_parent_death_signal = 1
+  ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+
+
+class _Watch:
+  """Shows how the run is, and notices when it ends, stalls or loses a node."""
+
+  def __init__(
+    self,
+    experiment: Experiment,
+    counter: Any,
+    progress: Progress,
+    cluster: Cluster | None,
+    stop: StopRequest,
+  ):
+    self._experiment = experiment
+    self._counter = counter
+    self._progress = progress
+    self._cluster = cluster
+    self._stop = stop
+    self._host: str | None = None
+    self._expected: set[str] = set()
+    if cluster is not None:
+      if cluster.is_learner_host:
+        self._expected = set(cluster.actor_hosts)
+      else:
+        self._host = cluster.host
+    self._last_look = 0.0
+    self._last_answer = self._last_note = time.monotonic()
+    self._silent: set[str] = set()
+
+  def wait_for_learner_host(self):
+    """Waits for the counter, and compares what it says of the run.
+
+    Raises:
+      UserError: if this host's run is another one.
+      SilentError: if it does not answer in the time that it has.
+    """
+    assert self._cluster is not None
+    address = self._cluster.address("counter")
+    while not self._stop:
+      try:
+        theirs = self._counter.describe()
+        break
+      except Exception:
+        self._check_silence(f"No answer from the learner's host, {address},")
+      time.sleep(POLL_SECONDS)
+    else:
+      return
+    ours = self._experiment.to_json()
+    if differences := host_differences(theirs, ours):
+      raise UserError(
+        f"The learner's host ({address}) has another run than this one. There"
+        " -> here:\n  " + "\n  ".join(differences)
+        + "\nGive both the same --config and flags."
+      )
+
+  def _check_silence(self, problem: str):
+    now = time.monotonic()
+    silent = now - self._last_answer
+    patience = self._experiment.patience_seconds
+    if silent > patience:
+      raise SilentError(f"{problem} for {silent:.0f} s, so this gives up.")
+    if silent > 20 and now - self._last_note > 10:
+      self._last_note = now
+      self._progress.note(
+        f"{problem} for {silent:.0f} s; waiting up to {patience:.0f} s."
+      )
+
+  def look(self) -> dict[str, Any] | None:
+    """Asks how the run is and shows it; None if nobody answered."""
+    now = time.monotonic()
+    self._last_look = now
+    try:
+      status = self._counter.status(self._host)
+    except Exception:  # Not there yet, or no longer: the caller watches that.
+      return None
+    self._last_answer = now
+    self._progress.show(status)
+    self._look_at_hosts(status)
+    quiet = status["seconds_since_update"]
+    if not status["finished"] and quiet > _SILENCE_SECONDS:
+      if quiet > self._experiment.patience_seconds:
+        raise SilentError(
+          f"There was no update for {quiet:.0f} s. {self._experiment.logs} has"
+          " what each node said last, in nodes/."
+        )
+      if now - self._last_note > _SILENCE_SECONDS:
+        self._last_note = now
+        self._progress.note(
+          f"No update for {quiet:.0f} s: the first one compiles; later ones may"
+          f" wait for actors. {self._experiment.logs}/nodes has what each said."
+        )
+    return status
+
+  def _look_at_hosts(self, status: dict[str, Any]):
+    heard = {
+      host
+      for host, seconds in status["hosts"].items()
+      if seconds < _SILENCE_SECONDS
+    }
+    for host in sorted(heard & self._silent):
+      self._progress.note(f"Host {host} is back.")
+    for host in sorted((status["hosts"].keys() - heard) - self._silent):
+      self._progress.note(
+        f"Host {host} has not been heard of for {_SILENCE_SECONDS:.0f} s."
+      )
+    self._silent = status["hosts"].keys() - heard
+    if self._expected and time.monotonic() - self._last_note > 10:
+      self._expected -= status["hosts"].keys()
+      if self._expected:
+        self._last_note = time.monotonic()
+        waiting = ", ".join(sorted(self._expected))
+        self._progress.note(f"Waiting for actors of: {waiting}")
+
+  def until_the_end(self, running: list[_Node], restarted: frozenset[str]):
+    """Returns when the run is done or is to stop.
+
+    Raises:
+      NodeDiedError: if a node is lost for good.
+      SilentError: if nothing happened for too long.
+    """
+    done: float | None = None
+    while not self._stop:
+      now = time.monotonic()
+      if now - self._last_look > 1.0:
+        status = self.look()
+        if status is not None and status["finished"]:
+          done = done or now
+        if status is None and done is None:
+          self._check_silence("No answer from the counter")
+      for node in running:
+        self._look_at(node, done is not None, restarted)
+      if done is not None and (
+        not any(n.running for n in running if n.group not in _SERVERS)
+        or self._is_late(now - done)
+      ):
+        self._tell_hosts()
+        self.look()
+        return
+      time.sleep(POLL_SECONDS)
+
+  def _is_late(self, seconds: float) -> bool:
+    if seconds <= LAST_EVALUATION_SECONDS:
+      return False
+    self._progress.note("The last evaluation took too long; left out.")
+    return True
+
+  def _tell_hosts(self):
+    """Gives hosts of actors the time to hear that the run is done."""
+    if self._cluster is None or not self._cluster.is_learner_host:
+      return
+    wait(
+      lambda: not ((self.look() or {}).get("hosts_to_tell") or self._stop),
+      _TELL_SECONDS,
+    )
+
+  def _look_at(self, node: _Node, done: bool, restarted: frozenset[str]):
+    if node.running:
+      return
+    now = time.monotonic()
+    if node.process is None:
+      if now >= node.start_at and not done:
+        node.start()
+      return
+    if done and node.group not in _SERVERS:
+      return
+    code = node.process.returncode
+    if code == 0 and not done:
+      # It may have heard of the end before this process did. Of the learner
+      # that is enough, as it ends for no other reason.
+      status = self.look()
+      if node.group == "learner" or (status is not None and status["finished"]):
+        return
+    cause = _describe_death(code)
+    if (
+      node.group not in restarted
+      or code == program.EXIT_HOPELESS
+      or not node.deaths.add()
+    ):
+      often = ""
+      if node.deaths.count > node.deaths.failures:
+        often = (
+          f" for the {node.deaths.count}th time within"
+          f" {node.deaths.seconds:.0f} s"
+        )
+      last = tail(node.log.read_text(errors="replace"))
+      raise NodeDiedError(
+        f"Node {node.name} {cause}{often}, so the run was stopped. Its last"
+        f" lines ({node.log}):\n{last}"
+      )
+    pause = min(2.0 ** (node.deaths.count - 1) - 1, _LONGEST_PAUSE_SECONDS)
+    self._progress.note(
+      f"Node {node.name} {cause}; it is started again"
+      f" ({node.deaths.count} of at most {node.deaths.failures} times in"
+      f" {node.deaths.seconds:.0f} s)."
+    )
+    # Whatever it had started goes too.
+    node.kill()
+    node.process = None
+    node.start_at = now + pause
+
+
+def _describe_death(code: int) -> str:
+  if code >= 0:
+    return f"ended with exit code {code}" + (
+      " (its environment hung)" if code == nodes.EXIT_HUNG else ""
+    )
+  try:
+    cause = f"was killed by {signal.Signals(-code).name}"
+  except ValueError:
+    cause = f"was killed by signal {-code}"
+  if code == -signal.SIGKILL:
+    cause += " (by hand, or because memory ran out)"
+  return cause
+
+
+def _all_ended(group: list[_Node]) -> bool:
+  return not any(node.running for node in group)
+
+
+def _stop(running: list[_Node]) -> bool:
+  """Ends all nodes; returns whether they did so by themselves."""
+  # Those that call others first, so that no call waits for a node that is gone.
+  for group in (
+    [node for node in running if node.name not in _SERVERS],
+    [node for node in running if node.name in _SERVERS],
+  ):
+    for node in group:
+      if node.running and node.process is not None:
+        node.process.terminate()
+    wait(functools.partial(_all_ended, group), STOP_SECONDS)
+  ended = _all_ended(running)
+  for node in running:
+    if node.running:
+      print(f"\nNode {node.name} did not stop; killed.", file=sys.stderr)
+      node.kill()
+  return ended
