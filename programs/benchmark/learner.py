@@ -10,6 +10,7 @@ import itertools
 import statistics
 import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import dm_env
@@ -121,6 +122,7 @@ class MeasuredUpdate:
       devices: that share the batch.
     """
     self.heads = config.num_heads
+    self.metaparameters = len(config.self_tuned)
     networks = acme_stac.make_networks(spec, config)
     update = core.make_update(networks, config)
     parallel = core.data_parallel(update, config, jax.devices()[:devices])
@@ -276,6 +278,7 @@ def _measure(
       "length": length,
       "agent": name,
       "heads": agent.heads,
+      "metaparameters": agent.metaparameters,
       "milliseconds": 1e3 * seconds,
       "devices": devices,
       "steps_per_second": batch * devices * length / seconds,
@@ -346,15 +349,26 @@ def plot(result: dict[str, Any]) -> figure.Figure:
     for name in names
   }
   x = max(names, key=lambda name: values[name])
+  if values[x] == 1:
+    # Agents alone differ: in their heads, and in what each head tunes.
+    return _lines(rows, "metaparameters", lambda row: (
+      f"{row['network']}, {row['heads']} head{'s' * (row['heads'] > 1)}"
+    ))
   others = [name for name in names if name != x and values[name] > 1]
   # IMPALA has one head, whatever the others have.
   rows = [row for row in rows if x != "heads" or row["agent"] != "impala"]
+  return _lines(rows, x, lambda row: ", ".join([
+    row["network"], row["agent"], *[f"{name} {row[name]}" for name in others]
+  ]))
+
+
+def _lines(
+  rows: list[dict[str, Any]], x: str, label: Callable[[Mapping[str, Any]], str]
+) -> figure.Figure:
   return measuring.lines(
     rows,
     x,
-    lambda row: ", ".join([
-      row["network"], row["agent"], *[f"{name} {row[name]}" for name in others]
-    ]),
+    label,
     {
       "update, ms": lambda row: row["milliseconds"],
       "steps/s": lambda row: row["steps_per_second"],

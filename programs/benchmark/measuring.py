@@ -137,7 +137,7 @@ def lines(
 
   Args:
     rows: what is drawn; rows with "error" are not.
-    x: the column along the axis, which is logarithmic.
+    x: the column along the axis, which is logarithmic unless that has a 0.
     label: from a row to the line that it belongs to.
     panels: title -> the figure of a row.
   """
@@ -156,7 +156,8 @@ def lines(
         [row[x] for row in members], [value(row) for row in members],
         marker="o", label=name, clip_on=False,
       )
-    axes.set_xscale("log", base=2)
+    if all(row[x] for members in series.values() for row in members):
+      axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:.0f}"))
     axes.set_xlabel(x.replace("_", " "))
     axes.set_ylim(bottom=0)

@@ -54,6 +54,24 @@ def test_learner_of_several_heads(tmp_path):
   assert list(line.get_xdata()) == [1, 4]
 
 
+def test_growth_with_metaparameters_is_drawn_if_nothing_else_grows():
+  rows = [
+    {
+      "network": "mlp", "batch": 2, "length": 3, "devices": 1, "agent": agent,
+      "heads": heads, "metaparameters": metaparameters, "milliseconds": 1.0,
+      "steps_per_second": 1.0, "megabytes": 1.0, "time_ratio": 1.0,
+    }
+    for agent, heads, metaparameters in (
+      ("impala", 1, 0), ("stac_gamma", 1, 1), ("stac", 1, 6), ("stacx", 3, 6)
+    )
+  ]
+  axes, *_ = learner.plot({"rows": rows}).axes
+  one_head, three_heads = axes.lines
+  assert list(one_head.get_xdata()) == [0, 1, 6]
+  assert list(three_heads.get_xdata()) == [6]
+  assert axes.get_xscale() == "linear"
+
+
 def test_learner_on_several_devices(tmp_path):
   code, result = measure(
     tmp_path, "learner", "--agents", "impala", "--networks", "mlp_lstm",
