@@ -160,8 +160,8 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     with np.load(path, allow_pickle=False) as file:
       arrays = {name: file[name] for name in file.files}
     metadata = json.loads(str(arrays.pop(_METADATA)))
-    version = metadata["format"]
-    checksum = metadata["checksum"]
+    version = metadata.pop("format")
+    checksum = metadata.pop("checksum")
   except Exception as error:  # A torn file raises whatever numpy meets.
     raise CheckpointError(
       "is damaged, or no checkpoint of this program:"

@@ -10,7 +10,7 @@ import pytest
 import reverb
 
 from acme_stac import environments
-from acme_stac.agent import adders, builder
+from acme_stac.agent import adders, builder, queues
 from tests import helpers
 
 
@@ -229,3 +229,22 @@ def test_observations_may_be_overwritten_by_the_environment():
   trajectory = next(parts.make_dataset_iterator(client)).trajectory
   np.testing.assert_array_equal(trajectory.observation[:3], seen[:3])
   server.stop()
+
+
+def test_what_is_not_finite_is_not_written():
+  config = helpers.small_config(trajectory_length=5, batch_size=2)
+  queue = queues.LocalQueue(9)
+  adder = adders.TrajectoryAdder(queue, helpers.environment_spec(()), config)
+  bad = dm_env.TimeStep(
+    np.full(2, 1, np.int32), np.float32([0.0, np.inf]), np.ones(2, np.float32),
+    np.zeros(2, np.float32),
+  )
+  stream(adder, 3)
+  adder.add(np.zeros(2, np.int32), bad, extras(4))
+  with pytest.raises(adders.NonFiniteError, match="'?reward'? had numbers"):
+    stream(adder, 5, start=4)
+  assert adder.num_items == 0 and queue.fill == 0.0
+  # It goes on after a reset.
+  adder.reset()
+  stream(adder, 5)
+  assert adder.num_items == 1

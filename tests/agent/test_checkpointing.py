@@ -29,21 +29,84 @@ def test_none_yet(tmp_path):
   assert checkpointing.load(tmp_path / "none", state()) is None
 
 
+def names(directory):
+  return [path.name for path in checkpointing.list_checkpoints(directory)]
+
+
 def test_keeps_the_newest_and_nothing_half_written(tmp_path):
+  left_over = tmp_path / ".checkpoint_000000001.npz.77"
+  left_over.write_bytes(b"a process was killed here")
   for step in (1, 2, 10):
-    checkpointing.save(tmp_path, step, state(), {})
-  names = [path.name for path in checkpointing.list_checkpoints(tmp_path)]
-  assert names == ["checkpoint_000000002.npz", "checkpoint_000000010.npz"]
+    checkpointing.save(tmp_path, step, state(), {}, keep=2)
+  assert names(tmp_path) == [
+    "checkpoint_000000002.npz", "checkpoint_000000010.npz"
+  ]
   assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_torn_file_falls_back_to_the_one_before(tmp_path):
+def test_one_in_so_many_is_kept_for_ever(tmp_path):
+  for number in range(1, 8):
+    checkpointing.save(
+      tmp_path, 100 * number, state(), {"number": number},
+      keep=2, keep_one_in=3,
+    )
+  assert names(tmp_path) == [
+    "checkpoint_000000600.npz", "checkpoint_000000700.npz"
+  ]
+  assert names(tmp_path / "kept") == [
+    "checkpoint_000000300.npz", "checkpoint_000000600.npz"
+  ]
+  _, metadata = checkpointing.load(tmp_path / "kept", state())
+  assert metadata == {"number": 6}
+
+
+def truncate(path):
+  path.write_bytes(path.read_bytes()[:500])
+
+
+def change_a_number(path):
+  """As a bug would: the file itself is whole."""
+  rewrite(path, lambda arrays, metadata: arrays[".step"].__iadd__(1))
+
+
+def come_from_the_future(path):
+  rewrite(path, lambda arrays, metadata: metadata.update(format=999))
+
+
+def be_foreign(path):
+  np.savez(path, weights=np.zeros(3))
+
+
+def rewrite(path, change):
+  with np.load(path) as file:
+    arrays = {name: np.array(file[name]) for name in file.files}
+  metadata = json.loads(str(arrays.pop("metadata")))
+  change(arrays, metadata)
+  np.savez(path, metadata=np.array(json.dumps(metadata)), **arrays)
+
+
+@pytest.mark.parametrize("damage,message", [
+  (truncate, "damaged, or no checkpoint"),
+  (change_a_number, "checksum is wrong"),
+  (come_from_the_future, "has format 999, but this version"),
+  (be_foreign, "no checkpoint of this program"),
+  (pathlib.Path.unlink, None),
+])
+def test_what_cannot_be_read_is_said_and_the_one_before_taken(
+  tmp_path, damage, message, caplog
+):
   checkpointing.save(tmp_path, 1, state(), {"step": 1})
   newest = checkpointing.save(tmp_path, 2, state(), {"step": 2})
-  newest.write_bytes(newest.read_bytes()[:500])
+  damage(newest)
   _, metadata = checkpointing.load(tmp_path, state())
   assert metadata == {"step": 1}
-  checkpointing.list_checkpoints(tmp_path)[0].write_bytes(b"")
+  if message is None:
+    assert not caplog.records
+    return
+  (record,) = caplog.records
+  assert record.levelname == "ERROR"
+  assert str(newest) in record.getMessage() and message in record.getMessage()
+  damage(checkpointing.list_checkpoints(tmp_path)[0])
   with pytest.raises(checkpointing.CheckpointError, match="can be read"):
     checkpointing.load(tmp_path, state())
 

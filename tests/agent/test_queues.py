@@ -3,7 +3,9 @@ import time
 
 import jax
 import numpy as np
+import portpicker
 import pytest
+import reverb
 
 import acme_stac
 from acme_stac import environments
@@ -128,3 +130,28 @@ def test_split_of_devices(devices, batch_size, learners):
   learn, act = launching.split_devices(list(range(devices)), batch_size)
   assert learn == list(range(learners))
   assert act == (list(range(learners, devices)) if devices > 1 else [0])
+
+
+@pytest.mark.parametrize("field", ["observation", "reward", "core_state"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_items_with_numbers_that_are_not_finite_are_dropped(field, value):
+  config = helpers.small_config("impala", batch_size=4, lstm_size=3)
+  half = helpers.small_config("impala", batch_size=2, lstm_size=3)
+  items = []
+  for number in range(6):
+    trajectory = helpers.trajectory(half, seed=number)
+    if number in (1, 4):
+      array = jax.tree_util.tree_leaves(getattr(trajectory, field))[0]
+      array.flat[-1] = value
+    items.append(
+      queues.Sample(trajectory, np.full(2, number, np.int32))
+    )
+  batches = queues.Batches(items, config)
+  versions = [batch.params_version.tolist() for batch in batches]
+  assert versions == [[0, 0, 2, 2], [3, 3, 5, 5]]
+  assert batches.num_dropped == 4
+
+
+def test_a_queue_that_is_gone_has_no_fill():
+  client = reverb.Client(f"localhost:{portpicker.pick_unused_port()}")
+  assert np.isnan(queues.fill_of(client))

@@ -8,63 +8,9 @@ import pytest
 
 from acme_stac.networks import make_networks
 from configs import small
-from programs import calls, counter, ending, launching, nodes
+from programs import counter, ending, launching, nodes
 from programs import experiment as experiment_lib
 from programs.progress import Progress
-
-
-def test_publisher_tells_of_the_newest_state():
-  states = [0]
-  told = []
-  busy, go_on = threading.Event(), threading.Event()
-
-  def publish():
-    told.append(states[-1])
-    busy.set()
-    assert go_on.wait(10)
-
-  publisher = calls.Publisher(publish)
-  states.append(1)
-  publisher.notify()
-  assert busy.wait(10)
-  # These come while it talks; only the last of them is told.
-  for state in (2, 3, 4):
-    states.append(state)
-    publisher.notify()
-  go_on.set()
-  publisher.close()
-  assert told[0] == 1
-  assert told[-1] == 4
-  assert 2 not in told and 3 not in told
-
-
-def test_publisher_tells_of_the_last_state_before_it_ends():
-  told = []
-  publisher = calls.Publisher(lambda: told.append(1))
-  publisher.close()
-  assert told == [1]
-
-
-def test_what_publishing_raises_is_not_lost():
-  def publish():
-    raise OSError("gone")
-
-  publisher = calls.Publisher(publish)
-  publisher.notify()
-  publisher._thread.join(10)
-  assert publisher.failed
-  with pytest.raises(OSError, match="gone"):
-    publisher.close()
-
-
-def test_what_publishing_raises_at_the_end_is_no_error():
-  def publish():
-    raise calls.EndedError
-
-  publisher = calls.Publisher(publish)
-  publisher.notify()
-  publisher.close()
-  assert not publisher.failed
 
 
 def test_death_of_a_thread_is_told_with_its_last_lines():
@@ -121,3 +67,56 @@ def test_an_actor_that_waited_fetches_parameters_again(tmp_path):
   items = iter(replay)
   np.testing.assert_array_equal(next(items).params_version, 0)
   np.testing.assert_array_equal(next(items).params_version, 7)
+
+
+class Learner:
+  """Serves parameters that nobody improves."""
+
+  def __init__(self, experiment):
+    networks = make_networks(experiment.environment_spec, experiment.config)
+    self._variables = {
+      "policy": jax.device_get(networks.init(jax.random.PRNGKey(0))),
+      "version": np.int32(0),
+    }
+
+  def get_variables(self, names):
+    return [self._variables[name] for name in names]
+
+
+def faulty_experiment(tmp_path, fault, after):
+  config = small.get_config("python:tests.programs.faulty:Faulty")
+  config.agent = "impala"
+  config.environment_options.fault = fault
+  config.environment_options.after = after
+  config.environment_timeout_seconds = 1e9
+  return experiment_lib.make_experiment(config, 1, str(tmp_path))
+
+
+@pytest.mark.parametrize("fault,message", [
+  ("raise", "RuntimeError: the simulator is gone"),
+  ("nan", "trajectory's observation"),
+  ("shape", "observation"),
+])
+def test_an_environment_that_fails_is_made_again_within_a_limit(
+  tmp_path, fault, message, caplog
+):
+  # Checking it takes less than these steps, an item takes 20 of them: every
+  # failure comes with the 63rd item.
+  experiment = faulty_experiment(tmp_path, fault, 1250)
+  replay = nodes.make_builder(experiment, lambda: False).make_local_queue()
+  actor = nodes.Actor(
+    experiment, 0, replay, Learner(experiment), counter.RunCounter(1, 1),
+    lambda: False,
+  )
+  items = iter(replay)
+  for _ in range(62 * 6):
+    assert actor.run_item()
+    trajectory = next(items).trajectory
+    assert np.isfinite(trajectory.observation).all()
+    # Whatever was lost, a stream is whole.
+    assert (trajectory.reward[trajectory.step_type == 0] == 0).all()
+  with pytest.raises(nodes.HopelessError, match="failed 6 times") as raised:
+    actor.run_item()
+  assert message in str(raised.value)
+  assert "Its last actions, the newest last:" in str(raised.value)
+  assert caplog.text.count("Environments are made again") == 5

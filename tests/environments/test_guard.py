@@ -1,0 +1,117 @@
+import threading
+import time
+
+import dm_env
+import numpy as np
+import pytest
+from dm_env import specs
+
+from acme_stac import environments
+from acme_stac.environments import base
+
+
+class Environment(base.BatchedEnvironment):
+  """Does what it is told to with the next steps."""
+
+  num_environments = 2
+
+  def __init__(self, observation=None):
+    self.answers = []
+    self.closed = False
+    self._observation = observation
+
+  def observation_spec(self):
+    return {"a": specs.Array((3,), np.float32)}
+
+  def action_spec(self):
+    return specs.DiscreteArray(2)
+
+  def good(self):
+    return base.first_time_step({"a": np.zeros((2, 3), np.float32)}, 2)
+
+  def reset(self):
+    return self.good()
+
+  def step(self, actions):
+    answer = self.answers.pop(0)
+    return answer() if callable(answer) else answer
+
+  def close(self):
+    self.closed = True
+
+
+def guarded(*answers, **kwargs):
+  environment = Environment()
+  environment.answers = list(answers)
+  guard = environments.GuardedEnvironment(environment, **kwargs)
+  guard.reset()
+  return guard, environment
+
+
+def test_what_is_good_passes():
+  guard, environment = guarded(Environment().good())
+  timestep = guard.step(np.array([0, 1]))
+  assert timestep.step_type.tolist() == [dm_env.StepType.FIRST] * 2
+  assert guard.num_environments == 2
+  assert guard.action_spec() == environment.action_spec()
+  guard.close()
+  assert environment.closed
+
+
+def test_what_it_raises_is_told_with_the_last_actions():
+  def fail():
+    raise OSError("the simulator is gone")
+
+  good = Environment().good()
+  guard, _ = guarded(good, good, fail)
+  for action in ([0, 0], [1, 0]):
+    guard.step(np.array(action))
+  with pytest.raises(environments.EnvironmentFailedError) as raised:
+    guard.step(np.array([1, 1]))
+  text = str(raised.value)
+  assert "OSError: the simulator is gone" in text
+  assert text.endswith("[0, 0]\n  [1, 0]\n  [1, 1]")
+
+
+@pytest.mark.parametrize("change,message", [
+  (
+    {"observation": {"a": np.zeros((2, 4), np.float32)}},
+    r"observation\['a'\] of shape \(2, 4\)",
+  ),
+  ({"observation": {"a": np.zeros((2, 3))}}, "float64"),
+  ({"observation": {"b": np.zeros((2, 3), np.float32)}}, "structure"),
+  ({"reward": np.zeros(3)}, r"reward of shape \(3,\) instead of \(2,\)"),
+  ({"step_type": np.zeros((2, 1))}, "step_type"),
+  ({"discount": 1.0}, "discount"),
+])
+def test_wrong_shapes(change, message):
+  guard, _ = guarded(Environment().good()._replace(**change))
+  with pytest.raises(environments.EnvironmentFailedError, match=message):
+    guard.step(np.array([0, 1]))
+
+
+def test_hanging_is_told_once():
+  told = []
+  release = threading.Event()
+  guard, _ = guarded(
+    lambda: release.wait(20) and Environment().good(),
+    timeout_seconds=0.1,
+    on_timeout=lambda text: (told.append(text), release.set()),
+  )
+  guard.step(np.array([1, 0]))
+  assert len(told) == 1
+  assert "has not returned for 0.1 s" in told[0] and "[1, 0]" in told[0]
+
+
+def test_many_fast_steps_are_no_hanging():
+  good = Environment().good()
+  told = []
+  guard, environment = guarded(
+    timeout_seconds=0.2, on_timeout=told.append
+  )
+  deadline = time.monotonic() + 1.0
+  while time.monotonic() < deadline:
+    environment.answers.append(good)
+    guard.step(np.array([0, 0]))
+    time.sleep(0.01)
+  assert not told

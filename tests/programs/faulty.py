@@ -1,0 +1,59 @@
+"""Catch that goes wrong; environments of processes that the tests start."""
+
+import os
+import pathlib
+import time
+
+import dm_env
+import numpy as np
+
+from acme_stac.environments import catch
+
+
+class Faulty(catch.Catch):
+  """Goes wrong once, in its step number `after`.
+
+  With a `marker`, only while there is no file of that name, which it makes.
+  """
+
+  def __init__(
+    self,
+    num_environments: int,
+    seed: int,
+    fault: str = "raise",
+    after: int = 200,
+    marker: str = "",
+  ):
+    self._left = -1
+    super().__init__(num_environments, seed)
+    self._fault = fault
+    self._after = after
+    self._marker = pathlib.Path(marker) if marker else None
+
+  def reset(self) -> dm_env.TimeStep:
+    self._left = -1
+    timestep = super().reset()
+    self._left = self._after
+    return timestep
+
+  def step(self, actions: np.ndarray) -> dm_env.TimeStep:
+    timestep = super().step(actions)
+    self._left -= 1
+    if self._left != 0:
+      return timestep
+    if self._marker is not None:
+      if self._marker.exists():
+        return timestep
+      self._marker.touch()
+    if self._fault == "raise":
+      raise RuntimeError("the simulator is gone")
+    if self._fault == "crash":
+      os.abort()
+    if self._fault == "hang":
+      time.sleep(1e6)
+    if self._fault == "nan":
+      observation = np.full_like(timestep.observation, np.nan)
+      return timestep._replace(observation=observation)
+    if self._fault == "shape":
+      return timestep._replace(observation=timestep.observation[:, :-1])
+    raise ValueError(self._fault)
