@@ -1,98 +1,26 @@
 """The command itself, with real processes."""
 
-import csv
-import os
-import pathlib
 import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
-import psutil
 import pytest
 
 from acme_stac.agent import checkpointing
 from programs import experiment as experiment_lib
-
-SMALL = (
-  "--config.stac.torso_sizes=(16,)",
-  "--config.stac.head_sizes=(16,)",
-  "--config.evaluation.episodes=4",
-  "--config.log_every_seconds=0.05",
+from tests.programs.runs import (
+  SMALL,
+  command,
+  environment,
+  learner_steps,
+  nodes_of,
+  rows,
+  run,
+  start,
+  wait_for,
 )
-
-
-def command(workdir, *arguments, config="configs/small.py:catch"):
-  return [
-    sys.executable,
-    "-m",
-    "programs.train",
-    f"--config={config}",
-    f"--workdir={workdir}",
-    *arguments,
-  ]
-
-
-def environment():
-  # Without the devices that conftest makes: a batch of 32 fits them, but it
-  # costs compile time.
-  return {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-
-
-def run(workdir, *arguments, **kwargs):
-  return subprocess.run(
-    command(workdir, *arguments, **kwargs),
-    capture_output=True,
-    text=True,
-    env=environment(),
-    timeout=300,
-  )
-
-
-def rows(path):
-  with open(path, newline="") as file:
-    return list(csv.DictReader(file))
-
-
-def nodes_of(workdir):
-  """Processes of a run: they all have its log directory open."""
-  found = []
-  for process in psutil.process_iter(["cmdline"]):
-    if "process_entry" in " ".join(process.info["cmdline"] or []):
-      try:
-        files = os.readlink(f"/proc/{process.pid}/fd/1")
-      except OSError:
-        continue
-      if files.startswith(str(workdir)):
-        found.append(process)
-  return found
-
-
-def start(workdir, *arguments):
-  return subprocess.Popen(
-    command(workdir, *arguments),
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-    env=environment(),
-  )
-
-
-def wait_for(condition, seconds=120):
-  deadline = time.monotonic() + seconds
-  while not condition():
-    assert time.monotonic() < deadline, "timed out"
-    time.sleep(0.1)
-
-
-def learner_steps(workdir):
-  path = pathlib.Path(workdir) / "logs" / "learner.csv"
-  if not path.exists():
-    return 0
-  found = [r["learner_steps"] for r in rows(path)]
-  return int(float(found[-1] or 0)) if found else 0
 
 
 @pytest.mark.slow
@@ -147,29 +75,6 @@ def test_local_mp_trains_stops_and_leaves_nothing(tmp_path):
     tmp_path, "--config.num_environment_steps=60000", *SMALL
   )
   assert "This run is done" in again.stdout and again.returncode == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("node", ["actor", "replay", "counter", "learner"])
-def test_death_of_a_node_ends_the_run_with_its_name(tmp_path, node):
-  process = start(tmp_path, "--config.num_environment_steps=100000000", *SMALL)
-  try:
-    wait_for(lambda: learner_steps(tmp_path) > 5)
-    running = nodes_of(tmp_path)
-    assert len(running) == 6
-    (victim,) = [
-      p
-      for p in running
-      if os.readlink(f"/proc/{p.pid}/fd/1").endswith(f"/{node}.log")
-    ]
-    victim.kill()
-    output, _ = process.communicate(timeout=60)
-  finally:
-    process.kill()
-  assert process.returncode == 1
-  assert f"Node {node} was killed by SIGKILL" in output
-  assert f"{node}.log" in output and "  | " in output
-  assert not nodes_of(tmp_path)
 
 
 @pytest.mark.slow
@@ -261,6 +166,41 @@ def test_serial_is_repeatable_and_resumes(tmp_path):
   assert "Resuming after" in result.stdout
   assert "changed: config.num_environment_steps" in result.stdout
   assert learner_steps(tmp_path / "a") == 19200 // 640
+
+
+@pytest.mark.slow
+def test_serial_killed_and_resumed_is_as_if_it_had_not_been(tmp_path):
+  arguments = (
+    "--launch=serial",
+    "--config.num_environment_steps=5120",
+    "--config.checkpoint_every_updates=4",
+    "--config.stac.learning_rate=1e-2",
+    *SMALL,
+    "--config.evaluation.episodes=0",
+  )
+  whole, killed = tmp_path / "whole", tmp_path / "killed"
+  result = run(whole, *arguments)
+  assert result.returncode == 0, result.stderr
+  process = start(killed, *arguments)
+  try:
+    # It dies some updates behind the checkpoint.
+    wait_for(lambda: learner_steps(killed) >= 6)
+  finally:
+    process.kill()
+    process.communicate()
+  saved = checkpointing.list_checkpoints(killed / "checkpoints")
+  step = int(saved[-1].stem.split("_")[1])
+  assert step == 4
+  result = run(killed, *arguments)
+  assert f"Resuming after {step} updates" in result.stdout
+  states = []
+  for workdir in (whole, killed):
+    newest = checkpointing.list_checkpoints(workdir / "checkpoints")[-1]
+    assert newest.name == "checkpoint_000000008.npz"
+    with np.load(newest) as file:
+      states.append({k: file[k] for k in file.files if k != "metadata"})
+  for name, array in states[0].items():
+    np.testing.assert_array_equal(array, states[1][name])
 
 
 @pytest.mark.slow
