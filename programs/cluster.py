@@ -29,7 +29,8 @@ from programs.machine import UserError
 
 _LEARNER_POOL = "workerpool0"
 _DEFAULT_PORT = 7070
-# On the learner's host, which alone listens, from its port on.
+# On the learner's host, which alone listens, from its port on. Further queues
+# come behind them.
 PORTS = ("replay", "counter", "variables")
 # Indices of a host's actors begin at its number times this.
 _ACTORS_PER_HOST = 1000
@@ -104,13 +105,17 @@ class Cluster:
       f" {self.learner_host}:{self.port}"
     )
 
-  def address(self, group: str) -> str:
-    """Returns where a node listens; raises KeyError if it does not."""
-    if group not in PORTS:
-      raise KeyError(group)
+  def address(self, group: str, number: int = 0) -> str:
+    """Returns where a node listens.
+
+    Args:
+      group: one of `PORTS`.
+      number: which of the group.
+    """
+    offset = PORTS.index(group) + (len(PORTS) - 1 + number) * bool(number)
     # Its own name may not lead a host to itself.
     host = "localhost" if self.is_learner_host else self.learner_host
-    return f"{host}:{self.port + PORTS.index(group)}"
+    return f"{host}:{self.port + offset}"
 
 
 def read(

@@ -25,6 +25,7 @@ _CAN_BE_OFF = ("lstm_size", "max_abs_reward", "max_gradient_norm")
 # Numbers of the whole run, with the least that whole ones can be; None is for
 # seconds.
 _LIMITS = {
+  "num_queues": 1,
   "checkpoint_every_seconds": None,
   "checkpoint_every_updates": 1,
   "checkpoints_to_keep": 1,
@@ -53,6 +54,7 @@ class Experiment:
     seed: seed of everything.
     num_actors: actor processes.
     environments_per_actor: environments that each of them steps.
+    num_queues: queues that the actors share.
     evaluation_every_steps: environment steps between evaluations.
     evaluation_episodes: episodes of an evaluation; 0 for no evaluator.
     evaluation_greedy: evaluate the most probable actions instead of samples.
@@ -74,6 +76,7 @@ class Experiment:
   seed: int
   num_actors: int
   environments_per_actor: int
+  num_queues: int
   evaluation_every_steps: int
   evaluation_episodes: int
   evaluation_greedy: bool
@@ -153,6 +156,7 @@ def base_config(domain: str, environment: str) -> ml_collections.ConfigDict:
     "environment_options": _environment_options(environment),
     "num_environment_steps": config_dict.placeholder(int),
     "environments_per_actor": config_dict.placeholder(int),
+    "num_queues": 1,
     "seed": 0,
     "evaluation": {
       "every_steps": 100_000,

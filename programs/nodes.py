@@ -88,6 +88,7 @@ def make_builder(
   return builder.STACBuilder(
     experiment.config,
     environments_per_actor=experiment.environments_per_actor,
+    num_queues=experiment.num_queues,
     log_every_seconds=experiment.log_every_seconds,
     should_stop=should_stop,
     **devices,
@@ -153,7 +154,7 @@ class Learner:
 
     Args:
       experiment: the run.
-      replay: Reverb client, or the queue of this process.
+      replay: Reverb clients, or the queue of this process.
       counter: `RunCounter` or a client of it.
       send_variables: sends variables to the variable server; may return a
         future. None if actors get them from this object.

@@ -255,7 +255,8 @@ def _describe(
       node.bind_addresses()
       if cluster is not None:
         for address in node.addresses:
-          address.bind(_FixedAddress(cluster.address(label)))
+          place = cluster.address(label, group.index(node))
+          address.bind(_FixedAddress(place))
   logs.mkdir(parents=True, exist_ok=True)
   described = []
   for label, group in graph.groups.items():
@@ -263,9 +264,9 @@ def _describe(
       continue
     commands = group[0].to_executables(group, label, group[0].launch_context)
     for number, command in enumerate(commands):
-      name = label
-      if label == "actor" and (cluster or len(group) > 1):
-        name = f"actor/{cluster.actors[number] if cluster else number}"
+      name = label if len(group) == 1 else f"{label}/{number}"
+      if label == "actor" and cluster is not None:
+        name = f"actor/{cluster.actors[number]}"
       arguments = [
         argument
         for argument in command.command_as_list
@@ -504,8 +505,8 @@ def _stop(running: list[_Node]) -> bool:
   """Ends all nodes; returns whether they did so by themselves."""
   # Those that call others first, so that no call waits for a node that is gone.
   for group in (
-    [node for node in running if node.name not in _SERVERS],
-    [node for node in running if node.name in _SERVERS],
+    [node for node in running if node.group not in _SERVERS],
+    [node for node in running if node.group in _SERVERS],
   ):
     for node in group:
       if node.running and node.process is not None:

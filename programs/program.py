@@ -52,7 +52,7 @@ def _patient(
   return calls.Patient(client, name, stop, experiment.patience_seconds)
 
 
-def _run_learner(experiment: Experiment, replay, counter, variables):
+def _run_learner(experiment: Experiment, replays, counter, variables):
   def make(stop: Callable[[], bool]) -> nodes.Learner:
     def send(data: bytes):
       calls.patiently(
@@ -62,7 +62,7 @@ def _run_learner(experiment: Experiment, replay, counter, variables):
 
     return nodes.Learner(
       experiment,
-      replay,
+      replays,
       _patient(counter, "The counter", experiment, stop),
       send,
       stop,
@@ -106,9 +106,10 @@ def make_program(
   client = {"courier_client_kwargs": {"call_timeout": _CALL_TIMEOUT_SECONDS}}
 
   with program.group("replay"):
-    replay = program.add_node(
-      lp.ReverbNode(_Tables(experiment))
-    )
+    replays = [
+      program.add_node(lp.ReverbNode(_Tables(experiment)))
+      for _ in range(experiment.num_queues)
+    ]
   with program.group("counter"):
     counter = program.add_node(
       lp.CourierNode(
@@ -125,12 +126,19 @@ def make_program(
     )
   with program.group("learner"):
     program.add_node(
-      lp.PyNode(_run_learner, experiment, replay, counter, variables)
+      lp.PyNode(_run_learner, experiment, replays, counter, variables)
     )
   with program.group("actor"):
     for index in range(experiment.num_actors) if actors is None else actors:
       program.add_node(
-        lp.PyNode(_run_actor, experiment, index, replay, variables, counter)
+        lp.PyNode(
+          _run_actor,
+          experiment,
+          index,
+          replays[index % len(replays)],
+          variables,
+          counter,
+        )
       )
   if experiment.evaluation_episodes:
     with program.group("evaluator"):

@@ -131,7 +131,7 @@ def _column(path: pathlib.Path, name: str) -> np.ndarray:
 
 
 def _made_and_learned(logs: pathlib.Path) -> tuple[float, float]:
-  """Returns environment steps that reached the queue, and those learned from."""
+  """Returns environment steps that reached the queue, and those learned."""
 
   def total(values: np.ndarray) -> float:
     # Every life counts for itself; of a learner, from its checkpoint on.

@@ -31,6 +31,7 @@ class STACBuilder(
     config: STACConfig,
     *,
     environments_per_actor: int = 1,
+    num_queues: int = 1,
     log_every_seconds: float = 1.0,
     should_stop: Callable[[], bool] = lambda: False,
     learner_devices: Sequence[jax.Device] | None = None,
@@ -42,6 +43,8 @@ class STACBuilder(
       config: the agent's configuration.
       environments_per_actor: environments that each actor steps at once; they
         come to the queue as one item. Must divide the batch size.
+      num_queues: queues that share the trajectories; each is made by
+        `make_replay_tables`, and the learner's client is a list of theirs.
       log_every_seconds: least time between two rows of the learner's log.
       should_stop: looked at wherever an actor or the learner waits for the
         queue, so that a program can end while they are blocked.
@@ -58,6 +61,7 @@ class STACBuilder(
       )
     self._config = config
     self._items_per_batch = config.batch_size // environments_per_actor
+    self._num_queues = num_queues
     self._log_every_seconds = log_every_seconds
     self._should_stop = should_stop
     self._learner_devices = learner_devices
@@ -67,11 +71,13 @@ class STACBuilder(
 
   @property
   def _queue_size(self) -> int:
-    return (
+    """Items that each queue has room for."""
+    items = (
       self._config.queue_batches
       * self._config.batches_per_update
       * self._items_per_batch
     )
+    return -(-items // self._num_queues)
 
   def make_local_queue(self) -> queues.LocalQueue:
     """Returns the queue of actors that are threads of the learner's process.

@@ -2,7 +2,8 @@
 
 import logging
 import queue
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
@@ -175,8 +176,8 @@ class LocalQueue:
         continue
 
 
-# How a builder gets at the queue: a server of its own, or this process.
-Client: TypeAlias = reverb.Client | LocalQueue
+# How a builder gets at the queue: a server or several, or in this process.
+Client: TypeAlias = reverb.Client | Sequence[reverb.Client] | LocalQueue
 
 
 def make_writer(
@@ -185,20 +186,48 @@ def make_writer(
   """Returns what writes to a queue; `should_stop` is of `ReverbWriter`."""
   if isinstance(client, LocalQueue):
     return client
+  if isinstance(client, Sequence):
+    raise ValueError("An actor writes to one queue, not to several.")
   return ReverbWriter(client, should_stop)
 
 
 def items_of(client: Client) -> Iterator[Sample]:
-  """Yields the items of a queue, oldest first."""
-  return (
-    iter(client) if isinstance(client, LocalQueue) else reverb_items(client)
-  )
+  """Yields the items of a queue, oldest first; of several as they come."""
+  if isinstance(client, LocalQueue):
+    return iter(client)
+  if isinstance(client, Sequence):
+    return _merged([reverb_items(one) for one in client])
+  return reverb_items(client)
+
+
+def _merged(sources: Sequence[Iterator[Sample]]) -> Iterator[Sample]:
+  """Yields what any of the sources has; each is read in a thread."""
+  if len(sources) == 1:
+    yield from sources[0]
+  elements: queue.Queue[Sample | BaseException] = queue.Queue(1)
+
+  def pump(source: Iterator[Sample]):
+    try:
+      for item in source:
+        elements.put(item)
+    except BaseException as error:  # Raised again in the reader.
+      elements.put(error)
+
+  for source in sources:
+    threading.Thread(target=pump, args=(source,), daemon=True).start()
+  while True:
+    element = elements.get()
+    if isinstance(element, BaseException):
+      raise element
+    yield element
 
 
 def fill_of(client: Client) -> float:
   """Returns the share of a queue that is in use, NaN if it cannot be asked."""
   if isinstance(client, LocalQueue):
     return client.fill
+  if isinstance(client, Sequence):
+    return float(np.mean([fill_of(one) for one in client]))
   try:
     info = client.server_info(timeout=1)[QUEUE]
   except reverb.errors.ReverbError:

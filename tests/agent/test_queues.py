@@ -155,3 +155,38 @@ def test_items_with_numbers_that_are_not_finite_are_dropped(field, value):
 def test_a_queue_that_is_gone_has_no_fill():
   client = reverb.Client(f"localhost:{portpicker.pick_unused_port()}")
   assert np.isnan(queues.fill_of(client))
+
+
+def test_several_queues_are_read_as_one():
+  config = helpers.small_config(
+    "impala", batch_size=2, trajectory_length=3, queue_batches=4
+  )
+  parts = acme_stac.STACBuilder(
+    config, environments_per_actor=2, num_queues=2
+  )
+  spec = helpers.environment_spec()
+  servers = [
+    reverb.Server(parts.make_replay_tables(spec)) for _ in range(2)
+  ]
+  clients = [server.localhost_client() for server in servers]
+  # They share the room that one would have.
+  infos = [client.server_info()[queues.QUEUE] for client in clients]
+  assert [info.max_size for info in infos] == [2, 2]
+  trajectory = helpers.trajectory(config)
+  for number, client in enumerate(clients):
+    writer = queues.make_writer(client)
+    for version in range(2):
+      writer.put(queues.Sample(
+        trajectory, np.full(2, 10 * number + version, np.int32)
+      ))
+  assert queues.fill_of(clients) == 1.0
+  batches = parts.make_dataset_iterator(clients)
+  versions = [int(next(batches).params_version[0]) for _ in range(4)]
+  assert sorted(versions) == [0, 1, 10, 11]
+  # Each in its own order.
+  assert [v for v in versions if v < 10] == [0, 1]
+  assert [v for v in versions if v >= 10] == [10, 11]
+  with pytest.raises(ValueError, match="writes to one queue"):
+    queues.make_writer(clients)
+  for server in servers:
+    server.stop()

@@ -28,6 +28,7 @@ def test_local_mp_trains_stops_and_leaves_nothing(tmp_path):
   result = run(
     tmp_path,
     "--num_actors=2",
+    "--config.num_queues=2",
     "--config.agent=stacx",
     "--config.num_environment_steps=60000",
     "--config.stac.learning_rate=1e-2",
