@@ -258,11 +258,16 @@ def _run(
 def _plot(experiment):
   from acme_stac.evaluation import plots, summary
 
-  skipped = summary.summarise_run(experiment.workdir).get("skipped_updates", 0)
-  if skipped:
+  result = summary.summarise_run(experiment.workdir)
+  if skipped := result.get("skipped_updates", 0):
     print(
       f"Warning: {skipped:,} updates had numbers that are not finite and were"
       " skipped. Look at the losses and norms in logs/learner.csv."
+    )
+  if dropped := result.get("dropped_trajectories", 0):
+    print(
+      f"Warning: {dropped:,} trajectories had numbers that are not finite and"
+      " were dropped. logs/nodes/learner.log says what in them."
     )
   for path in plots.plot_run(experiment.workdir):
     print(f"  {path}")

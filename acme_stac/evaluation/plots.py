@@ -41,8 +41,13 @@ def read_log(path: pathlib.Path, step: str | None = None) -> Columns:
   if not path.exists():
     return {}
   with open(path, newline="") as file:
-    # The last row may be half written.
-    rows = [row for row in csv.DictReader(file) if None not in row.values()]
+    # A row may be half written, where a process was killed or the disk full.
+    rows = [
+      row
+      for row in csv.DictReader(file)
+      if None not in row and None not in row.values()
+      and (step is None or np.isfinite(_number(row[step])))
+    ]
   if step is not None:
     kept: list[dict[str, str]] = []
     for row in rows:

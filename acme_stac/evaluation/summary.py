@@ -11,6 +11,11 @@ from scipy import stats
 from acme_stac.evaluation import plots
 
 
+def _whole(number: float) -> int:
+  """Returns a count; 0 for one that is not in the log."""
+  return int(number) if math.isfinite(number) else 0
+
+
 def summarise_run(workdir: pathlib.Path) -> dict[str, Any]:
   """Returns what the logs of a work directory say of a run.
 
@@ -21,6 +26,7 @@ def summarise_run(workdir: pathlib.Path) -> dict[str, Any]:
     mean_return: mean of that over the run, the area under its learning curve.
     steps_per_second: median over the rows of the log.
     skipped_updates: updates that were not finite.
+    dropped_trajectories: that the learner could not use, since it was started.
     largest_change: largest |η − η₀| of any metaparameter, in logits, at the end
       or anywhere before; nan if none is tuned.
     smallest_sigma, largest_sigma: range of all metaparameters over the run.
@@ -51,7 +57,8 @@ def summarise_run(workdir: pathlib.Path) -> dict[str, Any]:
     "steps_per_second": float(
       np.median(learner["environment_steps_per_second"])
     ),
-    "skipped_updates": int(last(learner, "skipped_updates")),
+    "skipped_updates": _whole(last(learner, "skipped_updates")),
+    "dropped_trajectories": _whole(last(learner, "dropped_trajectories")),
     "largest_value_loss": max(
       float(v.max())
       for name, v in losses.items()

@@ -63,3 +63,13 @@ def test_sweep_has_a_panel_for_each_group(tmp_path, monkeypatch):
   assert panels["a"] == [[1, 2], [3, 4]]
   assert np.isnan(panels["b"][0][0]) and panels["b"][0][1] == 5
   assert plots.plot_sweep(["c"], tmp_path) is None
+
+
+def test_rows_that_are_not_whole_are_left_out(tmp_path):
+  log = tmp_path / "log.csv"
+  log.write_text(
+    "a,steps\n1,1\n2,\n3\n4,2,5\n5,x\n7,3\n8,4"
+  )
+  columns = plots.read_log(log, "steps")
+  np.testing.assert_array_equal(columns["a"], [1, 7, 8])
+  np.testing.assert_array_equal(columns["steps"], [1, 3, 4])

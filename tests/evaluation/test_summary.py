@@ -22,6 +22,7 @@ def learner_row(step, sigma, episode_return, loss=1.0):
     "environment_steps_per_second": 100.0 + step,
     "episode_return": episode_return,
     "skipped_updates": 0,
+    "dropped_trajectories": 0,
     "value_loss_head0": loss,
     "sigma_discount_head0": sigma,
     "sigma_alpha_head0": 0.9,
