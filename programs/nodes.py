@@ -313,13 +313,18 @@ class Learner:
     self._last_saved_step = step
 
   def close(self):
-    """Writes a checkpoint and closes the log.
+    """Writes the last checkpoint and closes the log.
 
     Raises:
-      OSError: if the checkpoint cannot be written.
+      HopelessError: if the checkpoint cannot be written.
     """
     try:
       self.save()
+    except OSError as error:
+      raise HopelessError(
+        f"The last checkpoint could not be written: {error}. What was learned"
+        " since the one before is lost."
+      ) from error
     finally:
       self._logger.close()
 
@@ -336,7 +341,7 @@ class Learner:
           break
     finally:
       try:
-        self.save()
+        self.close()
       finally:
         self._publisher.close()
     if self.done:

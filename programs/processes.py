@@ -232,6 +232,10 @@ def run_processes(
     if stop:
       if not stopped:
         raise NodeDiedError("Some nodes did not stop when asked to; killed.")
+      for node in running:
+        if node.group == "learner" and node.process and node.process.returncode:
+          # Its last checkpoint, for instance, could not be written.
+          raise NodeDiedError(_tell_death(node, " when it was asked to stop"))
       raise Interrupted
 
 
@@ -463,14 +467,10 @@ class _Watch:
       often = ""
       if node.deaths.count > node.deaths.failures:
         often = (
-          f" for the {node.deaths.count}th time within"
+          f", its death number {node.deaths.count} within"
           f" {node.deaths.seconds:.0f} s"
         )
-      last = tail(node.log.read_text(errors="replace"))
-      raise NodeDiedError(
-        f"Node {node.name} {cause}{often}, so the run was stopped. Its last"
-        f" lines ({node.log}):\n{last}"
-      )
+      raise NodeDiedError(_tell_death(node, f"{often}, so the run was stopped"))
     pause = min(2.0 ** (node.deaths.count - 1) - 1, _LONGEST_PAUSE_SECONDS)
     self._progress.note(
       f"Node {node.name} {cause}; it is started again"
@@ -481,6 +481,17 @@ class _Watch:
     node.kill()
     node.process = None
     node.start_at = now + pause
+
+
+def _tell_death(node: _Node, circumstances: str) -> str:
+  """Returns who died, of what, and its last words."""
+  assert node.process is not None
+  cause = _describe_death(node.process.returncode)
+  last = tail(node.log.read_text(errors="replace"))
+  return (
+    f"Node {node.name} {cause}{circumstances}. Its last lines ({node.log}):"
+    f"\n{last}"
+  )
 
 
 def _describe_death(code: int) -> str:

@@ -200,6 +200,7 @@ def _run(
 ) -> int:
   from programs import ending, launching
   from programs.calls import SilentError
+  from programs.nodes import HopelessError
   from programs.progress import Progress
 
   config = experiment.config
@@ -246,7 +247,7 @@ def _run(
     progress.close()
     print("Stopped; the checkpoint is saved. The same command goes on.")
     code = 0
-  except (ending.NodeDiedError, SilentError) as error:
+  except (ending.NodeDiedError, SilentError, HopelessError) as error:
     progress.close()
     print(f"{error}\nThe same command resumes.", file=sys.stderr)
     code = 1
