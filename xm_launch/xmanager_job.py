@@ -17,8 +17,10 @@ from unittest import mock
 
 from absl import flags
 from google import auth
+from google.api_core.exceptions import GoogleAPIError
 from google.auth import credentials, exceptions
 from google.cloud import aiplatform
+from googleapiclient.errors import HttpError
 from xmanager import xm, xm_flags, xm_local
 from xmanager.cloud import auth as xm_auth
 from xmanager.cloud import vertex
@@ -117,10 +119,13 @@ def main(argv: list[str]) -> int:
       print(json.dumps(describe(request), indent=2))
     else:
       submit(request)
-  except (ValueError, exceptions.DefaultCredentialsError) as error:
+  except (ValueError, exceptions.GoogleAuthError) as error:
     # Machines that do not exist, or no account.
     print(f"Error: {error}", file=sys.stderr)
     return 2
+  except (GoogleAPIError, HttpError) as error:
+    print(f"Google Cloud refused the job: {error}", file=sys.stderr)
+    return 1
   return 0
 
 
