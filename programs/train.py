@@ -117,21 +117,6 @@ def _unknown_field(argv: list[str]) -> str | None:
   return None
 
 
-def check(argv: list[str]):
-  """Checks the arguments of a run as the command does, and starts nothing.
-
-  Raises:
-    UserError: if anything about them cannot work.
-  """
-  machine.check()
-  parsed = _parse(argv)
-  from programs import experiment as experiment_lib
-
-  experiment_lib.make_experiment(
-    parsed.config, parsed.num_actors, parsed.workdir
-  )
-
-
 def main(argv: list[str]) -> int:
   """Runs the command; returns its exit code."""
   machine.use_compilation_cache()
@@ -218,6 +203,21 @@ def _plot(experiment):
     )
   for path in plots.plot_run(experiment.workdir):
     print(f"  {path}")
+
+
+def check(argv: list[str]):
+  """Checks the arguments of a run as the command does, and starts nothing.
+
+  Raises:
+    UserError: if anything about them cannot work.
+  """
+  machine.check()
+  parsed = _parse(argv)
+  from programs import experiment as experiment_lib
+
+  experiment_lib.make_experiment(
+    parsed.config, parsed.num_actors, parsed.workdir
+  )
 
 
 if __name__ == "__main__":

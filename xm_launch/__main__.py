@@ -89,6 +89,7 @@ def _check_training(run: description.Run):
     stderr=subprocess.PIPE,
     stdout=subprocess.DEVNULL,
     text=True,
+    cwd=vertex.ROOT,
     env={**os.environ, "JAX_PLATFORMS": "cpu"},
   )
   if result.returncode:
