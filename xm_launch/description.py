@@ -358,8 +358,8 @@ class Run:
     """Returns the environment variables of a group's hosts."""
     variables = {}
     if group.accelerator is not None:
-      # An accelerator that does not come up is an error then; else JAX would go
-      # on without it.
+      # If the accelerator does not come up, say for want of its packages in the
+      # image, this is an error then; else JAX would go on without it.
       platform = "tpu" if group.accelerator.is_tpu else "cuda"
       variables["JAX_PLATFORMS"] = f"{platform},cpu"
     return {**variables, **self.environment}

@@ -77,7 +77,8 @@ def test_dockerfile():
   ]
   assert len(installs) == 2
   for command in installs:
-    assert "--no-deps" in command and "--require-hashes" in command
+    for flag in ("--no-deps", "--no-build-isolation", "--require-hashes"):
+      assert flag in command
     assert re.search(r"locks/(requirements|\$\{ACCELERATOR\})\.lock", command)
   names = [name for name, _ in found]
   assert names.index("USER") > names.index("RUN")
