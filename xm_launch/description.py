@@ -36,6 +36,8 @@ _SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|PRIVATE|API_?KEY")
 _OUR_FLAGS = (
   "cluster", "host", "launch", "num_actors", "terminal", "workdir"
 )
+# Of programs.train --launch=hosts.
+_MAX_ACTORS_PER_HOST = 1000
 # What a single environment variable may hold, on Linux: 128 KiB.
 _MAX_CLUSTER_BYTES = 100_000
 
@@ -292,6 +294,11 @@ class Run:
     _check_name("name", self.name)
     _check_image(self.image)
     _check_at_least("actors_per_host", self.actors_per_host, 1)
+    if self.actors_per_host > _MAX_ACTORS_PER_HOST:
+      raise ValueError(
+        f"actors_per_host must be at most {_MAX_ACTORS_PER_HOST}, got"
+        f" {self.actors_per_host}."
+      )
     for argument in self.train:
       flag = argument.lstrip("-").partition("=")[0]
       if not argument.startswith("--"):

@@ -54,6 +54,7 @@ def test_example():
   ("train", ["--workdir=x"], "train: --workdir is set by the launcher."),
   ("train", ["--launch=serial"], "train: --launch is set by the launcher."),
   ("actors_per_host", 0, "actors_per_host must be at least 1, got 0."),
+  ("actors_per_host", 1001, "must be at most 1000, got 1001."),
   ("actors_per_host", True, "must be a whole number, got True."),
   ("nodes/learner", None, "nodes: 'learner' is missing, got actors."),
   ("nodes/actors", None, "nodes: no group of actors besides the learner."),
