@@ -2,13 +2,15 @@
 # make test    set up, then lint, type-check and test
 # make setup   only set up: a virtual environment in .venv from requirements.lock
 # make lint    ruff and mypy
-# make lock    remake requirements.lock from pyproject.toml (needs uv)
+# make xm      XManager in .venv-xm, to launch on Vertex AI (docs/cloud.md)
+# make lock    remake requirements.lock from pyproject.toml, and those of
+#              xm_launch/ (needs uv)
 #
 # PYTHON=/path/to/python3.10 says which Python to set up with.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint lock
+.PHONY: help setup train test lint xm lock
 
 VENV_PYTHON := .venv/bin/python
 CONFIG ?= configs/small.py:gymnasium:CartPole-v1
@@ -24,6 +26,12 @@ setup: .venv/.complete
 	@bash setup.sh .venv
 	@touch $@
 
+xm: .venv-xm/.complete
+
+.venv-xm/.complete: xm_launch/requirements.lock setup.sh
+	@bash setup.sh .venv-xm xm_launch/requirements.lock
+	@touch $@
+
 train: setup
 	$(VENV_PYTHON) -m programs.train --config=$(CONFIG) --num_actors=1 --workdir=$(WORKDIR) $(FLAGS)
 
@@ -34,10 +42,23 @@ lint: setup
 test: lint
 	$(VENV_PYTHON) -m pytest $(FLAGS)
 
+COMPILE := uv pip compile --python-version 3.10 --generate-hashes --no-header \
+  --no-annotate --no-emit-index-url -q
+# Those of xm_launch/ are not for pyproject.toml's overrides. What an accelerator
+# adds to requirements.lock must be of its JAX.
+define lock_apart
+	{ echo '# $(2)'; echo "# Made by 'make lock'."; \
+	  echo '$(3)' | $(COMPILE) --no-config \
+	    --python-platform x86_64-manylinux_2_31 -; } > xm_launch/$(1).lock.tmp
+	mv xm_launch/$(1).lock.tmp xm_launch/$(1).lock
+endef
+
 lock:
 	{ echo '# Exact versions and hashes of the whole environment (Linux x86-64, Python 3.10),'; \
 	  echo "# installed without dependency resolution. Made from pyproject.toml by 'make lock'."; \
-	  uv pip compile pyproject.toml --all-extras --python-version 3.10 \
-	    --python-platform x86_64-manylinux_2_28 --generate-hashes \
-	    --no-header --no-annotate --no-emit-index-url -q; } > requirements.lock.tmp
+	  $(COMPILE) pyproject.toml --all-extras \
+	    --python-platform x86_64-manylinux_2_28; } > requirements.lock.tmp
 	mv requirements.lock.tmp requirements.lock
+	$(call lock_apart,requirements,XManager and what it needs: .venv-xm.,xmanager==0.8.5.post1)
+	$(call lock_apart,cuda12,What NVIDIA GPUs add to requirements.lock.,jax-cuda12-plugin[with-cuda]==0.6.2)
+	$(call lock_apart,tpu,What TPUs add to requirements.lock.,libtpu==0.0.17.*)

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Makes the project's virtual environment: setup.sh DIRECTORY
+# Makes the project's virtual environment: setup.sh DIRECTORY [LOCK]
 # Looks for a Python 3.10 ($PYTHON, python3.10, uv, pyenv) and installs the
-# exact packages of requirements.lock, without dependency resolution.
+# exact packages of requirements.lock, without dependency resolution, and the
+# project; with another LOCK, the packages of that file alone.
 set -euo pipefail
 cd "$(dirname "$0")"
 directory=$1
+lock=${2:-requirements.lock}
 
 fail() { printf '\nacme_stac cannot be set up: %s\n' "$1" >&2; exit 1; }
 
@@ -55,6 +57,8 @@ else
   install() { "$directory/bin/python" -m pip install --quiet \
     --disable-pip-version-check "$@"; }
 fi
-install --no-deps --require-hashes -r requirements.lock
-install --no-deps --no-build-isolation --editable .
+install --no-deps --require-hashes -r "$lock"
+if [ "$lock" = requirements.lock ]; then
+  install --no-deps --no-build-isolation --editable .
+fi
 echo "Ready: $directory/bin/python"

@@ -274,6 +274,21 @@ def _plot(experiment):
     print(f"  {path}")
 
 
+def check(argv: list[str]):
+  """Checks the arguments of a run as the command does, and starts nothing.
+
+  Raises:
+    UserError: if anything about them cannot work.
+  """
+  machine.check()
+  parsed = _parse(argv)
+  from programs import experiment as experiment_lib
+
+  experiment_lib.make_experiment(
+    parsed.config, parsed.num_actors, parsed.workdir
+  )
+
+
 if __name__ == "__main__":
   try:
     sys.exit(main(sys.argv))

@@ -1,0 +1,1 @@
+"""Launches a run on a cluster: Kubernetes, or Vertex AI through XManager."""

@@ -1,0 +1,444 @@
+"""A run as Kubernetes manifests.
+
+    Service <run>                  headless: gives the pods names
+    NetworkPolicy <run>            nothing reaches the run's pods ...
+    NetworkPolicy <run>-learner    ... but they the learner's three ports
+    PersistentVolumeClaim          the learner's work directory
+    Job <run>-learner              one pod, <run>-learner-0
+    Job <run>-<group>              pods <run>-<group>-0, -1, ...: actors
+
+Each pod runs the same command, which supervises what is on its host; that it is
+started again when it ends with an error, or its node goes, is Kubernetes' part.
+"""
+
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from programs.machine import UserError
+from xm_launch.description import (
+  NUM_PORTS,
+  PORT,
+  Kubernetes,
+  NodeGroup,
+  Run,
+  cluster_spec,
+)
+
+_PORT_NAMES = ("replay", "counter", "variables")
+# Of the user in the image, xm_launch/Dockerfile.
+_USER = 1000
+# programs.train has 60 s to save and end.
+_GRACE_SECONDS = 75
+# A wrong configuration, which another try does not mend.
+_WRONG_CONFIGURATION = 2
+_DATA = "/data"
+_MAX_HOSTNAME = 63
+
+Manifest = dict[str, Any]
+
+
+def manifests(run: Run) -> list[Manifest]:
+  """Returns everything that is made for a run, in the order to make it.
+
+  Raises:
+    UserError: if the description has no section kubernetes, or something in it
+      is not for Kubernetes.
+  """
+  try:
+    engine = _check(run)
+    return [
+      _service(run),
+      _deny_all(run),
+      _allow_learner(run),
+      *_claim(run, engine),
+      *(_job(run, engine, pool) for pool in run.pools),
+    ]
+  except ValueError as error:
+    raise UserError(str(error)) from error
+
+
+def hosts(run: Run) -> dict[str, list[str]]:
+  """Returns pool -> names of its pods in the cluster's DNS."""
+  names = {
+    pool: [
+      f"{_job_name(run, name)}-{index}.{run.name}"
+      for index in range(run.nodes[name].hosts)
+    ]
+    for pool, name in run.pools.items()
+  }
+  names["workerpool0"] = [f"{names['workerpool0'][0]}:{PORT}"]
+  return names
+
+
+def to_yaml(items: list[Manifest]) -> str:
+  """Returns manifests as one YAML text."""
+  return yaml.dump_all(items, Dumper=_Dumper, sort_keys=False, width=1000)
+
+
+def apply(run: Run, items: list[Manifest]) -> int:
+  """Gives manifests to kubectl and its current context; returns its exit code.
+
+  Raises:
+    UserError: if there is no kubectl.
+  """
+  try:
+    code = subprocess.run(
+      ["kubectl", "apply", "-f", "-"], input=to_yaml(items), text=True
+    ).returncode
+  except FileNotFoundError as error:
+    raise UserError(
+      "kubectl is not installed. With --dry_run the manifests are printed, to"
+      " be applied elsewhere."
+    ) from error
+  if code == 0:
+    assert run.kubernetes is not None
+    print(
+      f"kubectl -n {run.kubernetes.namespace} logs -f"
+      f" job/{_job_name(run, 'learner')}   shows the progress.\n"
+      "docs/cloud.md says how to watch, stop and resume."
+    )
+  return code
+
+
+class _Dumper(yaml.SafeDumper):
+  """Writes what occurs twice twice, rather than naming it."""
+
+  def ignore_aliases(self, data: Any) -> bool:
+    return True
+
+
+def _check(run: Run) -> Kubernetes:
+  """Returns the section kubernetes.
+
+  Raises:
+    ValueError: if it is missing, or something is not for Kubernetes.
+  """
+  engine = run.kubernetes
+  if engine is None:
+    raise ValueError("A section kubernetes: is missing in the description.")
+  for name, group in run.nodes.items():
+    where = f"nodes.{name}"
+    last = f"{_job_name(run, name)}-{group.hosts - 1}"
+    if len(last) > _MAX_HOSTNAME:
+      raise ValueError(
+        f"{where}: the name of its last host, {last}, has more than"
+        f" {_MAX_HOSTNAME} letters. Choose a shorter name."
+      )
+    if group.spot and engine.provider == "any":
+      raise ValueError(
+        f"{where}: spot needs kubernetes.provider, or choose such nodes by"
+        " node_selector."
+      )
+    accelerator = group.accelerator
+    if accelerator is None:
+      continue
+    if accelerator.kind.gke is None:
+      raise ValueError(f"{where}: Kubernetes has no {accelerator.type}.")
+    if accelerator.is_tpu and engine.provider != "gke":
+      raise ValueError(f"{where}: TPUs are with kubernetes.provider gke only.")
+  return engine
+
+
+def _job_name(run: Run, group: str) -> str:
+  return f"{run.name}-{group}"
+
+
+def _labels(run: Run, group: str | None = None) -> dict[str, str]:
+  labels = {
+    "app.kubernetes.io/name": "acme-stac",
+    "app.kubernetes.io/instance": run.name,
+  }
+  if group is not None:
+    labels["app.kubernetes.io/component"] = group
+  return labels
+
+
+def _manifest(
+  api: str, kind: str, run: Run, name: str, group: str | None = None
+) -> Manifest:
+  """Returns the head of a manifest."""
+  assert run.kubernetes is not None
+  return {
+    "apiVersion": api,
+    "kind": kind,
+    "metadata": {
+      "name": name,
+      "namespace": run.kubernetes.namespace,
+      "labels": _labels(run, group),
+    },
+  }
+
+
+def _service(run: Run) -> Manifest:
+  """Returns the headless service, which only gives pods names."""
+  return {
+    **_manifest("v1", "Service", run, run.name),
+    "spec": {
+      "clusterIP": "None",
+      # A pod that has just been replaced must be found at once.
+      "publishNotReadyAddresses": True,
+      "selector": _labels(run),
+      "ports": [
+        {"name": name, "port": PORT + i}
+        for i, name in enumerate(_PORT_NAMES[:NUM_PORTS])
+      ],
+    },
+  }
+
+
+def _deny_all(run: Run) -> Manifest:
+  """Returns a policy by which nothing may connect to the run's pods."""
+  return {
+    **_manifest("networking.k8s.io/v1", "NetworkPolicy", run, run.name),
+    "spec": {
+      "podSelector": {"matchLabels": _labels(run)},
+      "policyTypes": ["Ingress"],
+    },
+  }
+
+
+def _allow_learner(run: Run) -> Manifest:
+  """Returns the exception: the run's own pods may call the learner's.
+
+  Courier unpickles what it is sent and neither it nor Reverb asks who sends, so
+  whoever reaches these ports runs code in the learner's pod.
+  """
+  return {
+    **_manifest(
+      "networking.k8s.io/v1", "NetworkPolicy", run, f"{run.name}-learner"
+    ),
+    "spec": {
+      "podSelector": {"matchLabels": _labels(run, "learner")},
+      "policyTypes": ["Ingress"],
+      "ingress": [{
+        "from": [{"podSelector": {"matchLabels": _labels(run)}}],
+        "ports": [
+          {"protocol": "TCP", "port": PORT + i} for i in range(NUM_PORTS)
+        ],
+      }],
+    },
+  }
+
+
+def _claim(run: Run, engine: Kubernetes) -> list[Manifest]:
+  """Returns the claim of the learner's volume, if it is to be made.
+
+  It is not labelled as the run's: deleting by label must not delete results.
+  """
+  storage = engine.storage
+  if storage.size is None:
+    return []
+  manifest = _manifest("v1", "PersistentVolumeClaim", run, storage.claim)
+  del manifest["metadata"]["labels"]["app.kubernetes.io/instance"]
+  spec: dict[str, Any] = {
+    "accessModes": ["ReadWriteOnce"],
+    "resources": {"requests": {"storage": storage.size}},
+  }
+  if storage.storage_class is not None:
+    spec["storageClassName"] = storage.storage_class
+  return [{**manifest, "spec": spec}]
+
+
+def _job(run: Run, engine: Kubernetes, pool: str) -> Manifest:
+  """Returns the Indexed Job of a pool."""
+  name = run.pools[pool]
+  group = run.nodes[name]
+  spec: dict[str, Any] = {
+    "completionMode": "Indexed",
+    "completions": group.hosts,
+    "parallelism": group.hosts,
+    "podFailurePolicy": {
+      # The first rule that fits decides.
+      "rules": [
+        {
+          "action": "FailJob",
+          "onExitCodes": {
+            "containerName": "train",
+            "operator": "In",
+            "values": [_WRONG_CONFIGURATION],
+          },
+        },
+        {
+          # Evicted, preempted, or its node was drained: no fault of its own.
+          "action": "Ignore",
+          "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+        },
+      ],
+    },
+    # Never two learners at once in a work directory.
+    "podReplacementPolicy": "Failed",
+  }
+  if name == "learner":
+    spec["backoffLimit"] = engine.restarts
+  else:
+    # One bad host must not use up the restarts of all.
+    spec["backoffLimitPerIndex"] = engine.restarts
+  return {
+    **_manifest("batch/v1", "Job", run, _job_name(run, name), name),
+    "spec": {
+      **spec,
+      "template": {
+        "metadata": {"labels": _labels(run, name)},
+        "spec": _pod(run, engine, pool),
+      },
+    },
+  }
+
+
+def _pod(run: Run, engine: Kubernetes, pool: str) -> dict[str, Any]:
+  """Returns the specification of a pool's pods."""
+  name = run.pools[pool]
+  group = run.nodes[name]
+  selector, tolerations = _placement(group, engine)
+  spec: dict[str, Any] = {
+    # Needed for a podFailurePolicy: the Job makes a new pod of the same name.
+    "restartPolicy": "Never",
+    "subdomain": run.name,
+    "terminationGracePeriodSeconds": _GRACE_SECONDS,
+    "automountServiceAccountToken": False,
+    "enableServiceLinks": False,
+    "securityContext": {
+      "runAsNonRoot": True,
+      "runAsUser": _USER,
+      "runAsGroup": _USER,
+      "fsGroup": _USER,
+      # A volume with many files is not gone through at every start.
+      "fsGroupChangePolicy": "OnRootMismatch",
+      "seccompProfile": {"type": "RuntimeDefault"},
+    },
+  }
+  if selector:
+    spec["nodeSelector"] = selector
+  if tolerations:
+    spec["tolerations"] = tolerations
+  if engine.image_pull_secrets:
+    spec["imagePullSecrets"] = [
+      {"name": secret} for secret in engine.image_pull_secrets
+    ]
+  volumes = _volumes(engine, name, group)
+  return {
+    **spec,
+    "containers": [_container(run, engine, pool, volumes)],
+    "volumes": [
+      {"name": volume, **source} for volume, (_, source) in volumes.items()
+    ],
+  }
+
+
+def _container(
+  run: Run, engine: Kubernetes, pool: str, volumes: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns the container of a pool's pods."""
+  name = run.pools[pool]
+  group = run.nodes[name]
+  container: dict[str, Any] = {
+    "name": "train",
+    "image": run.image_of(group),
+    "args": run.arguments(f"{_DATA}/{run.name}"),
+    "env": _environment(run, engine, pool),
+    "resources": _resources(group),
+    "securityContext": {
+      "allowPrivilegeEscalation": False,
+      "readOnlyRootFilesystem": True,
+      "capabilities": {"drop": ["ALL"]},
+    },
+    "volumeMounts": [
+      {"name": volume, "mountPath": path}
+      for volume, (path, _) in volumes.items()
+    ],
+  }
+  if name == "learner":
+    container["ports"] = [
+      {"name": port, "containerPort": PORT + i}
+      for i, port in enumerate(_PORT_NAMES[:NUM_PORTS])
+    ]
+  return container
+
+
+def _environment(
+  run: Run, engine: Kubernetes, pool: str
+) -> list[dict[str, Any]]:
+  """Returns the environment variables of a pool's pods."""
+  group = run.nodes[run.pools[pool]]
+  plain = {
+    # Which of a pool's hosts a pod is, it has from JOB_COMPLETION_INDEX.
+    "CLUSTER_SPEC": cluster_spec(hosts(run), pool),
+    # The image's files cannot be written.
+    "HOME": "/tmp",
+    # On the learner's volume, so that a restart need not compile again.
+    "XDG_CACHE_HOME": f"{_DATA}/cache",
+    # XLA would count the machine's cores, not the pod's. Actors have a thread.
+    "NPROC": str(group.cpu),
+    **run.environment_of(group),
+  }
+  return [
+    *({"name": name, "value": value} for name, value in plain.items()),
+    *(
+      {
+        "name": secret.variable,
+        "valueFrom": {
+          "secretKeyRef": {"name": secret.secret, "key": secret.key}
+        },
+      }
+      for secret in engine.secrets
+    ),
+  ]
+
+
+def _resources(group: NodeGroup) -> dict[str, dict[str, str]]:
+  """Returns requests and limits, equal: such pods are evicted last."""
+  amounts = {"cpu": str(group.cpu), "memory": group.memory}
+  if group.accelerator is not None:
+    is_tpu = group.accelerator.is_tpu
+    resource = "google.com/tpu" if is_tpu else "nvidia.com/gpu"
+    amounts[resource] = str(group.accelerator.count)
+  return {"requests": amounts, "limits": amounts}
+
+
+def _placement(
+  group: NodeGroup, engine: Kubernetes
+) -> tuple[dict[str, str], list[dict[str, str]]]:
+  """Returns which nodes a group's pods want, and which taints they bear."""
+  selector: dict[str, str] = {}
+  tolerated: list[str] = []
+  accelerator = group.accelerator
+  if accelerator is not None and accelerator.is_tpu:
+    assert accelerator.kind.gke is not None
+    assert accelerator.topology is not None
+    selector["cloud.google.com/gke-tpu-accelerator"] = accelerator.kind.gke
+    selector["cloud.google.com/gke-tpu-topology"] = accelerator.topology
+    tolerated.append("google.com/tpu")
+  elif accelerator is not None:
+    if engine.provider == "gke":
+      assert accelerator.kind.gke is not None
+      selector["cloud.google.com/gke-accelerator"] = accelerator.kind.gke
+    tolerated.append("nvidia.com/gpu")
+  if group.spot:
+    selector["cloud.google.com/gke-spot"] = "true"
+    tolerated.append("cloud.google.com/gke-spot")
+  return {**selector, **group.node_selector}, [
+    {"key": key, "operator": "Exists", "effect": "NoSchedule"}
+    for key in tolerated
+  ]
+
+
+def _volumes(
+  engine: Kubernetes, name: str, group: NodeGroup
+) -> dict[str, tuple[str, dict[str, Any]]]:
+  """Returns volume -> (where it is mounted, what it is)."""
+  if name == "learner":
+    claim = {"claimName": engine.storage.claim}
+    data: dict[str, Any] = {"persistentVolumeClaim": claim}
+  else:
+    # Logs and compiled programs: gone with the pod.
+    data = {"emptyDir": {}}
+  volumes = {"data": (_DATA, data), "tmp": ("/tmp", {"emptyDir": {}})}
+  if group.accelerator is not None and group.accelerator.count > 1:
+    # NCCL exchanges through it, and a container's own has 64 MiB. It counts as
+    # the container's memory.
+    shared = {"medium": "Memory", "sizeLimit": "1Gi"}
+    volumes["shm"] = ("/dev/shm", {"emptyDir": shared})
+  return volumes
