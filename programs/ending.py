@@ -20,20 +20,29 @@ class NodeDiedError(Exception):
 
 
 class Interrupted(Exception):  # noqa: N818  No error.
-  """The run was asked to stop by a signal, and has stopped."""
+  """The run was asked to stop by a signal, its argument, and has stopped."""
 
 
 class StopRequest:
-  """Remembers SIGINT and SIGTERM while it is entered."""
+  """Remembers SIGINT and SIGTERM while it is entered.
+
+  Attributes:
+    number: of the signal, once there was one.
+  """
 
   def __init__(self):
     self._event = threading.Event()
     self._old: dict[int, Any] = {}
+    self.number: int | None = None
 
   def __enter__(self) -> "StopRequest":
     for number in (signal.SIGINT, signal.SIGTERM):
-      self._old[number] = signal.signal(number, lambda *_: self._event.set())
+      self._old[number] = signal.signal(number, self._remember)
     return self
+
+  def _remember(self, number: int, unused_frame: Any):
+    self.number = number
+    self._event.set()
 
   def __exit__(self, *unused_args):
     for number, handler in self._old.items():

@@ -40,7 +40,7 @@ def run_serial(experiment: Experiment, progress: Progress):
     while not done and not stop:
       done = _run_segment(experiment, progress, stop)
     if stop:
-      raise Interrupted
+      raise Interrupted(stop.number)
 
 
 def _run_segment(
@@ -139,7 +139,7 @@ def run_threads(experiment: Experiment, progress: Progress):
     if not ended:
       raise NodeDiedError("Some nodes did not stop when asked to.")
     if stop:
-      raise Interrupted
+      raise Interrupted(stop.number)
 
 
 def split_devices(devices: list[Any], batch_size: int) -> tuple[list, list]:
@@ -202,7 +202,7 @@ def run_colocated(experiment: Experiment, progress: Progress):
       finally:
         ended.set()
     if stop:
-      raise Interrupted
+      raise Interrupted(stop.number)
 
 
 def _watch_threads(

@@ -236,7 +236,7 @@ def run_processes(
         if node.group == "learner" and node.process and node.process.returncode:
           # Its last checkpoint, for instance, could not be written.
           raise NodeDiedError(_tell_death(node, " when it was asked to stop"))
-      raise Interrupted
+      raise Interrupted(stop.number)
 
 
 def _describe(
