@@ -29,6 +29,10 @@ class UnavailableError(Exception):
   """The kernel or the tools here do not allow such a network."""
 
 
+class CommandError(Exception):
+  """A command failed; the text has what it said."""
+
+
 class Network:
   """Network namespaces: a switch, which is a bridge, and hosts on it."""
 
@@ -58,10 +62,8 @@ class Network:
         self.run(_SWITCH, "ip", "link", "add", "bridge", "type", "bridge")
         self.run(_SWITCH, "ip", "link", "set", "dev", "bridge", "up")
         self.add_host("probe", "10.99.0.1/24")
-      except subprocess.CalledProcessError as error:
-        raise UnavailableError(
-          f"{' '.join(error.cmd[-6:])}: {error.stderr.strip()}"
-        ) from error
+      except CommandError as error:
+        raise UnavailableError(str(error)) from error
       self._release("probe")
     except BaseException:
       self.close()
@@ -125,7 +127,7 @@ class Network:
     """Whether the kernel and the tools can delay a link."""
     try:
       self._add_delay(_SWITCH, "bridge", 1)
-    except (OSError, subprocess.CalledProcessError):
+    except CommandError:
       return False
     self.run(_SWITCH, "tc", "qdisc", "del", "dev", "bridge", "root")
     return True
@@ -150,10 +152,12 @@ class Network:
 
   def run(self, name: str, *command: str) -> str:
     """Runs a short command on a host; returns its output."""
-    return subprocess.run(
-      self.command(name, *command),
-      check=True, capture_output=True, text=True, timeout=60,
-    ).stdout
+    result = subprocess.run(
+      self.command(name, *command), capture_output=True, text=True, timeout=60
+    )
+    if result.returncode:
+      raise CommandError(f"{' '.join(command)}: {result.stderr.strip()}")
+    return result.stdout
 
   def start(self, name: str, *command: str, **kwargs) -> subprocess.Popen:
     """Starts a command on a host; it ends when this process does."""
