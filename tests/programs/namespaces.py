@@ -106,7 +106,9 @@ class Network:
       "peer", "name", "eth0", "netns", pid,
     )
     if on_switch is None:
-      self.run(_SWITCH, "ip", "link", "set", "dev", name, "master", "bridge", "up")
+      self.run(
+        _SWITCH, "ip", "link", "set", "dev", name, "master", "bridge", "up"
+      )
     else:
       self.run(_SWITCH, "ip", "address", "add", on_switch, "dev", name)
       self.run(_SWITCH, "ip", "link", "set", "dev", name, "up")

@@ -5,6 +5,7 @@ goes over the real command on each of them.
 """
 
 import dataclasses
+import io
 import pathlib
 import re
 import signal
@@ -16,12 +17,17 @@ import pytest
 import yaml
 
 from acme_stac.agent import checkpointing
+from programs import counter, ending, processes
+from programs.cluster import Cluster
+from programs.machine import UserError
+from programs.progress import Progress
 from tests.programs import namespaces
 from tests.programs.test_train import (
   SMALL,
   command,
   environment,
   learner_steps,
+  make_experiment,
   rows,
 )
 
@@ -105,7 +111,7 @@ class Host:
         env=environment(),
       )
 
-  def ended(self, seconds=90) -> int:
+  def ended(self, seconds=120) -> int:
     """Waits for the end; returns the exit code."""
     assert self.process is not None
     return self.process.wait(seconds)
@@ -134,7 +140,7 @@ class Hosts(dict):
       for name in ADDRESSES
     })
 
-  def until(self, condition, what, seconds=90, running=tuple(ADDRESSES)):
+  def until(self, condition, what, seconds=150, running=tuple(ADDRESSES)):
     """Waits for a condition; fails if one of the `running` hosts ends."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -170,6 +176,42 @@ def make_network_of_three(network, far="10.99.0.3/24", far_on_switch=None):
   network.add_host("learner", "10.99.0.1/24")
   network.add_host("near", "10.99.0.2/24")
   network.add_host("far", far, far_on_switch)
+
+
+def test_a_learners_host_that_comes_back_as_another_run(tmp_path):
+  experiment = make_experiment(tmp_path)
+
+  class Counter(counter.RunCounter):
+    away = False
+
+    def status(self, host=None):
+      if self.away:
+        raise RuntimeError("nobody there")
+      return super().status(host)
+
+  def make_counter(run):
+    return Counter(640, 640, run=run.to_json())
+
+  watch = processes._Watch(
+    experiment,
+    make_counter(experiment),
+    Progress(io.StringIO()),
+    Cluster("learner", PORT, ("near", "far"), 1, 0),
+    ending.StopRequest(),
+  )
+  watch.wait_for_learner_host()
+  assert watch.look()["hosts"].keys() == {"near"}
+
+  def come_back_with(run):
+    watch._counter.away = True
+    assert watch.look() is None
+    watch._counter = make_counter(run)
+    return watch.look()
+
+  # Hosts may differ in that.
+  assert come_back_with(make_experiment(tmp_path, log_every_seconds=9.0))
+  with pytest.raises(UserError, match="seed: 1 -> 0"):
+    come_back_with(make_experiment(tmp_path, seed=1))
 
 
 @pytest.mark.slow
@@ -217,52 +259,41 @@ def test_hosts_come_late_go_and_come_back(network, tmp_path):
   hosts.until_grown("learner", "learned", by=20, running=("learner", "near"))
   hosts.until_grown("near", running=("learner", "near"))
   assert far.ran == ran
-  network.add_host("far", "10.99.0.3/24")
-  far.start()
-  hosts.until_grown("far")
-  # Who has been there once is not waited for.
-  assert learner.output.count(waiting) == noted
 
-  # The learner's host ends, and the hosts of actors wait for it.
-  actors = [pids(network, name) for name in ("near", "far")]
+  # The learner's host ends. One host of actors waits for it, and the lost one
+  # is started again meanwhile.
+  same = pids(network, "near")
   learner.process.send_signal(signal.SIGTERM)
   assert learner.ended() == 0, hosts.said()
   assert "the checkpoint is saved" in learner.output
   assert not network.processes("learner")
-  (saved,) = checkpointing.list_checkpoints(learner.workdir / "checkpoints")
-  step = int(saved.stem.split("_")[1])
+  # Who has been there once is not waited for.
+  assert learner.output.count(waiting) == noted
+  saved = checkpointing.list_checkpoints(learner.workdir / "checkpoints")
+  step = int(saved[-1].stem.split("_")[1])
   assert step >= learner.learned > 0
   before = rows(learner.workdir / "logs" / "learner.csv")
+  network.add_host("far", "10.99.0.3/24")
+  far.start()
   learner.start()
   hosts.until(
     lambda: f"Resuming after {step:,} updates" in learner.output, "resumed"
   )
-  ran = near.ran, far.ran
   hosts.until_grown("near")
   hosts.until_grown("far")
   after = rows(learner.workdir / "logs" / "learner.csv")[len(before):]
   assert int(float(after[0]["learner_steps"])) == step + 1
-  # The same processes as before, and no other.
-  assert actors == [pids(network, name) for name in ("near", "far")]
+  # The host that waited needed no other processes.
+  assert pids(network, "near") == same
 
-  # A host of actors can be ended by itself.
-  near.process.send_signal(signal.SIGTERM)
-  assert near.ended() == 0, hosts.said()
-  assert "Stopped. The same command goes on." in near.output
-  assert not network.processes("near")
-
-  # The other one does not act for another run, which the learner's host may
-  # come back with.
-  learner.process.send_signal(signal.SIGTERM)
-  assert learner.ended() == 0, hosts.said()
-  learner.start("--config.seed=1")
-  assert far.ended() == 2, hosts.said()
-  assert "seed: 1 -> 0" in far.output
-  assert not network.processes("far")
+  # Each host can be ended by itself.
+  for host in (far, near, learner):
+    host.process.send_signal(signal.SIGTERM)
+    assert host.ended() == 0, hosts.said()
+    assert not network.processes(host.name)
+    saved = "; the checkpoint is saved" if host is learner else ""
+    assert f"Stopped{saved}. The same command goes on." in host.output
   assert not any(SILENT in host.output for host in hosts.values())
-  learner.process.send_signal(signal.SIGTERM)
-  assert learner.ended() == 0, hosts.said()
-  assert not network.processes("learner")
 
 
 # Seconds until the answer to a ping of HTTP/2, which every gRPC server gives.
@@ -332,8 +363,8 @@ def test_delay_on_one_link_and_the_end(network, tmp_path):
   # The run ends everywhere, with nobody's help.
   for host in hosts.values():
     assert host.ended(150) == 0, hosts.said()
-    kept = "Logs, checkpoints and plots" if host is learner else "Logs of actors"
-    assert f"Done. {kept} are in {host.workdir}\n" in host.output
+    assert f" are in {host.workdir}\n" in host.output
+    assert ("Done. Logs of actors" in host.output) == (host is not learner)
     assert not network.processes(host.name)
   # The budget, and every step of it was learned from once.
   last = rows(learner.workdir / "logs" / "learner.csv")[-1]
