@@ -38,7 +38,8 @@ ADDRESSES = {
   "near": "10.99.0.2",
   "far": "10.99.0.3",
 }
-# Of a far host that reaches the others over a relay on the switch alone.
+# Of a far host that reaches the others over a relay on the switch alone, and
+# of that relay.
 APART = "10.98.0.3"
 RELAY = "10.98.0.254"
 # The first actor of each host.
@@ -340,7 +341,7 @@ def test_delay_on_one_link_and_the_end(network, tmp_path):
     addresses = {
       "learner": others, "near": others, "far": {**others, "learner": RELAY}
     }
-  budget, batch = 60_000, 640
+  budget, batch = 100_000, 640
   total = -(-budget // batch) * batch
   hosts = Hosts(
     network, tmp_path, f"--config.num_environment_steps={budget}",
@@ -378,14 +379,14 @@ def test_delay_on_one_link_and_the_end(network, tmp_path):
   }
   assert abs(sum(episodes.values()) - total / 10) <= 2 * 16
   # A delay costs the far host, but it has its share.
-  assert min(episodes.values()) > 0.05 * sum(episodes.values()), episodes
+  assert min(episodes.values()) > 0.02 * sum(episodes.values()), episodes
   evaluator = rows(learner.workdir / "logs" / "evaluator.csv")
   assert float(evaluator[-1]["environment_steps"]) == total
   # Only the learner's host has results.
   assert (learner.workdir / "plots" / "learning_curve.png").exists()
   assert not (far.workdir / "plots").exists()
   assert not (far.workdir / "config.json").exists()
-  assert "Traceback" not in hosts.said()
+  assert not any("Traceback" in host.output for host in hosts.values())
 
 
 @pytest.mark.slow
