@@ -314,6 +314,8 @@ class _Watch:
     self._last_look = 0.0
     self._last_answer = self._last_note = time.monotonic()
     self._silent: set[str] = set()
+    # Whether the counter did not answer at the last look.
+    self._away = False
 
   def wait_for_learner_host(self):
     """Waits for the counter, and compares what it says of the run.
@@ -333,6 +335,12 @@ class _Watch:
       time.sleep(POLL_SECONDS)
     else:
       return
+    self._compare(theirs)
+
+  def _compare(self, theirs: dict[str, Any]):
+    """Raises UserError if the learner's host has another run than this one."""
+    assert self._cluster is not None
+    address = self._cluster.address("counter")
     ours = self._experiment.to_json()
     if differences := host_differences(theirs, ours):
       raise UserError(
@@ -354,14 +362,25 @@ class _Watch:
       )
 
   def look(self) -> dict[str, Any] | None:
-    """Asks how the run is and shows it; None if nobody answered."""
+    """Asks how the run is and shows it; None if nobody answered.
+
+    Raises:
+      SilentError: if there was no update for too long.
+      UserError: if the learner's host came back with another run.
+    """
     now = time.monotonic()
     self._last_look = now
     try:
+      # Who was away may come back as another run.
+      run = self._counter.describe() if self._host and self._away else None
       status = self._counter.status(self._host)
     except Exception:  # Not there yet, or no longer: the caller watches that.
+      self._away = True
       return None
+    self._away = False
     self._last_answer = now
+    if run is not None:
+      self._compare(run)
     self._progress.show(status)
     self._look_at_hosts(status)
     quiet = status["seconds_since_update"]
@@ -405,6 +424,7 @@ class _Watch:
     Raises:
       NodeDiedError: if a node is lost for good.
       SilentError: if nothing happened for too long.
+      UserError: if the learner's host came back with another run.
     """
     done: float | None = None
     while not self._stop:

@@ -204,6 +204,7 @@ def _run(
   from programs.progress import Progress
 
   config = experiment.config
+  learns_here = cluster is None or cluster.is_learner_host
   print(
     f"{experiment.agent} on {experiment.environment}:"
     f" {config.num_environment_steps:,} environment steps,"
@@ -241,17 +242,19 @@ def _run(
         parsed.terminal,
       )
     progress.close()
-    print(f"Done. Logs, checkpoints and plots are in {experiment.workdir}")
+    kept = "Logs, checkpoints and plots" if learns_here else "Logs of actors"
+    print(f"Done. {kept} are in {experiment.workdir}")
     code = 0
   except ending.Interrupted:
     progress.close()
-    print("Stopped; the checkpoint is saved. The same command goes on.")
+    saved = "; the checkpoint is saved" if learns_here else ""
+    print(f"Stopped{saved}. The same command goes on.")
     code = 0
   except (ending.NodeDiedError, SilentError, HopelessError) as error:
     progress.close()
     print(f"{error}\nThe same command resumes.", file=sys.stderr)
     code = 1
-  if cluster is None or cluster.is_learner_host:
+  if learns_here:
     _plot(experiment)
   return code
 
