@@ -9,6 +9,7 @@ The same --workdir resumes a run that was stopped. See docs/training.md.
 import os
 import pathlib
 import runpy
+import signal
 import sys
 
 from programs import machine
@@ -245,11 +246,14 @@ def _run(
     kept = "Logs, checkpoints and plots" if learns_here else "Logs of actors"
     print(f"Done. {kept} are in {experiment.workdir}")
     code = 0
-  except ending.Interrupted:
+  except ending.Interrupted as interrupted:
     progress.close()
     saved = "; the checkpoint is saved" if learns_here else ""
     print(f"Stopped{saved}. The same command goes on.")
-    code = 0
+    # An engine that tells a host to go and takes 0 for done would not start it
+    # again.
+    told_to_go = cluster is not None and signal.SIGTERM in interrupted.args
+    code = 128 + signal.SIGTERM if told_to_go else 0
   except (ending.NodeDiedError, SilentError, HopelessError) as error:
     progress.close()
     print(f"{error}\nThe same command resumes.", file=sys.stderr)

@@ -265,7 +265,7 @@ def test_hosts_come_late_go_and_come_back(network, tmp_path):
   # is started again meanwhile.
   same = pids(network, "near")
   learner.process.send_signal(signal.SIGTERM)
-  assert learner.ended() == 0, hosts.said()
+  assert learner.ended() == TOLD_TO_GO, hosts.said()
   assert "the checkpoint is saved" in learner.output
   assert not network.processes("learner")
   # Who has been there once is not waited for.
@@ -290,7 +290,7 @@ def test_hosts_come_late_go_and_come_back(network, tmp_path):
   # Each host can be ended by itself.
   for host in (far, near, learner):
     host.process.send_signal(signal.SIGTERM)
-    assert host.ended() == 0, hosts.said()
+    assert host.ended() == TOLD_TO_GO, hosts.said()
     assert not network.processes(host.name)
     saved = "; the checkpoint is saved" if host is learner else ""
     assert f"Stopped{saved}. The same command goes on." in host.output
@@ -430,7 +430,7 @@ def test_a_host_that_is_cut_off_for_half_a_minute(network, tmp_path):
   for host in (near, far):
     host.process.send_signal(signal.SIGTERM)
   for host in (near, far):
-    assert host.ended() == 0, hosts.said()
+    assert host.ended() == TOLD_TO_GO, hosts.said()
   # What is said of silence is true.
   if noted is None:
     assert SILENT not in learner.output
@@ -442,7 +442,7 @@ def test_a_host_that_is_cut_off_for_half_a_minute(network, tmp_path):
                                              learner.output)
   assert "No update for" not in learner.output
   learner.process.send_signal(signal.SIGTERM)
-  assert learner.ended() == 0, hosts.said()
+  assert learner.ended() == TOLD_TO_GO, hosts.said()
 
 
 def pids(network, name):
