@@ -188,7 +188,7 @@ def test_pixels():
   # Something moves, and the members differ.
   assert np.any(mine.observation[0, ..., :3] != mine.observation[0, ..., 6:])
   assert np.any(mine.observation[0] != mine.observation[1])
-  with pytest.raises(ValueError, match="at least one image"):
+  with pytest.raises(ValueError, match="frame_stack must be"):
     environments.make("control_pixels:cartpole/swingup", 0, frame_stack=0)
   with pytest.raises(ValueError, match="height must be a whole number"):
     environments.make("control_pixels:cartpole/swingup", 0, height=0)
