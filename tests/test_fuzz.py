@@ -7,6 +7,7 @@ are the same at every run. FUZZ=N makes N times as many, at random:
 """
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -15,16 +16,18 @@ import tempfile
 import zipfile
 from unittest import mock
 
+import hypothesis
 import jax
 import ml_collections
 import numpy as np
 import pytest
 import yaml
 from absl import flags
-from hypothesis import HealthCheck, event, example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from acme_stac.agent import checkpointing
+from acme_stac.config import AGENTS, CHOICES, DOMAINS
 from programs import cluster as cluster_lib
 from programs import experiment as experiment_lib
 from programs import machine, train
@@ -43,6 +46,12 @@ def bounded(examples, seconds=30):
     print_blob=True,
     suppress_health_check=list(HealthCheck),
   )
+
+
+def event(what):
+  """Counts for --hypothesis-show-statistics."""
+  if hypothesis.currently_in_test_context():
+    hypothesis.event(what)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -77,12 +86,13 @@ def readable(error):
 
 # What goes wrong first: numbers, texts, nests, and what looks like code.
 NASTY = (
-  "", " ", "0", "-1", "1", "2", "nan", "inf", "-inf", "1e400", "1e308", "1e-400",
-  "1" * 30, "9" * 400, "9" * 5000, "0x10", "1_000", "True", "none", "None",
-  "(", ")", "()", "(1,)", "(1,2)", "[]", "[1, 'a']", "{}", "{'a': 1}", "'", '"',
-  "'''", "\\", "\n", "\t", "ä", "٣", "𝟙", "\udcff", "lambda: 0", "__import__",
-  "1;2", "a b", "=", "--", "-", "*", "%s", "{0}", "~", "$HOME", "\x7f", "\u202e",
-  "(" * 300, "(1," * 50, "(('a',),)", "b'x'", "1j", "...", "1e3", "100000000000",
+  "", " ", "0", "-1", "1", "2", "nan", "inf", "-inf", "1e400", "1e308",
+  "1e-400", "1" * 30, "9" * 400, "9" * 5000, "0x10", "1_000", "True", "none",
+  "None", "(", ")", "()", "(1,)", "(1,2)", "[]", "[1, 'a']", "{}", "{'a': 1}",
+  "'", '"', "'''", "\\", "\n", "\t", "ä", "٣", "𝟙", "\udcff", "lambda: 0",
+  "__import__", "1;2", "a b", "=", "--", "-", "*", "%s", "{0}", "~", "$HOME",
+  "\x7f", "\u202e", "(" * 300, "(1," * 50, "(('a',),)", "b'x'", "1j", "...",
+  "1e3", "100000000000",
 )
 TEXTS = st.one_of(
   st.sampled_from(NASTY),
@@ -94,7 +104,7 @@ TEXTS = st.one_of(
 NUMBERS = st.one_of(
   st.integers(-3, 40),
   st.integers(),
-  st.sampled_from([2**31 - 1, 2**31, 2**63, 10**9, 10**15, 10**400, -(10**400)]),
+  st.sampled_from([2**31 - 1, 2**31, 2**63, 10**9, 10**15, 10**400, -1e39]),
   st.floats(0, 1),
   st.floats(),
 )
@@ -145,6 +155,36 @@ def load_config(family):
 
 
 FIELDS = {family: sorted(fields_of(load_config(family))) for family in FAMILIES}
+# Values that may well be right, by the kind of a field.
+LIKELY = {
+  int: st.one_of(st.integers(1, 48), st.sampled_from([0, 1000, 10**6])),
+  float: st.floats(0, 1.5),
+  bool: st.booleans(),
+  tuple: st.sampled_from([
+    (), (1,), (16, 16), ("discount",), ("slider_pos",), ["discount"], (0,),
+    ("discount", "lambda_"),
+  ]),
+  str: st.sampled_from(sorted({
+    *AGENTS, *DOMAINS, *[name for known in CHOICES.values() for name in known],
+    "machado", "papers", "pole_length", "random_walk", "uniform", "none", "rk4",
+    *[path.partition(":")[2] for path in FAMILIES.values()],
+  })),
+}
+
+
+def likely(family, name):
+  """Returns a strategy of values of the kind that a field has."""
+  config = load_config(family)
+  *path, last = name.split(".")
+  for part in path:
+    config = config[part]
+  if last in CHOICES:
+    return st.sampled_from(CHOICES[last])
+  if last == "agent":
+    return st.sampled_from(sorted(AGENTS))
+  return LIKELY.get(config.get_type(last), st.none())
+
+
 FLAGS = (
   "num_actors", "threads_per_actor", "launch", "cluster", "host", "restart",
   "isolate_network", "noisolate_network", "terminal", "flagfile", "undefok",
@@ -221,12 +261,15 @@ def command_lines(draw):
     argv.append("--workdir=run")
   else:
     argv.append(f"--workdir={draw(WORKDIRS)}")
-  for _ in range(draw(st.integers(0, 3))):
-    if draw(st.integers(0, 2)):
-      name = "config." + draw(st.sampled_from(FIELDS[family]))
+  for _ in range(draw(st.integers(0, 2))):
+    value = draw(TEXTS)
+    if draw(st.integers(0, 3)):
+      field = draw(st.sampled_from(FIELDS[family]))
+      name = f"config.{field}"
+      if draw(st.booleans()):
+        value = str(draw(likely(family, field)))
     else:
       name = draw(st.sampled_from(FLAGS))
-    value = draw(TEXTS)
     dashes = draw(st.sampled_from(["--", "--", "--", "-", ""]))
     form = draw(st.sampled_from(["=", "=", "=", " ", "none"]))
     if form == "=":
@@ -252,7 +295,7 @@ def describe(argv):
   return run
 
 
-@bounded(120)
+@bounded(100)
 @given(argv=command_lines())
 @example(argv=["--workdir=run"])
 @example(argv=["--workdir=run", "--config.stac.batchsize=4"])
@@ -277,7 +320,7 @@ def test_command_lines(odd_files, argv):
   describe(argv)
 
 
-@bounded(40)
+@bounded(30)
 @given(config=CONFIGS, argument=TEXTS)
 def test_configuration_files(odd_files, config, argument):
   describe(["--workdir=run", f"--config={config}"])
@@ -293,7 +336,10 @@ def configurations(draw):
   names = draw(st.lists(
     st.sampled_from(FIELDS[family]), min_size=1, max_size=3, unique=True
   ))
-  changes = {name: draw(ANYTHING) for name in names}
+  changes = {
+    name: draw(likely(family, name) if draw(st.integers(0, 2)) else ANYTHING)
+    for name in names
+  }
   return family, changes
 
 
@@ -325,7 +371,7 @@ def make(family, changes, workdir):
   event("described")
 
 
-@bounded(150)
+@bounded(100)
 @given(configuration=configurations())
 @example(configuration=("catch", {"environment_options.rows": 10**9}))
 @example(configuration=("catch", {"environment_options.columns": 10**6}))
@@ -350,7 +396,8 @@ def make(family, changes, workdir):
 @example(configuration=("atari", {"environment_options.max_noops": 10**9}))
 @example(configuration=(
   "atari", {"environment_options.max_frames_per_episode": 2**40}))
-@example(configuration=("control", {"environment_options.action_repeat": 10**9}))
+@example(configuration=(
+  "control", {"environment_options.action_repeat": 10**9}))
 @example(configuration=(
   "rwrl", {"environment_options.random_observations": 10**9}))
 @example(configuration=(
@@ -398,6 +445,20 @@ SPECS = st.fixed_dictionaries(
     "environment": PLAIN,
   },
 )
+# One thing of a specification that is right is another.
+NEARLY = st.builds(
+  lambda task, name, value, pool, hosts: {
+    "cluster": {**VALID["cluster"], pool: hosts},
+    "task": {**VALID["task"], **task, **({name: value} if name else {})},
+  },
+  st.sampled_from([
+    {}, {"index": 1}, {"type": "workerpool0"}, {"index": "0"}, {"index": 7},
+  ]),
+  st.sampled_from([None, None, "type", "index", "more"]),
+  PLAIN,
+  st.sampled_from(["workerpool1", "workerpool2"]),
+  st.one_of(st.just(["b", "c"]), st.lists(HOSTS, max_size=3, unique_by=str)),
+)
 PIECES = st.lists(
   st.sampled_from([
     "cluster", "task", ":", ": ", "\n", "  ", "- ", "{", "}", "[", "]", ",",
@@ -440,7 +501,9 @@ def read_cluster(content, index, host, number):
   assert len(cluster.actors) in (0, number)
 
 
-ENVIRONMENT_TEXTS = TEXTS.filter(lambda text: text.isprintable())
+ENVIRONMENT_TEXTS = TEXTS.map(
+  lambda text: text.encode(errors="replace").decode()
+)
 
 
 @bounded(400, seconds=10)
@@ -453,10 +516,12 @@ ENVIRONMENT_TEXTS = TEXTS.filter(lambda text: text.isprintable())
     SPECS.map(lambda spec: json.dumps(spec).encode()),
     SPECS.map(lambda spec: yaml.safe_dump(spec).encode(errors="replace")),
     SPECS.map(json.dumps),
+    NEARLY.map(json.dumps),
+    NEARLY.map(lambda spec: yaml.safe_dump(spec).encode(errors="replace")),
   ),
   index=st.one_of(st.none(), st.integers(0, 2).map(str), ENVIRONMENT_TEXTS),
-  host=st.one_of(st.none(), st.none(), st.sampled_from("abc"), TEXTS),
-  number=st.one_of(st.just(2), st.integers()),
+  host=st.one_of(*[st.none()] * 4, st.sampled_from("abc"), TEXTS),
+  number=st.one_of(*[st.just(2)] * 4, st.integers()),
 )
 @example(content=b"a: &a [*a]", index=None, host=None, number=1)
 @example(content=b"cluster: &a {workerpool0: [*a]}", index=None, host=None,
@@ -532,12 +597,19 @@ def check_load(directory, possible):
   return step
 
 
+@functools.cache
+def content_of(step):
+  with tempfile.TemporaryDirectory() as place:
+    return checkpointing.save(
+      place, step, state_of(step), metadata_of(step)
+    ).read_bytes()
+
+
 def saved(directory, *steps):
-  """Saves checkpoints; returns the newest one's path."""
+  """Puts checkpoints there; returns the newest one's path."""
   for step in steps:
-    path = checkpointing.save(
-      directory, step, state_of(step), metadata_of(step), keep=9
-    )
+    path = pathlib.Path(directory) / f"checkpoint_{step:09d}.npz"
+    path.write_bytes(content_of(step))
   return path
 
 
@@ -749,9 +821,10 @@ def test_what_is_only_called_a_checkpoint(tmp_path, damage, caplog):
   (record,) = caplog.records
   assert record.levelname == "ERROR" and str(newest) in record.getMessage()
   # Training goes on from there, and what it writes counts as the newest.
-  for step in (3, 4):
-    saved(tmp_path, step)
-  checkpointing.save(tmp_path, 5, state_of(5), metadata_of(5), keep=1)
+  for step in (3, 4, 5):
+    checkpointing.save(
+      tmp_path, step, state_of(step), metadata_of(step), keep=1
+    )
   assert check_load(tmp_path, {5}) == 5
 
 
