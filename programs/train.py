@@ -6,6 +6,7 @@
 The same --workdir resumes a run that was stopped. See docs/training.md.
 """
 
+import io
 import os
 import pathlib
 import runpy
@@ -247,7 +248,8 @@ def _isolate(argv: list[str]):
 def main(argv: list[str]) -> int:
   """Runs the command; returns its exit code."""
   # Names of files may be of bytes that are no text.
-  sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors="backslashreplace")
   _isolate(argv)
   machine.use_compilation_cache()
   machine.check()
