@@ -19,6 +19,16 @@ from programs import machine
 
 _CONFIG = "configs/small.py"
 _MAX_ACTORS = 1000
+# Those of Launchpad's run_locally.
+_TERMINALS = (
+  "byobu_session",
+  "current_terminal",
+  "gnome-terminal",
+  "gnome-terminal-tabs",
+  "output_to_files",
+  "tmux_session",
+  "xterm",
+)
 
 
 class Run(typing.NamedTuple):
@@ -99,9 +109,10 @@ def _define_flags(values: Any, argv: list[str]):
     " allows that. Off if environments need a network.",
     flag_values=values,
   )
-  flags.DEFINE_string(
+  flags.DEFINE_enum(
     "terminal",
     None,
+    _TERMINALS,
     "Show every node in a terminal of Launchpad's own, such as tmux_session.",
     flag_values=values,
   )
