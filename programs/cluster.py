@@ -33,7 +33,7 @@ _DEFAULT_PORT = 7070
 PORTS = ("replay", "counter", "variables")
 # Indices of a host's actors begin at its number times this.
 _ACTORS_PER_HOST = 1000
-_MAX_BYTES = 2**20
+_MAX_BYTES = 2**17
 _POOL = re.compile(r"workerpool[0-9]{1,9}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _FORM = (
