@@ -126,7 +126,7 @@ def test_action_repeat():
     np.testing.assert_array_equal(step.observation, single[-1].observation)
     assert step.step_type == single[-1].step_type
   assert step.last() and step.discount == 1.0
-  with pytest.raises(ValueError, match="at least once"):
+  with pytest.raises(ValueError, match="action_repeat must be"):
     environments.make("control:cheetah/run", 3, action_repeat=0)
 
 

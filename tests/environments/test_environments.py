@@ -132,7 +132,7 @@ def test_unknown_names(name, message):
     ("atari:pong", {"max_noops": -1}, "at least 0.*, got -1"),
     ("atari:pong", {"max_frames_per_episode": -5}, "at least 0.*, got -5"),
     ("catch", {"row": 3}, "Did you mean 'rows'"),
-    ("catch", {"rows": 0}, "at least 2 rows"),
+    ("catch", {"rows": 0}, "rows must be a whole number of at least 2"),
     ("gymnasium:Pendulum-v1", {"length": 1}, "unexpected keyword .*'length'"),
     ("control:cheetah/run", {"action_repeat": 2.5}, "must be of type int"),
     ("control_pixels:cheetah/run", {"frame_stack": "3"}, "must be of type int"),
