@@ -11,6 +11,16 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+# Numbers beyond these are slips, and would take all memory or all time there
+# is before anything says so.
+MAX_SIZE = 2**20
+_MAX_HEADS = 100
+_MAX_LAYERS = 20
+_MAX_STEPS = 10**15
+# The state counts its updates in 32 bits.
+_MAX_UPDATES = 2**31 - 1
+# The largest number of single precision, which everything is computed in.
+_MAX_FLOAT = 3.4028234e38
 # The names that can be self-tuned, in the order in which they are logged.
 # `alpha` ties the two leaky V-trace coefficients; `alpha_rho` and `alpha_c`
 # tune them apart. `clip_threshold` is the truncation level ρ̄ = c̄.
@@ -193,11 +203,18 @@ class STACConfig:
       object.__setattr__(self, name, tuple(value))
     self._check_numbers()
     for name, known in CHOICES.items():
-      if getattr(self, name) not in known:
-        raise ValueError(unknown(name, getattr(self, name), known))
+      value = getattr(self, name)
+      if not isinstance(value, str) or value not in known:
+        raise ValueError(unknown(name, value, known))
     self._check_metaparameters()
     if not self.torso_sizes and self.torso in ("deep", "deep_strided"):
       raise ValueError(f"torso {self.torso!r} needs at least one torso size.")
+    for name in ("torso_sizes", "head_sizes"):
+      if len(getattr(self, name)) > _MAX_LAYERS:
+        raise ValueError(
+          f"{name} must have at most {_MAX_LAYERS} sizes, got"
+          f" {len(getattr(self, name))}."
+        )
     if self.trajectory_overlap >= self.trajectory_length:
       raise ValueError(
         f"trajectory_overlap ({self.trajectory_overlap}) must be smaller than"
@@ -210,6 +227,13 @@ class STACConfig:
       raise ValueError(
         f"log_sigma_min ({self.log_sigma_min}) must be smaller than"
         f" log_sigma_max ({self.log_sigma_max})."
+      )
+    if self.num_updates > _MAX_UPDATES:
+      raise ValueError(
+        f"num_environment_steps ({self.num_environment_steps}) makes"
+        f" {self.num_updates} updates of {self.steps_per_update} steps, but"
+        f" {_MAX_UPDATES} is the most. Set fewer steps, or a larger batch_size"
+        " or trajectory_length."
       )
 
   def _check_metaparameters(self):
@@ -252,24 +276,24 @@ class STACConfig:
 
   def _check_numbers(self):
     """Raises ValueError for numbers that are out of their range."""
-    positive_integers = (
-      "num_heads",
-      "batch_size",
-      "trajectory_length",
-      "num_environment_steps",
-      "action_repeat",
-      "embedding_size",
-      "variable_update_period",
-      "queue_batches",
-    )
-    for name in positive_integers:
-      check_integer(name, getattr(self, name), minimum=1)
+    positive_integers = {
+      "num_heads": _MAX_HEADS,
+      "batch_size": MAX_SIZE,
+      "trajectory_length": MAX_SIZE,
+      "num_environment_steps": _MAX_STEPS,
+      "action_repeat": MAX_SIZE,
+      "embedding_size": MAX_SIZE,
+      "variable_update_period": MAX_SIZE,
+      "queue_batches": MAX_SIZE,
+    }
+    for name, maximum in positive_integers.items():
+      check_integer(name, getattr(self, name), 1, maximum)
     check_integer("trajectory_overlap", self.trajectory_overlap, minimum=0)
     for name in ("torso_sizes", "head_sizes"):
       for size in getattr(self, name):
-        check_integer(f"each of {name}", size, minimum=1)
+        check_integer(f"each of {name}", size, 1, MAX_SIZE)
     if self.lstm_size is not None:
-      check_integer("lstm_size", self.lstm_size, minimum=1)
+      check_integer("lstm_size", self.lstm_size, 1, MAX_SIZE)
     for name in ("discount", "lambda_", "alpha"):
       check_number(name, getattr(self, name), 0.0, 1.0)
     for name in ("rmsprop_decay", "meta_b1", "meta_b2"):
@@ -347,9 +371,12 @@ def check_number(
   above: bool = False,
   below: bool = False,
 ):
-  """Raises ValueError unless minimum <= value <= maximum (both finite)."""
+  """Raises ValueError unless minimum <= value <= maximum.
+
+  All must be finite in single precision.
+  """
   ok = isinstance(value, (int, float)) and not isinstance(value, bool)
-  ok = ok and abs(value) < float("inf") and minimum <= value <= maximum
+  ok = ok and abs(value) <= _MAX_FLOAT and minimum <= value <= maximum
   ok = ok and not (above and value == minimum)
   ok = ok and not (below and value == maximum)
   if not ok:

@@ -34,7 +34,8 @@ _DEFAULT_PORT = 7070
 PORTS = ("replay", "counter", "variables")
 # Indices of a host's actors begin at its number times this.
 _ACTORS_PER_HOST = 1000
-_POOL = re.compile(r"workerpool[0-9]+")
+_MAX_BYTES = 2**17
+_POOL = re.compile(r"workerpool[0-9]{1,9}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _FORM = (
   'It has the form {"cluster": {"workerpool0": ["learner.host:7070"],'
@@ -144,18 +145,45 @@ def read(
   else:
     source = path
     try:
-      text = pathlib.Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
+      text = _read_text(pathlib.Path(path))
+    except (OSError, ValueError) as error:
       raise UserError(f"--cluster: {error}") from error
   try:
-    return _parse(yaml.safe_load(text), host, actors_per_host)
-  except yaml.YAMLError as error:
-    problem = " ".join(str(error).split())
-    raise UserError(f"{source} is not YAML: {problem}. {_FORM}") from error
+    spec = yaml.load(text, _Loader)  # noqa: S506 (it is a SafeLoader)
   except RecursionError as error:
     raise UserError(f"{source} is nested too deeply. {_FORM}") from error
+  except Exception as error:  # Tags with odd values raise anything.
+    problem = " ".join(str(error).split())
+    raise UserError(f"{source} is not YAML: {problem}. {_FORM}") from error
+  try:
+    return _parse(spec, host, actors_per_host)
   except ValueError as error:
     raise UserError(f"{source}: {error}") from error
+
+
+class _Loader(yaml.SafeLoader):
+  """Reads YAML without merge keys, which a few lines can make endless."""
+
+  def flatten_mapping(self, node: yaml.MappingNode):
+    """Leaves the keys as they are."""
+
+
+def _read_text(path: pathlib.Path) -> str:
+  """Returns a file's text; raises OSError or ValueError if there is none."""
+  if path.exists() and not path.is_file() and not path.is_dir():
+    # A pipe may never have an end.
+    raise ValueError(
+      f"{path} is not a regular file. CLUSTER_SPEC in the environment takes"
+      " what a program writes."
+    )
+  with path.open("rb") as file:
+    content = file.read(_MAX_BYTES + 1)
+  if len(content) > _MAX_BYTES:
+    raise ValueError(f"{path} is larger than {_MAX_BYTES:,} bytes. {_FORM}")
+  try:
+    return content.decode()
+  except UnicodeDecodeError as error:
+    raise ValueError(f"{path} is not text: {error}. {_FORM}") from error
 
 
 def _parse(spec: Any, host: str | None, actors_per_host: int) -> Cluster:
@@ -247,8 +275,11 @@ def _find(
       raise ValueError(f"'task' must have a type and an index, got"
         f" {_short(task)}.")
     index = task.get("index", os.environ.get("JOB_COMPLETION_INDEX"))
-    place = (task.get("type"), int(index) if str(index).isdecimal() else index)
-    if place not in places:
+    if isinstance(index, str) and re.fullmatch("[0-9]{1,9}", index):
+      index = int(index)
+    place = (task.get("type"), index)
+    plain = isinstance(place[0], str) and type(index) is int
+    if not plain or place not in places:
       raise ValueError(
         f"task {_short(place)} is not one of the cluster's pools and hosts."
       )

@@ -6,6 +6,7 @@ started.
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import typing
@@ -13,11 +14,12 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 from ml_collections import config_dict
 
 import acme_stac
 from acme_stac import environments
-from acme_stac.config import check_integer, plain_type
+from acme_stac.config import MAX_SIZE, check_integer, check_number, plain_type
 from programs.machine import UserError
 
 # Fields of the agent for which None is a value: nothing of the kind.
@@ -34,6 +36,11 @@ _LIMITS = {
   "patience_seconds": None,
   "log_every_seconds": None,
 }
+# What a slip would ask for more than; what fits is less, and the machine's.
+_MAX_PARAMETERS = 2**30
+_MAX_BATCH_BYTES = 2**36
+# What a thread can wait for.
+_MAX_SECONDS = 1e9
 # What hosts of one run may differ in.
 _OF_A_HOST = ("num_actors", *_LIMITS)
 # What a checkpoint's numbers mean depends on them.
@@ -196,6 +203,7 @@ def make_experiment(
     UserError: if anything about it cannot work.
   """
   try:
+    _check_fields(config)
     overrides = {
       name: value for name, value in config.stac.items() if value is not None
     }
@@ -219,8 +227,8 @@ def make_experiment(
           f" {config.environment} takes {probe.action_repeat} environment steps"
           " per action. Leave it out."
         )
-      spec = environments.environment_spec(probe)
       environments.check(probe)
+      spec = environments.environment_spec(probe)
     with _probe(config.environment, 2, options):
       # Members of a batch must have equal specs whatever their seed is.
       pass
@@ -238,13 +246,63 @@ def make_experiment(
       evaluation_episodes=config.evaluation.episodes,
       evaluation_greedy=config.evaluation.greedy,
       **{name: config[name] for name in _LIMITS},
-      workdir=pathlib.Path(workdir).expanduser().absolute(),
+      workdir=_absolute(workdir),
     )
     _check_sizes(experiment)
-    acme_stac.make_networks(spec, stac)
+    _check_networks(experiment)
+    _to_plain(experiment)
   except (ValueError, ImportError) as error:
     raise UserError(str(error)) from error
   return experiment
+
+
+def _check_fields(config: Any):
+  """Raises ValueError unless `config` has the fields of `base_config`."""
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise ValueError(
+      "get_config() of a configuration file must return an"
+      f" ml_collections.ConfigDict, got {type(config).__name__}."
+      " programs.experiment.base_config makes one."
+    )
+  for name, default in base_config("small", "catch").items():
+    if name not in config:
+      raise ValueError(
+        f"The configuration has no field {name!r}."
+        " programs.experiment.base_config makes one with all of them."
+      )
+    is_node = isinstance(default, ml_collections.ConfigDict)
+    if is_node and not isinstance(config[name], ml_collections.ConfigDict):
+      raise ValueError(
+        f"{name} of the configuration must be a ConfigDict, got"
+        f" {config[name]!r}."
+      )
+  for name in ("every_steps", "episodes", "greedy"):
+    if name not in config.evaluation:
+      raise ValueError(f"The configuration has no field evaluation.{name}.")
+  for name in ("agent", "domain", "environment"):
+    if not isinstance(config[name], str):
+      raise ValueError(f"{name} must be a name, got {config[name]!r}.")
+
+
+def _absolute(workdir: str) -> pathlib.Path:
+  try:
+    return pathlib.Path(workdir).expanduser().absolute()
+  except RuntimeError as error:  # The home directory of nobody.
+    raise ValueError(
+      f"The work directory {workdir} cannot be found: {error} Choose another"
+      " one with --workdir."
+    ) from error
+
+
+def _to_plain(experiment: Experiment) -> dict[str, Any]:
+  """Returns what config.json will hold; raises ValueError if it cannot."""
+  try:
+    return json.loads(json.dumps(experiment.to_json()))
+  except (TypeError, RecursionError) as error:
+    raise ValueError(
+      f"config.json cannot hold this run: {error}. Options are numbers, texts,"
+      " and lists of them."
+    ) from error
 
 
 def _environments_per_actor(
@@ -260,9 +318,17 @@ class _probe:  # noqa: N801 (a context manager, used like a function)
   """Makes environments to see that they can be made, and closes them."""
 
   def __init__(self, name: str, number: int, options: dict[str, Any]):
-    self._environment = environments.make_batched(
-      name, number, seed=0, **options
-    )
+    try:
+      self._environment = environments.make_batched(
+        name, number, seed=0, **options
+      )
+    except (ValueError, ImportError):
+      raise
+    except Exception as error:  # Whatever an environment may raise.
+      raise ValueError(
+        f"Environment {name!r} with options {options} cannot be made:"
+        f" {type(error).__name__}: {error}"
+      ) from error
 
   def __enter__(self) -> environments.BatchedEnvironment:
     return self._environment
@@ -273,25 +339,61 @@ class _probe:  # noqa: N801 (a context manager, used like a function)
 
 def _check_sizes(experiment: Experiment):
   """Raises ValueError for numbers of the run that are out of range."""
-  for name, minimum in (
-    ("num_actors", 1),
-    ("environments_per_actor", 1),
-    ("evaluation_every_steps", 1),
-    ("evaluation_episodes", 0),
-    ("seed", 0),
-    *_LIMITS.items(),
+  for name, minimum, maximum in (
+    ("num_actors", 1, MAX_SIZE),
+    ("environments_per_actor", 1, MAX_SIZE),
+    ("evaluation_every_steps", 1, 10**15),
+    ("evaluation_episodes", 0, MAX_SIZE),
+    ("seed", 0, 2**31 - 1),
+    *((name, minimum, 10**15) for name, minimum in _LIMITS.items()),
   ):
     value = getattr(experiment, name)
     if minimum is not None:
-      check_integer(name, value, minimum)
-    elif not 0 < value < float("inf"):
-      raise ValueError(f"{name} must be a positive number, got {value!r}.")
+      check_integer(name, value, minimum, maximum)
+    else:
+      check_number(name, value, 0.0, _MAX_SECONDS, above=True)
+  if not isinstance(experiment.evaluation_greedy, bool):
+    raise ValueError(
+      "evaluation.greedy must be True or False, got"
+      f" {experiment.evaluation_greedy!r}."
+    )
   batch = experiment.config.batch_size
   if batch % experiment.environments_per_actor:
     divisors = [n for n in range(1, batch + 1) if batch % n == 0]
     raise ValueError(
       f"environments_per_actor ({experiment.environments_per_actor}) must"
       f" divide stac.batch_size ({batch}): {divisors}."
+    )
+
+
+def _check_networks(experiment: Experiment):
+  """Raises ValueError for networks or batches that no machine has room for.
+
+  Computes nothing and allocates nothing. What passes may still be too much for
+  this machine.
+  """
+  spec, config = experiment.environment_spec, experiment.config
+  networks = acme_stac.make_networks(spec, config)
+  shapes = jax.eval_shape(networks.init, jax.random.PRNGKey(0))
+  parameters = sum(
+    math.prod(leaf.shape) for leaf in jax.tree_util.tree_leaves(shapes)
+  )
+  if parameters > _MAX_PARAMETERS:
+    raise ValueError(
+      f"The networks would have {parameters:,} parameters, but"
+      f" {_MAX_PARAMETERS:,} is the most. Make stac.torso_sizes,"
+      " stac.lstm_size, stac.head_sizes or the observations smaller."
+    )
+  observation = sum(
+    math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
+    for leaf in jax.tree_util.tree_leaves(spec.observations)
+  )
+  size = config.batch_size * (config.trajectory_length + 1) * observation
+  if size > _MAX_BATCH_BYTES:
+    raise ValueError(
+      f"A batch would have {size:,} bytes of observations, but"
+      f" {_MAX_BATCH_BYTES:,} is the most. Make stac.batch_size,"
+      " stac.trajectory_length or the observations smaller."
     )
 
 
@@ -308,9 +410,10 @@ def make_workdir(experiment: Experiment):
     probe = workdir / f".write_test_{os.getpid()}"
     probe.write_text("")
     probe.unlink()
-  except OSError as error:
+  except (OSError, ValueError) as error:
+    reason = getattr(error, "strerror", None) or error
     raise UserError(
-      f"The work directory {workdir} cannot be written ({error.strerror})."
+      f"The work directory {workdir} cannot be written ({reason})."
       " Choose another one with --workdir."
     ) from error
 
@@ -331,21 +434,18 @@ def prepare_workdir(
   workdir = experiment.workdir
   make_workdir(experiment)
   path = workdir / "config.json"
-  new = json.loads(json.dumps(experiment.to_json()))
+  new = _to_plain(experiment)
   changes: list[str] = []
   step = 0
   if path.exists():
-    try:
-      old = json.loads(path.read_text())
-    except ValueError as error:
-      raise UserError(f"{path} is damaged: {error}.") from error
+    old = _read_config(path)
     for name in ("environment", "agent"):
       if old.get(name) != new[name]:
         raise UserError(
           f"{workdir} holds a run of {name} {old.get(name)!r}, not"
           f" {new[name]!r}. Choose another --workdir, or remove this one."
         )
-    old_agent = old.get("config", {})
+    old_agent = old["config"]
     for name in _FIXED:
       if old_agent.get(name) != new["config"][name]:
         raise UserError(
@@ -367,9 +467,32 @@ def prepare_workdir(
     if loaded:
       step = int(loaded[0].step)
   temporary = path.with_suffix(".tmp")
-  temporary.write_text(json.dumps(new, indent=2) + "\n")
-  temporary.replace(path)
+  try:
+    temporary.unlink(missing_ok=True)
+    temporary.write_text(json.dumps(new, indent=2) + "\n")
+    temporary.replace(path)
+  except OSError as error:
+    raise UserError(
+      f"{path} cannot be written ({error}). Choose another --workdir, or remove"
+      " what is in the way."
+    ) from error
   return step, changes
+
+
+def _read_config(path: pathlib.Path) -> dict[str, Any]:
+  """Returns what `path` has of its run; raises UserError if it has none."""
+  try:
+    if not path.is_file():
+      raise ValueError("it is not a regular file")
+    run = json.loads(path.read_text())
+    if not isinstance(run, dict) or not isinstance(run.get("config"), dict):
+      raise ValueError("it does not describe a run")
+  except (OSError, ValueError, RecursionError) as error:
+    raise UserError(
+      f"{path} is damaged: {error}. Put back what it was, or choose another"
+      " --workdir."
+    ) from error
+  return run
 
 
 def training_state_template(experiment: Experiment) -> Any:

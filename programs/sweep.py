@@ -46,9 +46,22 @@ def load_runs(path: str) -> dict[str, list[str]]:
     raise machine.UserError(
       f"{path!r} is no sweep file. Sweeps: {known}."
     ) from error
+  except Exception as error:  # A user's file may raise anything.
+    raise machine.UserError(
+      f"{path} raised {type(error).__name__}: {error}"
+    ) from error
   if not hasattr(module, "get_runs"):
     raise machine.UserError(f"{path} has no function get_runs().")
-  return {name: list(flags) for name, flags in module.get_runs().items()}
+  try:
+    return {
+      str(name): [str(flag) for flag in flags]
+      for name, flags in module.get_runs().items()
+    }
+  except Exception as error:
+    raise machine.UserError(
+      f"get_runs() of {path} must return names of runs with their flags:"
+      f" {type(error).__name__}: {error}"
+    ) from error
 
 
 def is_done(directory: pathlib.Path, flags: Sequence[str]) -> bool:

@@ -118,7 +118,8 @@ def test_immutable():
 @pytest.mark.parametrize(
   "field,value,message",
   [
-    ("batch_size", 0, "batch_size must be a whole number of at least 1, got 0"),
+    ("batch_size", 0, "batch_size must be a whole number of at least 1 and at"
+     " most 1048576, got 0"),
     ("batch_size", -4, "got -4"),
     ("trajectory_length", 2.5, "whole number"),
     ("num_heads", True, "whole number"),

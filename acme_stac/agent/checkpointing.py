@@ -1,7 +1,7 @@
 """Checkpoints: plain arrays in .npz files, written whole or not at all.
 
 Nothing is pickled, so that a file from elsewhere can do no harm. Every file has
-the version of its format and a checksum of its arrays.
+the version of its format and a checksum of what is in it.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import shutil
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ import jax
 import numpy as np
 
 _METADATA = "metadata"
-_NAME = re.compile(r"checkpoint_(\d+)\.npz")
+_NAME = re.compile(r"checkpoint_([0-9]+)\.npz")
 # Changes with what the arrays are called or mean.
 FORMAT = 1
 _KEPT = "kept"
@@ -61,9 +62,8 @@ def save(
     left_over.unlink(missing_ok=True)
   temporary = directory / f".{path.name}.{os.getpid()}"
   arrays = {name: np.asarray(x) for name, x in _named_leaves(state).items()}
-  described = {
-    **metadata, "format": FORMAT, "checksum": _checksum(arrays)
-  }
+  described = {**metadata, "format": FORMAT}
+  described["checksum"] = _checksum(arrays, described)
   try:
     with open(temporary, "wb") as file:
       np.savez(file, **arrays, **{_METADATA: np.array(json.dumps(described))})
@@ -75,9 +75,17 @@ def save(
     temporary.unlink(missing_ok=True)
   if keep_one_in is not None and metadata["number"] % keep_one_in == 0:
     _keep_for_ever(path)
-  for old in list_checkpoints(directory)[:-keep]:
-    old.unlink(missing_ok=True)
+  # Those of later steps are damaged, or `load` would have taken one of them:
+  # they must not count as the newest.
+  older = [old for old in list_checkpoints(directory) if _step(old) <= step]
+  for old in older[:-keep]:
+    if not old.is_dir():
+      old.unlink(missing_ok=True)
   return path
+
+
+def _step(path: pathlib.Path) -> int:
+  return int(path.stem.partition("_")[2])
 
 
 def _sync(directory: pathlib.Path):
@@ -99,12 +107,17 @@ def _keep_for_ever(path: pathlib.Path):
     shutil.copyfile(path, kept / path.name)
 
 
-def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
+def _checksum(
+  arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
+) -> str:
   digest = hashlib.sha256()
   for name in sorted(arrays):
     array = np.ascontiguousarray(arrays[name])
     digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
     digest.update(array.data)
+  # As it comes back from a file: tuples are lists there.
+  plain = json.loads(json.dumps(metadata))
+  digest.update(json.dumps(plain, sort_keys=True).encode())
   return digest.hexdigest()
 
 
@@ -114,7 +127,7 @@ def list_checkpoints(directory: str | os.PathLike) -> list[pathlib.Path]:
   if not directory.is_dir():
     return []
   found = [path for path in directory.iterdir() if _NAME.fullmatch(path.name)]
-  return sorted(found, key=lambda path: path.name)
+  return sorted(found, key=lambda path: (_step(path), path.name))
 
 
 def load(
@@ -137,7 +150,12 @@ def load(
     CheckpointError: if no checkpoint can be read, or its arrays are not those
       of `template`; the message lists the differences.
   """
-  paths = list_checkpoints(directory)
+  try:
+    paths = list_checkpoints(directory)
+  except OSError as error:
+    raise CheckpointError(
+      f"The checkpoints in {directory} cannot be read: {error}"
+    ) from error
   if not paths:
     return None
   problems = []
@@ -157,11 +175,16 @@ def load(
 def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   """Returns a file's arrays and metadata; raises CheckpointError."""
   try:
+    if not path.is_file():
+      raise ValueError("it is not a regular file")
     with np.load(path, allow_pickle=False) as file:
+      _check_members(file.zip)
       arrays = {name: file[name] for name in file.files}
     metadata = json.loads(str(arrays.pop(_METADATA)))
-    version = metadata.pop("format")
+    version = metadata["format"]
     checksum = metadata.pop("checksum")
+    intact = checksum == _checksum(arrays, metadata)
+    del metadata["format"]
   except Exception as error:  # A torn file raises whatever numpy meets.
     raise CheckpointError(
       "is damaged, or no checkpoint of this program:"
@@ -172,17 +195,27 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
       f"has format {version!r}, but this version of acme_stac reads {FORMAT}."
       " Use the version that wrote it."
     )
-  if checksum != _checksum(arrays):
+  if not intact:
     raise CheckpointError("is damaged: its checksum is wrong.")
   return arrays, metadata
+
+
+def _check_members(archive: zipfile.ZipFile):
+  """Raises ValueError for what `save` does not write."""
+  members = archive.infolist()
+  # A small file must not fill the memory.
+  if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+    raise ValueError("it is compressed")
+  if len({member.filename for member in members}) < len(members):
+    raise ValueError("an array is in it twice")
 
 
 def _fit(path: pathlib.Path, arrays: Mapping[str, Any], template: Any) -> Any:
   wanted = _named_leaves(template)
   differences = []
   for name in sorted(wanted.keys() | arrays.keys()):
-    have = arrays[name].shape if name in arrays else "absent"
-    want = wanted[name].shape if name in wanted else "absent"
+    have = _kind(arrays[name]) if name in arrays else "absent"
+    want = _kind(wanted[name]) if name in wanted else "absent"
     if have != want:
       differences.append(f"{name}: {have} in the checkpoint, {want} configured")
   if differences:
@@ -197,6 +230,14 @@ def _fit(path: pathlib.Path, arrays: Mapping[str, Any], template: Any) -> Any:
   ]
   return jax.tree_util.tree_unflatten(
     jax.tree_util.tree_structure(template), leaves
+  )
+
+
+def _kind(array: Any) -> str:
+  """Returns the shape, and the dtype unless it is the usual one."""
+  dtype = np.dtype(array.dtype)
+  return f"{tuple(array.shape)}" + (
+    "" if dtype == np.float32 else f" {dtype}"
   )
 
 

@@ -38,6 +38,9 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 
 # The library ends a game at once if the limit is 0.
 _NO_LIMIT = 2**31 - 1
+# Every game starts with up to so many.
+_MAX_NOOPS = 10_000
+_MAX_THREADS = 1024
 _FRAME_SKIP = 4
 _STACK = 4
 _SIZE = 84
@@ -114,12 +117,12 @@ class Atari(base.BatchedEnvironment):
         "sticky_action_probability must be in [0, 1), got"
         f" {sticky_action_probability}."
       )
-    for name, value in {
-      "max_noops": max_noops,
-      "max_frames_per_episode": max_frames_per_episode,
-      "num_threads": num_threads,
-    }.items():
-      config.check_integer(name, value, minimum=0)
+    for name, value, maximum in (
+      ("max_noops", max_noops, _MAX_NOOPS),
+      ("max_frames_per_episode", max_frames_per_episode, _NO_LIMIT),
+      ("num_threads", num_threads, _MAX_THREADS),
+    ):
+      config.check_integer(name, value, 0, maximum)
     self.num_environments = num_environments
     self._seed = seed
     self._vector = AtariVectorEnv(

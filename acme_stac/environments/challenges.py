@@ -30,6 +30,8 @@ from acme_stac.environments import wrappers
 
 # Steps of an episode: what is later than that never comes.
 _MAX_DELAY = 1000
+_MAX_ENTRIES = 10_000
+_MAX_PERIOD = 10**9
 LEVELS = ("none", "easy", "medium", "hard")
 SCHEDULERS = (
   "constant",
@@ -138,7 +140,7 @@ class Challenges:
     for name in ("action_delay", "observation_delay", "reward_delay"):
       config.check_integer(name, getattr(self, name), 0, _MAX_DELAY)
     config.check_integer(
-      "random_observations", self.random_observations, minimum=0
+      "random_observations", self.random_observations, 0, _MAX_ENTRIES
     )
     for name in (
       "dropped_actions_steps",
@@ -148,7 +150,7 @@ class Challenges:
       "repetition_steps",
       "perturbation_period",
     ):
-      config.check_integer(name, getattr(self, name), minimum=1)
+      config.check_integer(name, getattr(self, name), 1, _MAX_PERIOD)
     for name in (
       "dropped_actions_probability",
       "dropped_observations_probability",

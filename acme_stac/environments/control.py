@@ -72,6 +72,7 @@ _EPISODE_STEPS = 1000
 # 255ths.
 _SHADOW_MAP = 512
 # Quadruped's first camera is far away; this is the one that others use.
+_MAX_PIXELS = 2048
 _CAMERAS = {"quadruped": 2}
 
 
@@ -221,7 +222,7 @@ class ControlPixels(base.BatchOfEnvironments):
         range, and if nothing here can draw.
     """
     for name, value in {"height": height, "width": width}.items():
-      config.check_integer(name, value, minimum=1)
+      config.check_integer(name, value, 1, _MAX_PIXELS)
     if camera_id is None:
       camera_id = _CAMERAS.get(level.partition("/")[0], 0)
     self.action_repeat = action_repeat

@@ -50,9 +50,9 @@ class GymnasiumEnvironment(base.BatchedEnvironment):
       self._vector = gymnasium.make_vec(
         level, num_envs=num_environments, **options
       )
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
+    except Exception as error:  # Each has constructors and errors of its own.
       raise ValueError(
-        f"Gymnasium cannot make {level!r}: {error}"
+        f"Gymnasium cannot make {level!r}: {type(error).__name__}: {error}"
       ) from error
     mode = self._vector.metadata.get("autoreset_mode")
     if mode is not None and mode != AutoresetMode.NEXT_STEP:

@@ -77,6 +77,10 @@ Constraint = Callable[[Any], bool]
 Edits = Mapping[str, Mapping[str, str]]
 
 
+# Where a quadruped with legs as long as a house starts.
+_MAX_HEIGHT = 20.0
+
+
 @dataclasses.dataclass(frozen=True)
 class _Domain:
   """What the suite adds to a domain of the Control Suite.
@@ -268,7 +272,7 @@ class _UprightMove(quadruped.Move):
     orientation = (np.cos(azimuth / 2), 0.0, 0.0, np.sin(azimuth / 2))
     height = 0.0
     # From within the floor up, until nothing touches.
-    while True:
+    while height < _MAX_HEIGHT:
       # Too many contacts for the simulator are contacts, too.
       with contextlib.suppress(control.PhysicsError), physics.reset_context():
         physics.named.data.qpos["root"][:3] = 0.0, 0.0, height
@@ -276,6 +280,11 @@ class _UprightMove(quadruped.Move):
       if not physics.data.ncon:
         break
       height += 0.01
+    else:
+      raise ValueError(
+        f"The quadruped touches something up to a height of {_MAX_HEIGHT} m."
+        " Set a smaller perturbation_max."
+      )
     # Not that of Move, which tumbles it.
     super(quadruped.Move, self).initialize_episode(physics)
 

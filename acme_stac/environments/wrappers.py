@@ -6,6 +6,11 @@ import dm_env
 import numpy as np
 from dm_env import specs
 
+from acme_stac import config
+
+_MAX_REPEATS = 1000
+_MAX_STACK = 100
+
 
 class Wrapper(dm_env.Environment):
   """Passes everything on to the environment inside.
@@ -52,8 +57,7 @@ class ActionRepeat(Wrapper):
 
   def __init__(self, environment: dm_env.Environment, repeats: int):
     super().__init__(environment)
-    if repeats < 1:
-      raise ValueError(f"Actions are repeated at least once, got {repeats}.")
+    config.check_integer("action_repeat", repeats, 1, _MAX_REPEATS)
     self._repeats = repeats
 
   def step(self, action: Any) -> dm_env.TimeStep:
@@ -106,8 +110,7 @@ class FrameStack(Wrapper):
 
   def __init__(self, environment: dm_env.Environment, number: int):
     super().__init__(environment)
-    if number < 1:
-      raise ValueError(f"A stack has at least one image, got {number}.")
+    config.check_integer("frame_stack", number, 1, _MAX_STACK)
     self._number = number
     self._frames: list[np.ndarray] = []
 

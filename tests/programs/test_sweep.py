@@ -97,3 +97,17 @@ def test_shipped_sweeps_are_of_known_agents():
   assert {f"cartpole/{agent}" for agent in acme_stac.AGENTS} <= set(agents)
   robustness = sweep.load_runs("configs/sweeps/robustness.py")
   assert len(robustness) == 2 * 6 * 2 * 5
+
+
+@pytest.mark.parametrize("text,message", [
+  ("import no_such_module", "raised ModuleNotFoundError"),
+  ("def get_runs(:", "raised SyntaxError"),
+  ("def get_runs(): return 1 / 0", "get_runs.. of .*ZeroDivisionError"),
+  ("def get_runs(): return None", "must return names of runs"),
+  ("def get_runs(): return {'a': 3}", "must return names of runs"),
+])
+def test_what_a_sweep_file_can_get_wrong(tmp_path, text, message):
+  path = tmp_path / "s.py"
+  path.write_text(text)
+  with pytest.raises(machine.UserError, match=message):
+    sweep.load_runs(str(path))

@@ -389,6 +389,27 @@ def test_other_run_in_the_work_directory(tmp_path):
   assert "config.head_sizes: [256] -> [300]" in str(error.value)
 
 
+@pytest.mark.parametrize("arguments,isolated", [
+  ((), True),
+  (("--launch=serial",), True),
+  (("--launch=hosts",), False),
+  (("--launch", "hosts"), False),
+  (("--launch=hosts", "--launch=local_mp"), True),
+  (("--noisolate_network",), False),
+  (("--isolate_network=false",), False),
+  (("--isolate_network", "--host=hosts"), True),
+])
+def test_which_runs_leave_the_network(monkeypatch, arguments, isolated):
+  from programs import machine, train
+
+  calls = []
+  monkeypatch.setattr(
+    machine, "isolate_network", lambda: calls.append(1) or True
+  )
+  train._isolate(["train", *arguments])
+  assert bool(calls) == isolated
+
+
 def test_wrong_python(monkeypatch):
   from programs import machine
 
