@@ -9,6 +9,8 @@ import time
 
 import psutil
 
+from programs import experiment as experiment_lib
+
 SMALL = (
   "--config.stac.torso_sizes=(16,)",
   "--config.stac.head_sizes=(16,)",
@@ -96,3 +98,12 @@ def learner_steps(workdir):
     return 0
   found = [r["learner_steps"] for r in rows(path)]
   return int(float(found[-1] or 0)) if found else 0
+
+
+def make_experiment(workdir, **changes):
+  from configs import small
+
+  config = small.get_config("catch")
+  for name, value in changes.items():
+    config.update_from_flattened_dict({name: value})
+  return experiment_lib.make_experiment(config, 1, str(workdir))

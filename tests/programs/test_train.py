@@ -15,6 +15,7 @@ from tests.programs.runs import (
   command,
   environment,
   learner_steps,
+  make_experiment,
   nodes_of,
   rows,
   run,
@@ -354,15 +355,6 @@ def test_errors_before_any_process(tmp_path, arguments, message, monkeypatch):
   assert "Traceback" not in result.stderr
   assert result.stderr.count("Error: ") == 1
   assert not (tmp_path / "run" / "logs" / "nodes").exists()
-
-
-def make_experiment(workdir, **changes):
-  from configs import small
-
-  config = small.get_config("catch")
-  for name, value in changes.items():
-    config.update_from_flattened_dict({name: value})
-  return experiment_lib.make_experiment(config, 1, str(workdir))
 
 
 def test_other_run_in_the_work_directory(tmp_path):
