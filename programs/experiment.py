@@ -141,7 +141,12 @@ def host_differences(
     }
     for run in (theirs, ours)
   )
-  return _differences(theirs, ours)
+  return [
+    difference
+    for difference in _differences(theirs, ours)
+    # The learner ends the run; who waits for it may know of a shorter one.
+    if not difference.startswith("config.num_environment_steps:")
+  ]
 
 
 def base_config(domain: str, environment: str) -> ml_collections.ConfigDict:
@@ -406,7 +411,6 @@ def make_workdir(experiment: Experiment):
   workdir = experiment.workdir
   try:
     experiment.logs.mkdir(parents=True, exist_ok=True)
-    experiment.checkpoints.mkdir(exist_ok=True)
     probe = workdir / f".write_test_{os.getpid()}"
     probe.write_text("")
     probe.unlink()
@@ -433,6 +437,7 @@ def prepare_workdir(
 
   workdir = experiment.workdir
   make_workdir(experiment)
+  experiment.checkpoints.mkdir(exist_ok=True)
   path = workdir / "config.json"
   new = _to_plain(experiment)
   changes: list[str] = []

@@ -54,6 +54,10 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _SERVERS = ("replay", "counter", "variables")
 # Without an update for this long, it is said.
 _SILENCE_SECONDS = 60.0
+# The hosts that are waited for are listed after the first pause, then after
+# longer ones.
+_LIST_PAUSE_SECONDS = 10.0
+_LONGEST_LIST_PAUSE_SECONDS = 600.0
 # Seconds that hosts of actors have to notice the end of the run.
 _TELL_SECONDS = 15.0
 
@@ -314,6 +318,8 @@ class _Watch:
     self._last_look = 0.0
     self._last_answer = self._last_note = time.monotonic()
     self._silent: set[str] = set()
+    self._next_list = time.monotonic() + _LIST_PAUSE_SECONDS
+    self._list_pause = _LIST_PAUSE_SECONDS
     # Whether the counter did not answer at the last look.
     self._away = False
 
@@ -411,12 +417,13 @@ class _Watch:
         f"Host {host} has not been heard of for {_SILENCE_SECONDS:.0f} s."
       )
     self._silent = status["hosts"].keys() - heard
-    if self._expected and time.monotonic() - self._last_note > 10:
-      self._expected -= status["hosts"].keys()
-      if self._expected:
-        self._last_note = time.monotonic()
-        waiting = ", ".join(sorted(self._expected))
-        self._progress.note(f"Waiting for actors of: {waiting}")
+    self._expected -= status["hosts"].keys()
+    if self._expected and time.monotonic() > self._next_list:
+      # Whoever is late is asked for less and less often.
+      self._next_list = time.monotonic() + self._list_pause
+      self._list_pause = min(2 * self._list_pause, _LONGEST_LIST_PAUSE_SECONDS)
+      waiting = ", ".join(sorted(self._expected))
+      self._progress.note(f"Waiting for actors of: {waiting}")
 
   def until_the_end(self, running: list[_Node], restarted: frozenset[str]):
     """Returns when the run is done or is to stop.

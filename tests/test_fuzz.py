@@ -29,8 +29,8 @@ from hypothesis import strategies as st
 from acme_stac.agent import checkpointing
 from acme_stac.config import AGENTS, CHOICES, DOMAINS
 from programs import cluster as cluster_lib
+from programs import command_line, machine, train
 from programs import experiment as experiment_lib
-from programs import machine, train
 
 ROOT = pathlib.Path(__file__).parents[1]
 _FACTOR = int(os.environ.get("FUZZ", "0"))
@@ -294,7 +294,7 @@ def describe(argv):
   """Does what the command does before it starts anything."""
   with contextlib.redirect_stdout(io.StringIO()):
     try:
-      parsed = train.parse(["train", *argv], flags.FlagValues())
+      parsed = command_line.parse(["train", *argv], flags.FlagValues())
       run = train.describe(parsed)
     except machine.UserError as error:
       readable(error)
