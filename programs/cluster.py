@@ -93,10 +93,10 @@ class Cluster:
     """Actors of the whole run."""
     return len(self.actor_hosts) * self.actors_per_host
 
-  def describe(self) -> str:
-    """Returns what this host is."""
+  def describe(self, num_queues: int) -> str:
+    """Returns what this host is, in a run of so many queues."""
     if self.is_learner_host:
-      last = self.port + len(PORTS) - 1
+      last = self.port + len(PORTS) + num_queues - 2
       return (
         f"the learner's host, {self.host}; it listens on ports {self.port} to"
         f" {last} for actors of {', '.join(self.actor_hosts)}"

@@ -27,7 +27,6 @@ _CAN_BE_OFF = ("lstm_size", "max_abs_reward", "max_gradient_norm")
 # Numbers of the whole run, with the least that whole ones can be; None is for
 # seconds.
 _LIMITS = {
-  "num_queues": 1,
   "checkpoint_every_seconds": None,
   "checkpoint_every_updates": 1,
   "checkpoints_to_keep": 1,
@@ -37,6 +36,7 @@ _LIMITS = {
   "log_every_seconds": None,
 }
 # What a slip would ask for more than; what fits is less, and the machine's.
+_MAX_QUEUES = 64
 _MAX_PARAMETERS = 2**30
 _MAX_BATCH_BYTES = 2**36
 # What a thread can wait for.
@@ -247,6 +247,7 @@ def make_experiment(
       seed=config.seed,
       num_actors=num_actors,
       environments_per_actor=_environments_per_actor(config, stac),
+      num_queues=config.num_queues,
       evaluation_every_steps=config.evaluation.every_steps,
       evaluation_episodes=config.evaluation.episodes,
       evaluation_greedy=config.evaluation.greedy,
@@ -350,6 +351,7 @@ def _check_sizes(experiment: Experiment):
     ("evaluation_every_steps", 1, 10**15),
     ("evaluation_episodes", 0, MAX_SIZE),
     ("seed", 0, 2**31 - 1),
+    ("num_queues", 1, _MAX_QUEUES),
     *((name, minimum, 10**15) for name, minimum in _LIMITS.items()),
   ):
     value = getattr(experiment, name)

@@ -122,7 +122,7 @@ def _run(run: Run, parsed, learner_environment) -> int:
     f" environments, in {experiment.workdir}"
   )
   if cluster is not None:
-    print(f"This is {cluster.describe()}.")
+    print(f"This is {cluster.describe(experiment.num_queues)}.")
   if step:
     print(f"Resuming after {step:,} updates.")
     for change in changes:

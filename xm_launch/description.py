@@ -20,10 +20,9 @@ import yaml
 from acme_stac.config import unknown
 from programs.machine import UserError
 
-# The learner's host listens on this one and the two behind it: queue, counter
-# and variable server. Nothing else listens anywhere.
+# The learner's host listens on this one and those behind it. Nothing else
+# listens anywhere.
 PORT = 7070
-NUM_PORTS = 3
 LEARNER = "learner"
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -34,8 +33,10 @@ _BYTES = {"Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|PRIVATE|API_?KEY")
 # Flags of programs.train that say where it runs: the launcher's to set.
 _OUR_FLAGS = (
-  "cluster", "host", "launch", "num_actors", "terminal", "workdir"
+  "cluster", "host", "launch", "num_actors", "terminal", "workdir",
+  "config.num_queues",
 )
+_MAX_QUEUES = 64
 # Of programs.train --launch=hosts.
 _MAX_ACTORS_PER_HOST = 1000
 # What a single environment variable may hold, on Linux: 128 KiB.
@@ -276,6 +277,7 @@ class Run:
       "--config=configs/atari.py:pong".
     actors_per_host: actor processes on each host of actors.
     nodes: "learner", and one or more groups of actors by any name.
+    queues: Reverb nodes on the learner's host that share the trajectories.
     environment: environment variables of every host; no secrets.
     kubernetes: needed to launch there.
     vertex: needed to launch there.
@@ -286,6 +288,7 @@ class Run:
   train: tuple[str, ...]
   actors_per_host: int
   nodes: Mapping[str, NodeGroup]
+  queues: int = 1
   environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
   kubernetes: Kubernetes | None = None
   vertex: Vertex | None = None
@@ -298,6 +301,11 @@ class Run:
       raise ValueError(
         f"actors_per_host must be at most {_MAX_ACTORS_PER_HOST}, got"
         f" {self.actors_per_host}."
+      )
+    _check_at_least("queues", self.queues, 1)
+    if self.queues > _MAX_QUEUES:
+      raise ValueError(
+        f"queues must be at most {_MAX_QUEUES}, got {self.queues}."
       )
     for argument in self.train:
       flag = argument.lstrip("-").partition("=")[0]
@@ -348,6 +356,13 @@ class Run:
     hosts = sum(group.hosts for group in self.actors.values())
     return hosts * self.actors_per_host
 
+  @property
+  def ports(self) -> dict[str, int]:
+    """The learner's host's ports by the names of what listens there."""
+    more = [f"replay-{i}" for i in range(1, self.queues)]
+    names = ["replay", "counter", "variables", *more]
+    return {name: PORT + i for i, name in enumerate(names)}
+
   def image_of(self, group: NodeGroup) -> str:
     """Returns the image of a group's hosts."""
     return group.image or self.image
@@ -358,6 +373,7 @@ class Run:
       "--launch=hosts",
       f"--num_actors={self.actors_per_host}",
       f"--workdir={workdir}",
+      *[f"--config.num_queues={self.queues}"] * (self.queues > 1),
       *self.train,
     ]
 

@@ -2,7 +2,7 @@
 
     Service <run>                  headless: gives the pods names
     NetworkPolicy <run>            nothing reaches the run's pods ...
-    NetworkPolicy <run>-learner    ... but they the learner's three ports
+    NetworkPolicy <run>-learner    ... but they the learner's ports
     PersistentVolumeClaim          the learner's work directory
     Job <run>-learner              one pod, <run>-learner-0
     Job <run>-<group>              pods <run>-<group>-0, -1, ...: actors
@@ -19,7 +19,6 @@ import yaml
 
 from programs.machine import UserError
 from xm_launch.description import (
-  NUM_PORTS,
   PORT,
   Kubernetes,
   NodeGroup,
@@ -27,7 +26,6 @@ from xm_launch.description import (
   cluster_spec,
 )
 
-_PORT_NAMES = ("replay", "counter", "variables")
 # Of the user in the image, xm_launch/Dockerfile.
 _USER = 1000
 # programs.train has 60 s to save and end.
@@ -182,8 +180,7 @@ def _service(run: Run) -> Manifest:
       "publishNotReadyAddresses": True,
       "selector": _labels(run),
       "ports": [
-        {"name": name, "port": PORT + i}
-        for i, name in enumerate(_PORT_NAMES[:NUM_PORTS])
+        {"name": name, "port": port} for name, port in run.ports.items()
       ],
     },
   }
@@ -216,7 +213,7 @@ def _allow_learner(run: Run) -> Manifest:
       "ingress": [{
         "from": [{"podSelector": {"matchLabels": _labels(run)}}],
         "ports": [
-          {"protocol": "TCP", "port": PORT + i} for i in range(NUM_PORTS)
+          {"protocol": "TCP", "port": port} for port in run.ports.values()
         ],
       }],
     },
@@ -352,8 +349,8 @@ def _container(
   }
   if name == "learner":
     container["ports"] = [
-      {"name": port, "containerPort": PORT + i}
-      for i, port in enumerate(_PORT_NAMES[:NUM_PORTS])
+      {"name": name, "containerPort": port}
+      for name, port in run.ports.items()
     ]
   return container
 

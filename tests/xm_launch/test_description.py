@@ -52,6 +52,8 @@ def test_example():
   ("train", [1], "train[0] must be text (put it in quotes), got 1."),
   ("train", ["config=x"], "train: write 'config=x' as --FLAG=VALUE."),
   ("train", ["--workdir=x"], "train: --workdir is set by the launcher."),
+  ("train", ["--config.num_queues=2"], "is set by the launcher."),
+  ("queues", 0, "queues must be at least 1, got 0."),
   ("train", ["--launch=serial"], "train: --launch is set by the launcher."),
   ("actors_per_host", 0, "actors_per_host must be at least 1, got 0."),
   ("actors_per_host", 1001, "must be at most 1000, got 1001."),

@@ -1,5 +1,6 @@
 """What the manifests say is what programs.train --launch=hosts understands."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -10,10 +11,8 @@ import time
 
 import pytest
 
+from programs import cluster as cluster_lib
 from tests.xm_launch.test_kubernetes import CASES, by_kind, cluster, load, pod
-from xm_launch import kubernetes
-
-cluster_lib = pytest.importorskip("programs.cluster")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -37,11 +36,23 @@ def test_every_pod_knows_its_place(name, monkeypatch):
   assert found == [None, *range(len(found) - 1)]
 
 
-def test_ports_have_the_same_order():
-  ports = by_kind(load("pong"), "Service")["pong"]["spec"]["ports"]
-  assert [port["name"] for port in ports] == list(cluster_lib.PORTS)
-  assert [port["port"] for port in ports] == [7070, 7071, 7072]
-  assert len(ports) == kubernetes.NUM_PORTS
+@pytest.mark.parametrize("queues", [1, 3])
+def test_ports_are_those_of_the_nodes(queues):
+  run = dataclasses.replace(load("pong"), queues=queues)
+  nodes = [
+    ("replay", 0), ("counter", 0), ("variables", 0),
+    *[("replay", number) for number in range(1, queues)],
+  ]
+  host = cluster_lib.Cluster("learner", 7070, ("actors",), 1, 0)
+  addresses = [host.address(group, number) for group, number in nodes]
+  assert addresses == [f"learner:{port}" for port in run.ports.values()]
+  service = by_kind(run, "Service")["pong"]["spec"]["ports"]
+  assert {p["name"]: p["port"] for p in service} == run.ports
+  policy = by_kind(run, "NetworkPolicy")["pong-learner"]["spec"]
+  (rule,) = policy["ingress"]
+  assert [p["port"] for p in rule["ports"]] == list(run.ports.values())
+  given = [a for a in run.arguments("/data") if "num_queues" in a]
+  assert given == [f"--config.num_queues={queues}"] * (queues > 1)
 
 
 def test_vertex_ai_names_other_ports(monkeypatch):
