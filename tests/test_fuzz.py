@@ -509,7 +509,7 @@ def read_cluster(content, index, host, number):
         readable(error)
         return
   event("described")
-  assert cluster.describe() and cluster.host and cluster.num_actors > 0
+  assert cluster.describe(2) and cluster.host and cluster.num_actors > 0
   assert len(cluster.actors) in (0, number)
 
 
