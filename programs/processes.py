@@ -15,7 +15,8 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any
+import warnings
+from typing import Any, TextIO
 
 import launchpad as lp
 from launchpad import address as lp_address
@@ -82,6 +83,7 @@ class _Node:
     command: its arguments.
     environment: variables beside those of this process.
     log: file of what it prints.
+    files: descriptors that it inherits.
     process: the newest one, None while it pauses after a death.
     start_at: when the next one starts.
     deaths: how often it may die.
@@ -91,6 +93,7 @@ class _Node:
   command: list[str]
   environment: dict[str, str]
   log: pathlib.Path
+  files: tuple[int, ...] = ()
   process: subprocess.Popen | None = None
   start_at: float = 0.0
   deaths: FailureLimit = dataclasses.field(
@@ -109,9 +112,10 @@ class _Node:
 
   def start(self):
     """Starts the process."""
-    with open(self.log, "a") as log:
-      log.write(f"--- {self.name}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-      log.flush()
+    with self._open_log() as log, warnings.catch_warnings():
+      # JAX warns of any fork; between this one and the new program nothing is
+      # done but two system calls.
+      warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
       self.process = subprocess.Popen(
         self.command,
         env={**os.environ, **self.environment, program.NODE_NAME: self.name},
@@ -120,8 +124,25 @@ class _Node:
         stderr=log,
         # Ctrl-C reaches the launcher alone, which then stops the nodes.
         start_new_session=True,
-        preexec_fn=_die_with_parent,
+        preexec_fn=functools.partial(_die_with_parent, os.getpid()),
+        pass_fds=self.files,
       )
+
+  def _open_log(self) -> TextIO:
+    try:
+      log = open(self.log, "a")  # noqa: SIM115
+      log.write(f"--- {self.name}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+      log.flush()
+      return log
+    except OSError:  # A full disk, say: it runs without.
+      return open(os.devnull, "w")
+
+  def last_lines(self) -> str:
+    """Returns what it said last, set off."""
+    try:
+      return tail(self.log.read_text(errors="replace"))
+    except OSError as error:
+      return tail(str(error))
 
   def kill(self):
     """Ends the process with whatever it started."""
@@ -232,12 +253,13 @@ def run_processes(
         running.append(node)
       watch.until_the_end(running, RESTARTED[restart])
     finally:
-      stopped = _stop(running)
+      _stop(running)
     if stop:
-      if not stopped:
-        raise NodeDiedError("Some nodes did not stop when asked to; killed.")
       for node in running:
-        if node.group == "learner" and node.process and node.process.returncode:
+        if node.group != "learner" or node.process is None:
+          continue
+        # A learner that was killed by SIGTERM had not begun yet.
+        if node.process.returncode not in (0, -signal.SIGTERM):
           # Its last checkpoint, for instance, could not be written.
           raise NodeDiedError(_tell_death(node, " when it was asked to stop"))
       raise Interrupted(stop.number)
@@ -286,10 +308,16 @@ def _describe(
   return described
 
 
-def _die_with_parent():
+# Loaded here, as little may be done between fork and exec.
+_LIBC = ctypes.CDLL(None)
+
+
+def _die_with_parent(parent: int):
   """Has the kernel send SIGTERM to this process when its parent dies."""
   set_parent_death_signal = 1
-  ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+  _LIBC.prctl(set_parent_death_signal, signal.SIGTERM)
+  if os.getppid() != parent:
+    os._exit(1)  # It was dead already.
 
 
 class _Watch:
@@ -476,7 +504,7 @@ class _Watch:
       if now >= node.start_at and not done:
         node.start()
       return
-    if done and node.group not in _SERVERS:
+    if done:
       return
     code = node.process.returncode
     if code == 0 and not done:
@@ -503,6 +531,8 @@ class _Watch:
       f"Node {node.name} {cause}; it is started again"
       f" ({node.deaths.count} of at most {node.deaths.failures} times in"
       f" {node.deaths.seconds:.0f} s)."
+      # What it said is the cause of that only if nobody else killed it.
+      + (f" It had said:\n{node.last_lines()}" if code > 0 else "")
     )
     # Whatever it had started goes too.
     node.kill()
@@ -514,10 +544,9 @@ def _tell_death(node: _Node, circumstances: str) -> str:
   """Returns who died, of what, and its last words."""
   assert node.process is not None
   cause = _describe_death(node.process.returncode)
-  last = tail(node.log.read_text(errors="replace"))
   return (
     f"Node {node.name} {cause}{circumstances}. Its last lines ({node.log}):"
-    f"\n{last}"
+    f"\n{node.last_lines()}"
   )
 
 
@@ -539,8 +568,8 @@ def _all_ended(group: list[_Node]) -> bool:
   return not any(node.running for node in group)
 
 
-def _stop(running: list[_Node]) -> bool:
-  """Ends all nodes; returns whether they did so by themselves."""
+def _stop(running: list[_Node]):
+  """Ends all nodes."""
   # Those that call others first, so that no call waits for a node that is gone.
   for group in (
     [node for node in running if node.group not in _SERVERS],
@@ -550,9 +579,7 @@ def _stop(running: list[_Node]) -> bool:
       if node.running and node.process is not None:
         node.process.terminate()
     wait(functools.partial(_all_ended, group), STOP_SECONDS)
-  ended = _all_ended(running)
   for node in running:
     if node.running:
       print(f"\nNode {node.name} did not stop; killed.", file=sys.stderr)
       node.kill()
-  return ended

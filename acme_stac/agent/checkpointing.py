@@ -73,14 +73,14 @@ def save(
     _sync(directory)
   finally:
     temporary.unlink(missing_ok=True)
-  if keep_one_in is not None and metadata["number"] % keep_one_in == 0:
-    _keep_for_ever(path)
   # Those of later steps are damaged, or `load` would have taken one of them:
   # they must not count as the newest.
   older = [old for old in list_checkpoints(directory) if _step(old) <= step]
   for old in older[:-keep]:
     if not old.is_dir():
       old.unlink(missing_ok=True)
+  if keep_one_in is not None and metadata["number"] % keep_one_in == 0:
+    _keep_for_ever(path)
   return path
 
 
@@ -104,7 +104,9 @@ def _keep_for_ever(path: pathlib.Path):
   try:
     os.link(path, kept / path.name)
   except OSError:  # Not every file system has links.
-    shutil.copyfile(path, kept / path.name)
+    copy = kept / f".{path.name}"
+    shutil.copyfile(path, copy)
+    os.replace(copy, kept / path.name)
 
 
 def _checksum(

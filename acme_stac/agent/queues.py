@@ -3,6 +3,7 @@
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -125,7 +126,13 @@ def reverb_items(client: reverb.Client) -> Iterator[Sample]:
   Args:
     client: client of the server with the table `QUEUE`.
   """
-  signature = client.server_info()[QUEUE].signature
+  signature = None
+  while signature is None:
+    try:
+      signature = client.server_info()[QUEUE].signature
+    except (reverb.errors.ReverbError, RuntimeError):
+      # The server is being started anew.
+      time.sleep(_POLL_SECONDS)
   dataset = reverb.TrajectoryDataset(
     server_address=client.server_address,
     table=QUEUE,
@@ -230,7 +237,7 @@ def fill_of(client: Client) -> float:
     return float(np.mean([fill_of(one) for one in client]))
   try:
     info = client.server_info(timeout=1)[QUEUE]
-  except reverb.errors.ReverbError:
+  except (reverb.errors.ReverbError, RuntimeError):  # Its socket was closed.
     return float("nan")
   return info.current_size / info.max_size
 
