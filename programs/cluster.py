@@ -93,13 +93,17 @@ class Cluster:
     """Actors of the whole run."""
     return len(self.actor_hosts) * self.actors_per_host
 
+  def ports(self, num_queues: int) -> range:
+    """Returns the ports of the learner's host in a run of so many queues."""
+    return range(self.port, self.port + len(PORTS) + num_queues - 1)
+
   def describe(self, num_queues: int) -> str:
     """Returns what this host is, in a run of so many queues."""
     if self.is_learner_host:
-      last = self.port + len(PORTS) + num_queues - 2
       return (
         f"the learner's host, {self.host}; it listens on ports {self.port} to"
-        f" {last} for actors of {', '.join(self.actor_hosts)}"
+        f" {self.ports(num_queues)[-1]} for actors of"
+        f" {', '.join(self.actor_hosts)}"
       )
     return (
       f"a host of actors, {self.host}; the learner's is"

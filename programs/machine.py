@@ -10,6 +10,8 @@ import platform
 import socket
 import struct
 import sys
+import time
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -66,6 +68,59 @@ def _processor() -> str:
   })
   kind = "\n".join([platform.machine(), *features])
   return hashlib.sha256(kind.encode()).hexdigest()[:12]
+
+
+def lock(directory: pathlib.Path, patience_seconds: float = 40.0) -> int:
+  """Takes the lock of a work directory, for this process and what inherits it.
+
+  A run that has just been killed may need some seconds to end.
+
+  Args:
+    directory: that has the lock.
+    patience_seconds: how long to wait for another run.
+
+  Returns:
+    The descriptor that holds the lock.
+
+  Raises:
+    UserError: if another run has it.
+  """
+  descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+  deadline = time.monotonic() + patience_seconds
+  said = False
+  while True:
+    try:
+      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      return descriptor
+    except BlockingIOError as error:
+      if time.monotonic() > deadline:
+        os.close(descriptor)
+        raise UserError(
+          f"Another run uses {directory}. Stop it, or choose another --workdir."
+        ) from error
+      if not said:
+        said = True
+        print(f"Waiting for another run in {directory} to end ...", flush=True)
+      time.sleep(0.2)
+    except OSError:
+      return descriptor  # Not every file system has locks.
+
+
+def check_ports(ports: Iterable[int]):
+  """Raises UserError if any of these is in use on this machine."""
+  for port in ports:
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as listener:
+      # Reverb would share a port with another server of its kind, and its
+      # trajectories too; this does not.
+      listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      try:
+        listener.bind(("::", port))
+        listener.listen()
+      except OSError as error:
+        raise UserError(
+          f"Port {port} cannot be listened on ({error.strerror}). End what uses"
+          " it, or give the learner's host another port in the cluster file."
+        ) from error
 
 
 # Of linux/sched.h and linux/if.h.

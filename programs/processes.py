@@ -194,6 +194,7 @@ def run_processes(
   restart: str = "workers",
   cluster: Cluster | None = None,
   terminal: str | None = None,
+  learner_files: tuple[int, ...] = (),
 ):
   """Runs every node of this host as a process of its own.
 
@@ -208,6 +209,7 @@ def run_processes(
     terminal: a terminal of Launchpad's that shows every node, for example
       "tmux_session". Launchpad then runs the program as it is used to, without
       what this function does besides.
+    learner_files: descriptors that the learner inherits.
 
   Raises:
     NodeDiedError: if a node ended before the run was done and was not to be
@@ -242,6 +244,8 @@ def run_processes(
     try:
       logs = experiment.logs / "nodes"
       described = _describe(graph, resources, logs, cluster)
+      for node in described:
+        node.files = learner_files if node.group == "learner" else ()
       counter = program.make_status_client(counter_handle)
       watch = _Watch(experiment, counter, progress, cluster, stop)
       if cluster is not None and not cluster.is_learner_host:

@@ -73,13 +73,16 @@ def _disturb(nodes: dict[str, psutil.Process], rng: random.Random) -> str:
   names = sorted(nodes)
   weights = [_WEIGHTS[name.partition("/")[0]] for name in names]
   (name,) = rng.choices(names, weights)
-  if rng.random() < 0.7:
-    nodes[name].kill()
-    return f"killed {name}"
-  nodes[name].suspend()
-  time.sleep(_FROZEN_SECONDS)
-  nodes[name].resume()
-  return f"froze {name}"
+  try:
+    if rng.random() < 0.7:
+      nodes[name].kill()
+      return f"killed {name}"
+    nodes[name].suspend()
+    time.sleep(_FROZEN_SECONDS)
+    nodes[name].resume()
+    return f"froze {name}"
+  except psutil.NoSuchProcess:
+    return f"missed {name}"
 
 
 def _take(launcher: psutil.Process, started: float) -> list[_Sample]:

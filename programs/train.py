@@ -96,6 +96,13 @@ def describe(parsed: Any) -> Run:
   experiment = experiment_lib.make_experiment(
     parsed.config, num_actors, parsed.workdir
   )
+  if cluster is not None:
+    last = cluster.ports(experiment.num_queues)[-1]
+    if last >= 2**16:
+      raise machine.UserError(
+        f"The learner's host would listen on ports up to {last}, but 65535 is"
+        " the last one. Give it a lower port, or the run fewer queues."
+      )
   step = 0
   changes: list[str] = []
   if cluster is None or cluster.is_learner_host:
@@ -130,6 +137,12 @@ def _run(run: Run, parsed, learner_environment) -> int:
   if step >= config.num_updates:
     print("This run is done. A larger --config.num_environment_steps goes on.")
     return 0
+  files: tuple[int, ...] = ()
+  if learns_here:
+    # The learner holds it too, should this process be killed.
+    files = (machine.lock(experiment.workdir),)
+    if cluster is not None:
+      machine.check_ports(cluster.ports(experiment.num_queues))
   progress = Progress()
   try:
     if parsed.launch == "serial":
@@ -149,6 +162,7 @@ def _run(run: Run, parsed, learner_environment) -> int:
         parsed.restart,
         cluster,
         parsed.terminal,
+        files,
       )
     progress.close()
     kept = "Logs, checkpoints and plots" if learns_here else "Logs of actors"
@@ -185,8 +199,11 @@ def _plot(experiment):
       f"Warning: {dropped:,} trajectories had numbers that are not finite and"
       " were dropped. logs/nodes/learner.log says what in them."
     )
-  for path in plots.plot_run(experiment.workdir):
-    print(f"  {path}")
+  try:
+    for path in plots.plot_run(experiment.workdir):
+      print(f"  {path}")
+  except OSError as error:
+    print(f"The plots could not be written: {error}", file=sys.stderr)
 
 
 def check(argv: list[str]):
@@ -204,9 +221,17 @@ def check(argv: list[str]):
   )
 
 
+def _interrupt(unused_number: int, unused_frame: Any):
+  raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+  signal.signal(signal.SIGTERM, _interrupt)
   try:
     sys.exit(main(sys.argv))
+  except KeyboardInterrupt:
+    print("\nStopped before anything was started.", file=sys.stderr)
+    sys.exit(128 + signal.SIGTERM)
   except machine.UserError as error:
     print(f"Error: {error}", file=sys.stderr)
     sys.exit(2)

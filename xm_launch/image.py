@@ -73,11 +73,21 @@ def context(root: pathlib.Path) -> list[str]:
       name
       for name in folders
       if not is_ignored(path := (where / name).as_posix(), patterns)
-      or any(pattern.startswith(f"!{path}/") for pattern in patterns)
+      or any(_lets_in(pattern, path) for pattern in patterns)
     ]
     paths = [(where / name).as_posix() for name in files]
     found += [path for path in paths if not is_ignored(path, patterns)]
   return sorted(found)
+
+
+def _lets_in(pattern: str, folder: str) -> bool:
+  """Returns whether a pattern may let in what is in a folder again."""
+  fixed = pattern.lstrip("!").partition("*")[0]
+  return (
+    pattern.startswith("!")
+    and "/" in fixed
+    and (fixed.startswith(f"{folder}/") or f"{folder}/".startswith(fixed))
+  )
 
 
 def build(

@@ -93,6 +93,8 @@ def test_dockerfile():
   ("xm_launch/cuda12.lock", False),
   ("acme_stac/__pycache__/config.cpython-310.pyc", True),
   ("acme_stac/.env", True),
+  ("configs/credentials.json", True),
+  ("programs/token.txt", True),
   ("configs/service-account.key", True),
   (".git/config", True),
   (".venv/bin/python", True),
