@@ -11,9 +11,11 @@ import dataclasses
 import functools
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from typing import Any, TextIO
@@ -242,8 +244,7 @@ def run_processes(
   with StopRequest() as stop:
     running: list[_Node] = []
     try:
-      logs = experiment.logs / "nodes"
-      described = _describe(graph, resources, logs, cluster)
+      described = _describe(graph, resources, experiment, cluster)
       for node in described:
         node.files = learner_files if node.group == "learner" else ()
       counter = program.make_status_client(counter_handle)
@@ -272,7 +273,7 @@ def run_processes(
 def _describe(
   graph: lp.Program,
   resources: dict[str, Any],
-  logs: pathlib.Path,
+  experiment: Experiment,
   cluster: Cluster | None,
 ) -> list[_Node]:
   """Returns this host's nodes as Launchpad's local launcher would run them."""
@@ -291,7 +292,14 @@ def _describe(
         for address in node.addresses:
           place = cluster.address(label, group.index(node))
           address.bind(_FixedAddress(place))
+  logs = experiment.logs / "nodes"
   logs.mkdir(parents=True, exist_ok=True)
+  # Launchpad pickles the nodes into temporary directories of this user's, which
+  # nobody is to tidy away while a node may be started again.
+  pickles = experiment.workdir / ".nodes"
+  shutil.rmtree(pickles, ignore_errors=True)
+  pickles.mkdir(mode=0o700)
+  tempfile.tempdir = str(pickles)
   described = []
   for label, group in graph.groups.items():
     if cluster is not None and label not in cluster.groups:
@@ -309,6 +317,7 @@ def _describe(
       arguments.append(f"--lp_termination_notice_secs={STOP_SECONDS}")
       log = logs / f"{name.replace('/', '_')}.log"
       described.append(_Node(name, arguments, command.env_overrides, log))
+  tempfile.tempdir = None
   return described
 
 

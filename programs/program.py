@@ -7,9 +7,12 @@ actor/0..N-1 --trajectories--> replay --batches--> learner
 The evaluator reads variables; the counter grants steps and ends the run.
 """
 
+import faulthandler
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +55,23 @@ def _run(make: Callable[[Callable[[], bool]], Any]):
       signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
 
+def _end_if_stuck(seconds: float):
+  """Ends this process, with its traceback, if no Python runs for so long.
+
+  An environment that hangs in foreign code and does not let go of Python's lock
+  is not noticed by any thread of Python's.
+  """
+  if NODE_NAME not in os.environ:
+    return
+
+  def put_off():
+    while True:
+      faulthandler.dump_traceback_later(seconds, exit=True)
+      time.sleep(min(5.0, seconds / 3))
+
+  threading.Thread(target=put_off, daemon=True, name="stuck").start()
+
+
 def _patient(
   client: Any, name: str, experiment: Experiment, stop: Callable[[], bool]
 ) -> calls.Patient:
@@ -80,6 +100,7 @@ def _run_learner(experiment: Experiment, replays, counter, variables):
 def _run_actor(
   experiment: Experiment, index: int, replay, variables, counter
 ):
+  _end_if_stuck(2 * experiment.environment_timeout_seconds)
   _run(lambda stop: nodes.Actor(
     experiment,
     index,
@@ -91,6 +112,7 @@ def _run_actor(
 
 
 def _run_evaluator(experiment: Experiment, variables, counter):
+  _end_if_stuck(2 * experiment.environment_timeout_seconds)
   _run(lambda stop: nodes.Evaluator(
     experiment,
     _patient(variables, "The variable server", experiment, stop),
