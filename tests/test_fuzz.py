@@ -861,19 +861,6 @@ def test_a_damaged_checkpoint_of_a_later_step_does_not_push_out_others(
   assert check_load(tmp_path, {2}) == 2
 
 
-def test_checkpoints_of_format_1_are_read(tmp_path):
-  path = saved(tmp_path, 1)
-
-  def to_format_1(metadata):
-    with np.load(path) as file:
-      arrays = {name: file[name] for name in file.files if name != "metadata"}
-    return {**metadata, "format": 1,
-            "checksum": checkpointing._checksum(arrays, None)}
-
-  rewrite(path, lambda arrays: None, to_format_1)
-  assert check_load(tmp_path, {1}) == 1
-
-
 # What a work directory has.
 
 
