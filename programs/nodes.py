@@ -156,8 +156,8 @@ class Learner:
       experiment: the run.
       replay: Reverb clients, or the queue of this process.
       counter: `RunCounter` or a client of it.
-      send_variables: sends variables to the variable server; may return a
-        future. None if actors get them from this object.
+      send_variables: sends variables to the variable server. None if actors
+        get them from this object.
       should_stop: whether the program is ending.
       devices: to learn on; all local ones by default.
       by_steps_only: write checkpoints after so many updates, whatever the time.
@@ -258,11 +258,9 @@ class Learner:
       names = learning.variable_names(self._experiment.config)
       values = self._learner.get_variables(names)
       version = values[names.index("version")]
-      sending = self._send_variables(
+      self._send_variables(
         pickle.dumps(dict(zip(names, values, strict=True)))
       )
-      if sending is not None:
-        sending.result()
     config = self._experiment.config
     mean_return = self._counter.report_learner(
       int(version) * config.steps_per_update,

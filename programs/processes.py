@@ -44,12 +44,11 @@ from programs.progress import Progress
 
 # Which nodes are started again when they die: none; those of which the run
 # loses nothing but unfinished trajectories; or the learner and its queue too.
+_WORKERS = frozenset({"actor", "evaluator", "counter", "variables"})
 RESTARTED: dict[str, frozenset[str]] = {
   "none": frozenset(),
-  "workers": frozenset({"actor", "evaluator", "counter", "variables"}),
-  "all": frozenset(
-    {"actor", "evaluator", "counter", "variables", "replay", "learner"}
-  ),
+  "workers": _WORKERS,
+  "all": _WORKERS | {"replay", "learner"},
 }
 # A node that dies more often than that in so many seconds ends the run.
 _DEATHS = (5, 600.0)
@@ -510,17 +509,15 @@ class _Watch:
     )
 
   def _look_at(self, node: _Node, done: bool, restarted: frozenset[str]):
-    if node.running:
+    if done or node.running:
       return
     now = time.monotonic()
     if node.process is None:
-      if now >= node.start_at and not done:
+      if now >= node.start_at:
         node.start()
       return
-    if done:
-      return
     code = node.process.returncode
-    if code == 0 and not done:
+    if code == 0:
       # It may have heard of the end before this process did. Of the learner
       # that is enough, as it ends for no other reason.
       status = self.look()
