@@ -14,11 +14,20 @@ _LAZY = {
   "make_networks": "acme_stac.networks",
   "core": "acme_stac.core",
   "environments": "acme_stac.environments",
+  "export_policy": "acme_stac.policies",
+  "load_policy": "acme_stac.policies",
+  "save_policy": "acme_stac.policies",
 }
 
 
 def __getattr__(name: str) -> Any:
   if name not in _LAZY:
     raise AttributeError(f"module 'acme_stac' has no attribute {name!r}")
-  module = importlib.import_module(_LAZY[name])
+  try:
+    module = importlib.import_module(_LAZY[name])
+  except ImportError as error:
+    raise ImportError(
+      f"acme_stac.{name} cannot be had: {error}. 'python -m acme_stac.doctor'"
+      " says what this installation lacks."
+    ) from error
   return getattr(module, name, module)

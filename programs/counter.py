@@ -15,6 +15,8 @@ _RESERVE_TIMEOUT_SECONDS = 0.5
 # Without an update or a grant for this long, what is under way counts as lost.
 _LOST_SECONDS = 30.0
 _RETURN_WINDOW = 100
+# A launcher that has asked within this time is there.
+_RIVAL_SECONDS = 3.0
 
 
 class _Grant(NamedTuple):
@@ -64,6 +66,8 @@ class RunCounter(counting.Counter):
     self._dropped = 0
     self._grants: dict[int, _Grant] = {}
     self._hosts: dict[str, float] = {}
+    # When each launcher of a host asked first, and last.
+    self._launchers: dict[tuple[str, str], tuple[float, float]] = {}
     self._told: set[str] = set()
     self._finished = False
     self._last_change = clock()
@@ -177,20 +181,31 @@ class RunCounter(counting.Counter):
       self._finished = True
       self._mutex.notify_all()
 
-  def status(self, host: str | None = None) -> dict[str, Any]:
+  def status(
+    self, host: str | None = None, launcher: str = ""
+  ) -> dict[str, Any]:
     """Returns what the progress line shows.
 
     `rate` is in environment steps per second since the first update, `hosts`
-    has the seconds since each host of actors last asked, and `hosts_to_tell`
-    those that do not know yet that the run is done.
+    has the seconds since each host of actors last asked, `hosts_to_tell` those
+    that do not know yet that the run is done, and `rival` says that an older
+    launcher is the same host.
 
     Args:
       host: that asks, if it is one of actors.
+      launcher: which process of it.
     """
     with self._mutex:
       now = self._clock()
+      rival = False
       if host is not None:
         self._hosts[host] = now
+        first, _ = self._launchers.get((host, launcher), (now, now))
+        self._launchers[host, launcher] = (first, now)
+        rival = any(
+          of == host and since < first and now - last < _RIVAL_SECONDS
+          for (of, _), (since, last) in self._launchers.items()
+        )
         if self._finished:
           self._told.add(host)
       steps = self._consumed or 0
@@ -206,6 +221,7 @@ class RunCounter(counting.Counter):
         "seconds_since_update": now - self._last_update,
         "hosts": {name: now - then for name, then in self._hosts.items()},
         "hosts_to_tell": sorted(self._hosts.keys() - self._told),
+        "rival": rival,
       }
 
 

@@ -5,11 +5,13 @@ started.
 """
 
 import dataclasses
+import importlib.util
 import json
 import math
 import os
 import pathlib
 import typing
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,7 +20,7 @@ import numpy as np
 from ml_collections import config_dict
 
 import acme_stac
-from acme_stac import environments
+from acme_stac import core, environments
 from acme_stac.config import MAX_SIZE, check_integer, check_number, plain_type
 from programs.machine import UserError
 
@@ -42,7 +44,7 @@ _MAX_BATCH_BYTES = 2**36
 # What a thread can wait for.
 _MAX_SECONDS = 1e9
 # What hosts of one run may differ in.
-_OF_A_HOST = ("num_actors", *_LIMITS)
+_OF_A_HOST = ("num_actors", "wandb_project", *_LIMITS)
 # What a checkpoint's numbers mean depends on them.
 _FIXED = ("metaparameter_range", "embedded", "embedding_per_head")
 
@@ -58,6 +60,8 @@ class Experiment:
     environment_options: options of the environment, for training and
       evaluation.
     environment_spec: specs of one environment.
+    networks: what makes the networks, as python:<module>:<factory>; None for
+      `acme_stac.make_networks`.
     seed: seed of everything.
     num_actors: actor processes.
     environments_per_actor: environments that each of them steps.
@@ -72,6 +76,8 @@ class Experiment:
     environment_timeout_seconds: how long a reset or a step may take.
     patience_seconds: how long a node, or the run, waits for what is silent.
     log_every_seconds: least time between rows of a log.
+    wandb_project: project of Weights & Biases that the learner's and the
+      evaluator's logs go to as well; None for none.
     workdir: directory of the run.
   """
 
@@ -80,6 +86,7 @@ class Experiment:
   environment: str
   environment_options: dict[str, Any]
   environment_spec: environments.EnvironmentSpec
+  networks: str | None
   seed: int
   num_actors: int
   environments_per_actor: int
@@ -94,6 +101,7 @@ class Experiment:
   environment_timeout_seconds: float
   patience_seconds: float
   log_every_seconds: float
+  wandb_project: str | None
   workdir: pathlib.Path
 
   @property
@@ -105,6 +113,16 @@ class Experiment:
   def logs(self) -> pathlib.Path:
     """Directory of the logs."""
     return self.workdir / "logs"
+
+  @property
+  def network_factory(self) -> Callable[..., acme_stac.STACNetworks]:
+    """What makes the networks, of specs and `config`."""
+    if self.networks is None:
+      return acme_stac.make_networks
+    name = self.networks.removeprefix("python:")
+    return environments.import_factory(
+      name, "The factory of networks", "environment specs and a STACConfig"
+    )
 
   def make_environment(
     self, num_environments: int, seed: int
@@ -121,7 +139,11 @@ class Experiment:
       for field in dataclasses.fields(self)
       if field.name not in ("config", "environment_spec", "workdir")
     }
-    return {**fields, "config": dataclasses.asdict(self.config)}
+    return {
+      **fields,
+      "environment_spec": environments.spec_to_json(self.environment_spec),
+      "config": dataclasses.asdict(self.config),
+    }
 
 
 def host_differences(
@@ -166,6 +188,7 @@ def base_config(domain: str, environment: str) -> ml_collections.ConfigDict:
     "domain": domain,
     "environment": environment,
     "environment_options": _environment_options(environment),
+    "networks": config_dict.placeholder(str),
     "num_environment_steps": config_dict.placeholder(int),
     "environments_per_actor": config_dict.placeholder(int),
     "num_queues": 1,
@@ -182,6 +205,7 @@ def base_config(domain: str, environment: str) -> ml_collections.ConfigDict:
     "environment_timeout_seconds": 300.0,
     "patience_seconds": 1800.0,
     "log_every_seconds": 1.0,
+    "wandb_project": config_dict.placeholder(str),
     "stac": overrides,
   })
 
@@ -244,6 +268,7 @@ def make_experiment(
       environment=config.environment,
       environment_options=options,
       environment_spec=spec,
+      networks=config.networks,
       seed=config.seed,
       num_actors=num_actors,
       environments_per_actor=_environments_per_actor(config, stac),
@@ -252,6 +277,7 @@ def make_experiment(
       evaluation_episodes=config.evaluation.episodes,
       evaluation_greedy=config.evaluation.greedy,
       **{name: config[name] for name in _LIMITS},
+      wandb_project=config.wandb_project,
       workdir=_absolute(workdir),
     )
     _check_sizes(experiment)
@@ -364,6 +390,11 @@ def _check_sizes(experiment: Experiment):
       "evaluation.greedy must be True or False, got"
       f" {experiment.evaluation_greedy!r}."
     )
+  if experiment.wandb_project and not importlib.util.find_spec("wandb"):
+    raise ValueError(
+      "wandb_project is set, but Weights & Biases is not installed. 'pip"
+      " install wandb' in the environment of the run, or leave it out."
+    )
   batch = experiment.config.batch_size
   if batch % experiment.environments_per_actor:
     divisors = [n for n in range(1, batch + 1) if batch % n == 0]
@@ -380,8 +411,18 @@ def _check_networks(experiment: Experiment):
   this machine.
   """
   spec, config = experiment.environment_spec, experiment.config
-  networks = acme_stac.make_networks(spec, config)
-  shapes = jax.eval_shape(networks.init, jax.random.PRNGKey(0))
+  factory = experiment.network_factory
+  if experiment.networks is not None:
+    try:
+      _apply_networks(factory(spec, config), experiment)
+    except Exception as error:  # A user's factory may raise anything.
+      raise ValueError(
+        f"The networks of {experiment.networks!r} do not work:"
+        f" {type(error).__name__}: {error}"
+      ) from error
+  shapes = jax.eval_shape(
+    factory(spec, config).init, jax.random.PRNGKey(0)
+  )
   parameters = sum(
     math.prod(leaf.shape) for leaf in jax.tree_util.tree_leaves(shapes)
   )
@@ -402,6 +443,34 @@ def _check_networks(experiment: Experiment):
       f" {_MAX_BATCH_BYTES:,} is the most. Make stac.batch_size,"
       " stac.trajectory_length or the observations smaller."
     )
+
+
+def _apply_networks(networks: Any, experiment: Experiment):
+  """Applies a user's networks to the shapes of a batch, computing nothing."""
+  config = experiment.config
+  params = jax.eval_shape(networks.init, jax.random.PRNGKey(0))
+  rows = (config.trajectory_length + 1, config.batch_size)
+
+  def apply(shape: tuple[int, ...], function: Callable[..., Any]) -> Any:
+    observation = jax.tree_util.tree_map(
+      lambda leaf: jax.ShapeDtypeStruct((*shape, *leaf.shape), leaf.dtype),
+      experiment.environment_spec.observations,
+    )
+    condition = jax.ShapeDtypeStruct(
+      (config.num_heads, len(config.embedded)), np.float32
+    )
+    return jax.eval_shape(
+      function,
+      params,
+      observation,
+      jax.eval_shape(lambda: networks.initial_state(config.batch_size)),
+      jax.ShapeDtypeStruct(shape, np.int32),
+      *[condition] * bool(config.embedded),
+    )
+
+  core.check_output(apply(rows, networks.unroll), rows, config)
+  output, _ = apply(rows[1:], networks.step)
+  core.check_output(output, rows[1:], config)
 
 
 def make_workdir(experiment: Experiment):
@@ -504,7 +573,7 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
 
 def training_state_template(experiment: Experiment) -> Any:
   """Returns shapes and dtypes of the learner's state, computing nothing."""
-  networks = acme_stac.make_networks(
+  networks = experiment.network_factory(
     experiment.environment_spec, experiment.config
   )
   update = acme_stac.core.make_update(networks, experiment.config)

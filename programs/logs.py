@@ -1,4 +1,4 @@
-"""Where metrics go: CSV files and TensorBoard events of the work directory."""
+"""Where metrics go: CSV files, TensorBoard events, Weights & Biases."""
 
 import logging
 import os
@@ -17,21 +17,22 @@ _WARNING_SECONDS = 60.0
 
 
 def make_logger(
-  experiment: Experiment, label: str, tensorboard: bool = False
+  experiment: Experiment, label: str, dashboards: bool = False
 ) -> loggers.Logger:
   """Returns a logger that appends to logs/<label>.csv.
 
   Args:
     experiment: the run.
     label: name of the file.
-    tensorboard: write events too, over environment steps.
+    dashboards: write to TensorBoard too, over environment steps, and to Weights
+      & Biases if the run has a project there.
   """
   experiment.logs.mkdir(parents=True, exist_ok=True)
   path = experiment.logs / f"{label}.csv"
   _end_last_line(path)
   file = open(path, "a")  # noqa: SIM115
   logger = Unfailing(csv_logger.CSVLogger(file, flush_every=1), str(path), file)
-  if not tensorboard:
+  if not dashboards:
     return logger
   # Brings TensorFlow, which only the nodes that need it should load.
   from acme.utils.loggers import tf_summary
@@ -40,7 +41,12 @@ def make_logger(
   events = Unfailing(
     tf_summary.TFSummaryLogger(directory, label, "environment_steps"), directory
   )
-  return aggregators.Dispatcher([logger, events])
+  everywhere = [logger, events]
+  if experiment.wandb_project is not None:
+    everywhere.append(
+      Unfailing(WandbLogger(experiment, label), "Weights & Biases")
+    )
+  return aggregators.Dispatcher(everywhere)
 
 
 def _end_last_line(path: pathlib.Path):
@@ -52,6 +58,42 @@ def _end_last_line(path: pathlib.Path):
         file.write(b"\n")
   except OSError:  # Not there yet, empty, or the disk is full.
     pass
+
+
+class WandbLogger(loggers.Logger):
+  """Writes to a run of Weights & Biases, over environment steps.
+
+  The nodes of one training run are runs of one group there, and so is what a
+  resumed run adds.
+  """
+
+  def __init__(self, experiment: Experiment, label: str):
+    """Takes the run and the name of the log."""
+    self._experiment = experiment
+    self._label = label
+    self._run: Any = None
+
+  def write(self, data: Mapping[str, Any]):
+    """Writes a row; the first one starts the run there."""
+    if self._run is None:
+      import wandb
+
+      name = self._experiment.workdir.name
+      self._run = wandb.init(
+        project=self._experiment.wandb_project,
+        group=name,
+        name=f"{name}/{self._label}",
+        job_type=self._label,
+        dir=str(self._experiment.workdir),
+        config=self._experiment.to_json(),
+      )
+      self._run.define_metric("*", step_metric="environment_steps")
+    self._run.log(dict(data))
+
+  def close(self):
+    """Ends the run there."""
+    if self._run is not None:
+      self._run.finish()
 
 
 class Unfailing(loggers.Logger):

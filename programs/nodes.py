@@ -87,6 +87,7 @@ def make_builder(
 
   return builder.STACBuilder(
     experiment.config,
+    network_factory=experiment.network_factory,
     environments_per_actor=experiment.environments_per_actor,
     num_queues=experiment.num_queues,
     log_every_seconds=experiment.log_every_seconds,
@@ -163,7 +164,6 @@ class Learner:
       by_steps_only: write checkpoints after so many updates, whatever the time.
     """
     from acme_stac.agent import checkpointing
-    from acme_stac.networks import make_networks
     from programs import logs
 
     self._experiment = experiment
@@ -175,10 +175,10 @@ class Learner:
     self._episode_return = float("nan")
     self._should_stop = should_stop
     builder = make_builder(experiment, self._stopping, learner_devices=devices)
-    networks = make_networks(experiment.environment_spec, experiment.config)
+    networks = builder.make_networks(experiment.environment_spec)
     self._dataset = builder.make_dataset_iterator(replay)
     self._logger = logs.Enriched(
-      logs.make_logger(experiment, "learner", tensorboard=True),
+      logs.make_logger(experiment, "learner", dashboards=True),
       lambda: {"episode_return": self._episode_return},
     )
     self._learner = builder.make_learner(
@@ -421,7 +421,6 @@ class Actor:
       device: of inference; the CPU by default.
     """
     from acme_stac.agent import environment_loop
-    from acme_stac.networks import make_networks
     from programs import logs
 
     self._experiment = experiment
@@ -433,7 +432,7 @@ class Actor:
     self._should_stop = should_stop
     builder = make_builder(experiment, should_stop, inference_device=device)
     spec = experiment.environment_spec
-    networks = make_networks(spec, experiment.config)
+    networks = builder.make_networks(spec)
     policy = builder.make_policy(networks, spec)
     # An actor that was started anew does not repeat what it did before.
     (version,) = variables.get_variables(["version"])
@@ -591,7 +590,6 @@ class Evaluator:
   ):
     """Makes an evaluator; arguments are those of `Actor`."""
     from acme_stac.agent import acting
-    from acme_stac.networks import make_networks
     from programs import logs
 
     self._experiment = experiment
@@ -602,7 +600,7 @@ class Evaluator:
     self._initial_step = int(version)
     builder = make_builder(experiment, should_stop, inference_device=device)
     spec = experiment.environment_spec
-    networks = make_networks(spec, experiment.config)
+    networks = builder.make_networks(spec)
     self._actor: acting.STACActor = builder.make_actor(
       _random_key(experiment, self._initial_step, _EVALUATOR),
       builder.make_policy(
@@ -612,7 +610,7 @@ class Evaluator:
       variables,
     )
     self._log = logs.make_logger(
-      experiment, "evaluator", tensorboard=True
+      experiment, "evaluator", dashboards=True
     )
     self._environments = _Environments(
       lambda seed: _make_guarded(experiment, self._num_environments, seed),

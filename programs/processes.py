@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 import warnings
 from typing import Any, TextIO
 
@@ -60,6 +61,8 @@ _SILENCE_SECONDS = 60.0
 # longer ones.
 _LIST_PAUSE_SECONDS = 10.0
 _LONGEST_LIST_PAUSE_SECONDS = 600.0
+# A host's launcher gives way to another that has been there for so long.
+_RIVAL_SECONDS = 10.0
 # Seconds that hosts of actors have to notice the end of the run.
 _TELL_SECONDS = 15.0
 
@@ -349,6 +352,8 @@ class _Watch:
     self._cluster = cluster
     self._stop = stop
     self._host: str | None = None
+    self._launcher = uuid.uuid4().hex
+    self._rival_since: float | None = None
     self._expected: set[str] = set()
     if cluster is not None:
       if cluster.is_learner_host:
@@ -412,14 +417,15 @@ class _Watch:
 
     Raises:
       SilentError: if there was no update for too long.
-      UserError: if the learner's host came back with another run.
+      UserError: if the learner's host came back with another run, or another
+        launcher is this host.
     """
     now = time.monotonic()
     self._last_look = now
     try:
       # Who was away may come back as another run.
       run = self._counter.describe() if self._host and self._away else None
-      status = self._counter.status(self._host)
+      status = self._counter.status(self._host, self._launcher)
     except Exception:  # Not there yet, or no longer: the caller watches that.
       self._away = True
       return None
@@ -427,6 +433,7 @@ class _Watch:
     self._last_answer = now
     if run is not None:
       self._compare(run)
+    self._check_rival(status["rival"])
     self._progress.show(status)
     self._look_at_hosts(status)
     quiet = status["seconds_since_update"]
@@ -443,6 +450,21 @@ class _Watch:
           f" wait for actors. {self._experiment.logs}/nodes has what each said."
         )
     return status
+
+  def _check_rival(self, rival: bool):
+    """Raises UserError if this host was started twice."""
+    now = time.monotonic()
+    if not rival:
+      self._rival_since = None
+    elif self._rival_since is None:
+      # It may have been started again, before it was noticed to be gone.
+      self._rival_since = now
+    elif now - self._rival_since > _RIVAL_SECONDS:
+      raise UserError(
+        f"Host {self._host} has been started already, and both would be the"
+        " same actors. Stop the other one, or say with --host which host this"
+        " is."
+      )
 
   def _look_at_hosts(self, status: dict[str, Any]):
     heard = {

@@ -43,8 +43,9 @@ _WEIGHTS = {
 }
 _FROZEN_SECONDS = 10.0
 _SAMPLE_SECONDS = 5.0
-# A process has all that it needs after this.
+# A process has all that it needs after this, and then grows by less than that.
 _WARM_UP_SECONDS = 60.0
+_MAX_GROWTH = 0.05
 
 
 class _Sample(NamedTuple):
@@ -170,7 +171,7 @@ def _plot(samples: list[_Sample], events: list[tuple[float, str]]) -> Any:
 
 
 def main(argv: list[str]) -> int:
-  """Runs the command; returns 0 if the run survived."""
+  """Runs the command; returns 0 if the run survived and no process grew."""
   parser = argparse.ArgumentParser(
     "programs.soak", description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -216,11 +217,15 @@ def main(argv: list[str]) -> int:
       collections.Counter(event for _, event in events).most_common()
     ),
     **_rates(options.workdir),
-    "growth": _growth(samples),
+    "growth": (growth := _growth(samples)),
+    "grew": [
+      node for node, life in growth.items()
+      if life["memory_growth"] > _MAX_GROWTH
+    ],
   }
   _write(options.workdir, result, samples, events)
   print(json.dumps(result, indent=2))
-  return 0 if survived and not run.returncode else 1
+  return 0 if survived and not run.returncode and not result["grew"] else 1
 
 
 def _rates(workdir: pathlib.Path) -> dict[str, float]:

@@ -11,6 +11,7 @@ acme_stac.evaluation.summary. learning_curves.png has a panel for the runs whose
 names differ in the last part.
 """
 
+import argparse
 import csv
 import importlib.util
 import json
@@ -188,28 +189,25 @@ def _write_csv(
 
 def main(argv: list[str]) -> int:
   """Runs the command; returns its exit code."""
-  from absl import flags
-
-  parsed = flags.FlagValues()
-  flags.DEFINE_string(
-    "workdir", None, "Directory of the runs.", flag_values=parsed
+  parser = argparse.ArgumentParser(
+    "programs.sweep", description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  flags.DEFINE_integer(
-    "parallel", 1, "Runs at a time.", lower_bound=1, flag_values=parsed
+  parser.add_argument("file", help="what has get_runs()")
+  parser.add_argument(
+    "--workdir", type=pathlib.Path, required=True, help="directory of the runs"
   )
+  parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
+  options = parser.parse_args(argv[1:])
   machine.check()
-  try:
-    rest = parsed(argv)
-  except flags.Error as error:
-    raise machine.UserError(str(error)) from error
-  if len(rest) != 2 or not parsed.workdir:
+  if options.parallel < 1:
     raise machine.UserError(
-      "Usage: python -m programs.sweep FILE --workdir=DIRECTORY [--parallel=N]"
+      f"--parallel must be at least 1, got {options.parallel}."
     )
-  workdir = pathlib.Path(parsed.workdir)
-  runs = load_runs(rest[1])
+  workdir = options.workdir
+  runs = load_runs(options.file)
   sweep = Sweep(runs, workdir)
-  whole = sweep.run(parsed.parallel)
+  whole = sweep.run(options.parallel)
   for path in write_summary(runs, workdir):
     print(path)
   if not whole:

@@ -34,21 +34,27 @@ class Run(typing.NamedTuple):
   cluster: Any
 
 
-def _isolate(argv: list[str]):
-  """Leaves the network where the run needs none; before threads are started."""
+def _isolate(argv: list[str]) -> bool:
+  """Leaves the network where the run needs none; before threads are started.
+
+  Returns:
+    Whether it did.
+  """
   if command_line.value(argv, "launch") == "hosts":
-    return
+    return False
   isolated = (command_line.value(argv, "isolate_network") or "").lower()
   off = {"--noisolate_network", "-noisolate_network"} & set(argv)
   if off or isolated in ("false", "f", "0"):
-    return
-  if not machine.isolate_network():
-    print(
-      "The kernel does not let this run have a network of its own, so its"
-      " ports can be reached from outside: docs/operations.md, 'Who may come"
-      " in'.",
-      file=sys.stderr,
-    )
+    return False
+  if machine.isolate_network():
+    return True
+  print(
+    "The kernel does not let this run have a network of its own, so its"
+    " ports can be reached from outside: docs/operations.md, 'Who may come"
+    " in'.",
+    file=sys.stderr,
+  )
+  return False
 
 
 def main(argv: list[str]) -> int:
@@ -56,7 +62,7 @@ def main(argv: list[str]) -> int:
   # Names of files may be of bytes that are no text.
   if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="backslashreplace")
-  _isolate(argv)
+  isolated = _isolate(argv)
   machine.use_compilation_cache()
   machine.check()
   # Of all processes the learner alone may see the accelerator, and this one
@@ -69,7 +75,15 @@ def main(argv: list[str]) -> int:
   parsed = command_line.parse(argv)
   if parsed.launch in ("local_mp", "hosts"):
     os.environ["JAX_PLATFORMS"] = "cpu"
-  return _run(describe(parsed), parsed, learner_environment)
+  run = describe(parsed)
+  online = os.environ.get("WANDB_MODE", "online") == "online"
+  if run.experiment.wandb_project and isolated and online:
+    raise machine.UserError(
+      "wandb_project is set, but this run leaves the network, so Weights &"
+      " Biases cannot be reached. Add --noisolate_network, or set"
+      " WANDB_MODE=offline and 'wandb sync' later."
+    )
+  return _run(run, parsed, learner_environment)
 
 
 def describe(parsed: Any) -> Run:

@@ -7,6 +7,7 @@ follows the COPY instructions of xm_launch/Dockerfile and the patterns of
 there.
 """
 
+import argparse
 import json
 import os
 import pathlib
@@ -152,9 +153,12 @@ def _copy(
 
 def main(argv: list[str]) -> int:
   """Runs the command; returns its exit code."""
-  if len(argv) != 2:
-    raise UserError("Usage: python -m xm_launch.image DIRECTORY")
-  folder, entry_point = build(pathlib.Path(argv[1]))
+  parser = argparse.ArgumentParser(
+    "xm_launch.image", description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument("directory", type=pathlib.Path)
+  folder, entry_point = build(parser.parse_args(argv[1:]).directory)
   print(f"{folder}: {' '.join(entry_point)}")
   return 0
 

@@ -1,10 +1,12 @@
 """STAC as an Acme agent: which parts it has and how they are made."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import reverb
+from absl import flags
 from acme import core
 from acme.agents.jax import builders
 from acme.jax import variable_utils
@@ -12,28 +14,44 @@ from acme.utils import counting, loggers
 
 from acme_stac.agent import acting, adders, learning, queues
 from acme_stac.config import STACConfig
-from acme_stac.networks import STACNetworks, make_networks
+from acme_stac.networks import (
+  Policy,
+  STACNetworks,
+  make_networks,
+  make_policy,
+)
+
+
+def _program_ends() -> bool:
+  """Returns whether this thread is a node of a program that is ending."""
+  # Nodes have it loaded; nobody else needs it.
+  launchpad = sys.modules.get("launchpad")
+  try:
+    return launchpad is not None and launchpad.stop_event().is_set()
+  except (RuntimeError, flags.Error):  # Neither a node nor in a program.
+    return False
 
 
 class STACBuilder(
   builders.GenericActorLearnerBuilder[
-    STACNetworks, acting.Policy, queues.Sample
+    STACNetworks, Policy, queues.Sample
   ]
 ):
   """Makes queue, adder, actors and learner of a STAC agent.
 
   The signatures are those of Acme's development head; `policy` is always an
-  `acting.Policy` of `make_policy`.
+  `Policy` of `make_policy`.
   """
 
   def __init__(
     self,
     config: STACConfig,
     *,
+    network_factory: Callable[[Any, STACConfig], STACNetworks] = make_networks,
     environments_per_actor: int = 1,
     num_queues: int = 1,
     log_every_seconds: float = 1.0,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] | None = None,
     learner_devices: Sequence[jax.Device] | None = None,
     inference_device: jax.Device | None = None,
   ):
@@ -41,13 +59,16 @@ class STACBuilder(
 
     Args:
       config: the agent's configuration.
+      network_factory: makes the networks from specs of one environment and the
+        configuration.
       environments_per_actor: environments that each actor steps at once; they
         come to the queue as one item. Must divide the batch size.
       num_queues: queues that share the trajectories; each is made by
         `make_replay_tables`, and the learner's client is a list of theirs.
       log_every_seconds: least time between two rows of the learner's log.
       should_stop: looked at wherever an actor or the learner waits for the
-        queue, so that a program can end while they are blocked.
+        queue, so that a program can end while they are blocked. By default,
+        whether the Launchpad program of this thread ends, if there is one.
       learner_devices: the learner's devices; all local ones by default.
       inference_device: the actors' device; the CPU by default.
 
@@ -60,23 +81,29 @@ class STACBuilder(
         f" batch_size ({config.batch_size}): batches are made of whole items."
       )
     self._config = config
+    self._network_factory = network_factory
     self._items_per_batch = config.batch_size // environments_per_actor
     self._num_queues = num_queues
     self._log_every_seconds = log_every_seconds
-    self._should_stop = should_stop
+    self._should_stop = should_stop or _program_ends
     self._learner_devices = learner_devices
-    self._inference_device = inference_device or jax.local_devices(
-      backend="cpu"
-    )[0]
+    # Which device the default one is, the actor's process knows.
+    self._inference_device = inference_device
+
+  @property
+  def config(self) -> STACConfig:
+    """The agent's configuration."""
+    return self._config
 
   @property
   def _queue_size(self) -> int:
     """Items that each queue has room for."""
-    items = (
-      self._config.queue_batches
-      * self._config.batches_per_update
-      * self._items_per_batch
+    batches = max(
+      self._config.queue_batches * self._config.batches_per_update,
+      # What a program of one thread must see before an update.
+      self._config.batches_per_update + self._config.batches_ahead,
     )
+    items = batches * self._items_per_batch
     return -(-items // self._num_queues)
 
   def make_local_queue(self) -> queues.LocalQueue:
@@ -87,7 +114,7 @@ class STACBuilder(
     return queues.LocalQueue(self._queue_size, self._should_stop)
 
   def make_replay_tables(
-    self, environment_spec: Any, policy: acting.Policy | None = None
+    self, environment_spec: Any, policy: Policy | None = None
   ) -> list[reverb.Table]:
     """Returns the trajectory queue.
 
@@ -102,8 +129,12 @@ class STACBuilder(
       )
     ]
 
+  def make_networks(self, environment_spec: Any) -> STACNetworks:
+    """Returns the agent's networks for specs of one environment."""
+    return self._network_factory(environment_spec, self._config)
+
   def _signature(self, environment_spec: Any) -> queues.Sample:
-    networks = make_networks(environment_spec, self._config)
+    networks = self.make_networks(environment_spec)
     core_state = jax.eval_shape(lambda: networks.initial_state(1))
     return queues.make_signature(
       self._stored_spec(environment_spec), core_state, self._config
@@ -111,7 +142,7 @@ class STACBuilder(
 
   def _stored_spec(self, environment_spec: Any) -> Any:
     """Returns the specs of what is stored: actions are the distribution's."""
-    networks = make_networks(environment_spec, self._config)
+    networks = self.make_networks(environment_spec)
     return environment_spec._replace(actions=networks.action_space.spec)
 
   def make_dataset_iterator(
@@ -124,7 +155,7 @@ class STACBuilder(
     self,
     replay_client: queues.Client,
     environment_spec: Any = None,
-    policy: acting.Policy | None = None,
+    policy: Policy | None = None,
   ) -> adders.TrajectoryAdder:
     """Returns the adder of one actor."""
     del policy
@@ -137,7 +168,7 @@ class STACBuilder(
   def make_actor(
     self,
     random_key: jax.Array,
-    policy: acting.Policy,
+    policy: Policy,
     environment_spec: Any = None,
     variable_source: core.VariableSource | None = None,
     adder: adders.TrajectoryAdder | None = None,
@@ -152,7 +183,7 @@ class STACBuilder(
       variable_source,
       learning.variable_names(self._config),
       update_period=1 if adder else period * fresh_steps,
-      device=self._inference_device,
+      device=self._inference_device or jax.local_devices(backend="cpu")[0],
     )
     return acting.STACActor(policy, random_key, client, adder, period)
 
@@ -166,7 +197,7 @@ class STACBuilder(
     replay_client: queues.Client | None = None,
     counter: counting.Counter | None = None,
   ) -> learning.STACLearner:
-    """Returns the learner; it prefetches to its devices by itself."""
+    """Returns the learner."""
     del environment_spec
 
     def queue_metrics() -> dict[str, float]:
@@ -195,7 +226,7 @@ class STACBuilder(
     networks: STACNetworks,
     environment_spec: Any = None,
     evaluation: bool = False,
-  ) -> acting.Policy:
+  ) -> Policy:
     """Returns how to act: by samples, or greedily in evaluation."""
     del environment_spec
-    return acting.make_policy(networks, self._config, greedy=evaluation)
+    return make_policy(networks, self._config, greedy=evaluation)

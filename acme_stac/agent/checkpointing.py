@@ -60,19 +60,7 @@ def save(
   path = directory / f"checkpoint_{step:09d}.npz"
   for left_over in directory.glob(".checkpoint_*"):
     left_over.unlink(missing_ok=True)
-  temporary = directory / f".{path.name}.{os.getpid()}"
-  arrays = {name: np.asarray(x) for name, x in _named_leaves(state).items()}
-  described = {**metadata, "format": FORMAT}
-  described["checksum"] = _checksum(arrays, described)
-  try:
-    with open(temporary, "wb") as file:
-      np.savez(file, **arrays, **{_METADATA: np.array(json.dumps(described))})
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _sync(directory)
-  finally:
-    temporary.unlink(missing_ok=True)
+  write(path, named_arrays(state), metadata)
   # Those of later steps are damaged, or `load` would have taken one of them:
   # they must not count as the newest.
   older = [old for old in list_checkpoints(directory) if _step(old) <= step]
@@ -82,6 +70,35 @@ def save(
   if keep_one_in is not None and metadata["number"] % keep_one_in == 0:
     _keep_for_ever(path)
   return path
+
+
+def named_arrays(state: Any) -> dict[str, np.ndarray]:
+  """Returns the arrays of a nest under the names that files have for them."""
+  return {name: np.asarray(x) for name, x in _named_leaves(state).items()}
+
+
+def write(
+  path: pathlib.Path,
+  arrays: Mapping[str, np.ndarray],
+  metadata: Mapping[str, Any],
+):
+  """Writes one file of arrays by name, whole or not at all.
+
+  Raises:
+    OSError: if it cannot be written.
+  """
+  temporary = path.with_name(f".{path.name}.{os.getpid()}")
+  described = {**metadata, "format": FORMAT}
+  described["checksum"] = _checksum(arrays, described)
+  try:
+    with open(temporary, "wb") as file:
+      np.savez(file, **arrays, **{_METADATA: np.array(json.dumps(described))})
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+    _sync(path.parent)
+  finally:
+    temporary.unlink(missing_ok=True)
 
 
 def _step(path: pathlib.Path) -> int:
@@ -152,6 +169,24 @@ def load(
     CheckpointError: if no checkpoint can be read, or its arrays are not those
       of `template`; the message lists the differences.
   """
+  newest = read_newest(directory)
+  if newest is None:
+    return None
+  path, arrays, metadata = newest
+  return fit(path, arrays, template), metadata
+
+
+def read_newest(
+  directory: str | os.PathLike,
+) -> tuple[pathlib.Path, dict[str, np.ndarray], dict[str, Any]] | None:
+  """Reads what `load` does, whatever its arrays are.
+
+  Returns:
+    (path, arrays by name, metadata), or None if there is no checkpoint.
+
+  Raises:
+    CheckpointError: if no checkpoint can be read.
+  """
   try:
     paths = list_checkpoints(directory)
   except OSError as error:
@@ -163,19 +198,21 @@ def load(
   problems = []
   for path in reversed(paths):
     try:
-      arrays, metadata = _read(path)
+      return path, *read(path)
     except CheckpointError as error:
-      problems.append(f"{path} {error}")
-      logging.error("Checkpoint %s %s", path, error)
-      continue
-    return _fit(path, arrays, template), metadata
+      problems.append(str(error))
+      logging.error("%s", error)
   raise CheckpointError(
     "No checkpoint can be read:\n  " + "\n  ".join(problems)
   )
 
 
-def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """Returns a file's arrays and metadata; raises CheckpointError."""
+def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """Returns the arrays, by name, and the metadata of one file.
+
+  Raises:
+    CheckpointError: if it is not whole, or not a file of `write`.
+  """
   try:
     if not path.is_file():
       raise ValueError("it is not a regular file")
@@ -189,16 +226,16 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     del metadata["format"]
   except Exception as error:  # A torn file raises whatever numpy meets.
     raise CheckpointError(
-      "is damaged, or no checkpoint of this program:"
+      f"{path} is damaged, or no checkpoint of this program:"
       f" {type(error).__name__}: {error}"
     ) from error
   if version != FORMAT:
     raise CheckpointError(
-      f"has format {version!r}, but this version of acme_stac reads {FORMAT}."
-      " Use the version that wrote it."
+      f"{path} has format {version!r}, but this version of acme_stac reads"
+      f" {FORMAT}. Use the version that wrote it."
     )
   if not intact:
-    raise CheckpointError("is damaged: its checksum is wrong.")
+    raise CheckpointError(f"{path} is damaged: its checksum is wrong.")
   return arrays, metadata
 
 
@@ -212,7 +249,12 @@ def _check_members(archive: zipfile.ZipFile):
     raise ValueError("an array is in it twice")
 
 
-def _fit(path: pathlib.Path, arrays: Mapping[str, Any], template: Any) -> Any:
+def fit(path: pathlib.Path, arrays: Mapping[str, Any], template: Any) -> Any:
+  """Returns arrays by name as the nest that `load` describes.
+
+  Raises:
+    CheckpointError: if they are not those of `template`.
+  """
   wanted = _named_leaves(template)
   differences = []
   for name in sorted(wanted.keys() | arrays.keys()):

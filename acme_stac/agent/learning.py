@@ -11,7 +11,7 @@ import numpy as np
 from acme import core
 from acme.utils import counting, loggers
 
-from acme_stac.agent.queues import Sample
+from acme_stac.agent.queues import Impatience, Sample
 from acme_stac.config import STACConfig
 from acme_stac.core import (
   TrainingState,
@@ -24,6 +24,7 @@ from acme_stac.networks import STACNetworks
 
 # How long a wait for data lasts before a look whether to stop.
 _POLL_SECONDS = 0.2
+_SOURCE_POLL_SECONDS = 0.001
 
 
 class STACLearner(core.Learner):
@@ -54,7 +55,8 @@ class STACLearner(core.Learner):
       config: the agent's configuration.
       random_key: initialises the parameters.
       iterator: gives batches, [T+1, B, ...] of numpy arrays; when it ends,
-        `step` raises StopIteration.
+        `step` raises StopIteration. The next one is taken during an update
+        already, unless the iterator is an `acme.core.PrefetchingIterator`.
       logger: takes metrics.
       counter: is incremented by every step.
       log_every_seconds: least time between two rows of the log.
@@ -76,7 +78,11 @@ class STACLearner(core.Learner):
     )
     self._config = config
     self._step = 0
-    self._iterator = Prefetch(iterator, self._to_devices, should_stop)
+    # Acme keeps books on what is taken from its own prefetching iterators.
+    prefetched = hasattr(iterator, "retrieved_elements")
+    self._iterator = (_Prefetched if prefetched else Prefetch)(
+      iterator, self._to_devices, should_stop
+    )
     self._logger = logger
     self._counter = counter or counting.Counter()
     self._log_every_seconds = log_every_seconds
@@ -180,7 +186,20 @@ class STACLearner(core.Learner):
     return jax.device_get(self._state)
 
   def restore(self, state: TrainingState):
-    """Goes on from a state of `save`."""
+    """Goes on from a state of `save`.
+
+    Raises:
+      ValueError: if it is one of another agent.
+    """
+
+    def shapes(tree: Any) -> Any:
+      return jax.tree_util.tree_map(np.shape, tree)
+
+    if shapes(state) != shapes(self._state):
+      raise ValueError(
+        "This state is of other networks or another agent: give the"
+        " configuration that it was saved with, or another place to save to."
+      )
     self._state = jax.device_put(state, self._parallel.state_sharding)
     self._step = int(state.step)
     self._steps_at_last_log = self._step
@@ -202,6 +221,37 @@ def flatten_metrics(metrics: dict[str, Any]) -> dict[str, float]:
         {f"{name}_head{i}": float(x) for i, x in enumerate(value)}
       )
   return flat
+
+
+class _Prefetched(Iterator[Any]):
+  """What one of Acme's prefetching iterators has, transformed when taken.
+
+  The end comes early if `should_stop` while waiting.
+  """
+
+  def __init__(
+    self,
+    iterator: Any,
+    transform: Callable[[Any], Any],
+    should_stop: Callable[[], bool],
+  ):
+    self._source = iterator
+    self._transform = transform
+    self._should_stop = should_stop
+
+  @property
+  def ready(self) -> bool:
+    """Whether there is an element."""
+    return self._source.ready()
+
+  def __next__(self) -> Any:
+    patience = Impatience("data")
+    while not self.ready:
+      if self._should_stop():
+        raise StopIteration
+      patience.say()
+      time.sleep(_SOURCE_POLL_SECONDS)
+    return self._transform(next(self._source))
 
 
 class Prefetch(Iterator[Any]):
@@ -244,6 +294,7 @@ class Prefetch(Iterator[Any]):
     return not self._elements.empty()
 
   def __next__(self) -> Any:
+    patience = Impatience("data")
     while True:
       try:
         element, error = self._elements.get(timeout=_POLL_SECONDS)
@@ -251,6 +302,7 @@ class Prefetch(Iterator[Any]):
       except queue.Empty:
         if self._should_stop():
           raise StopIteration from None
+        patience.say()
     if error is not None:
       self._elements.put((None, error))
       raise error

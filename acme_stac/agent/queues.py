@@ -19,6 +19,7 @@ from acme_stac.core.types import Trajectory
 QUEUE = "trajectories"
 # How long a blocked call waits before it looks whether to stop.
 _POLL_SECONDS = 0.5
+_SAY_SECONDS = 60.0
 
 
 class Sample(NamedTuple):
@@ -70,6 +71,26 @@ def make_signature(
   )
 
 
+class Impatience:
+  """Says once a minute that something is waited for."""
+
+  def __init__(self, what: str):
+    """Starts the clock; `what` is waited for."""
+    self._what = what
+    self._started = self._said = time.monotonic()
+
+  def say(self):
+    """Says it, if it is time to."""
+    now = time.monotonic()
+    if now - self._said > _SAY_SECONDS:
+      self._said = now
+      logging.warning(
+        "Waiting for %s since %.0f s. In a program of one thread that is for"
+        " ever: a LocalLayout's batch_size must be LayoutBuilder.batch_size.",
+        self._what, now - self._started,
+      )
+
+
 class Writer(Protocol):
   """Where an actor's items go."""
 
@@ -109,6 +130,7 @@ class ReverbWriter:
       QUEUE, 1.0, tree.map_structure(lambda column: column[-1],
                                      self._writer.history)
     )
+    patience = Impatience("room in the queue")
     while not self._should_stop():
       try:
         # Not one item ahead of the queue: what waits grows stale.
@@ -117,7 +139,7 @@ class ReverbWriter:
         )
         break
       except reverb.DeadlineExceededError:
-        continue
+        patience.say()
 
 
 def reverb_items(client: reverb.Client) -> Iterator[Sample]:
@@ -259,7 +281,7 @@ class Batches(Iterator[Sample]):
   """Batches of `batch_size` trajectories, in the order of their items.
 
   They are samples of numpy arrays, time-major [T+1, B, ...]. Items with numbers
-  that are not finite are left out.
+  that are not finite are left out. Threads may share it.
 
   Attributes:
     num_dropped: trajectories that were left out.
@@ -274,6 +296,7 @@ class Batches(Iterator[Sample]):
     """
     self._items = iter(items)
     self._batch_size = config.batch_size
+    self._lock = threading.Lock()
     self.num_dropped = 0
 
   def __next__(self) -> Sample:
@@ -283,6 +306,10 @@ class Batches(Iterator[Sample]):
       ValueError: if the actors' numbers of environments do not add up to the
         batch size.
     """
+    with self._lock:
+      return self._take()
+
+  def _take(self) -> Sample:
     batch: list[Sample] = []
     size = 0
     while size < self._batch_size:

@@ -25,6 +25,7 @@ from acme_stac.core.update import (
   DataParallel,
   TrainingState,
   Update,
+  check_output,
   data_parallel,
   learning_rate,
   make_update,

@@ -115,7 +115,7 @@ def data_parallel(
   Raises:
     ValueError: if the batch cannot be split evenly over the devices.
   """
-  if config.batch_size % len(devices):
+  if not devices or config.batch_size % len(devices):
     raise ValueError(
       f"batch_size ({config.batch_size}) must be a multiple of the number of"
       f" devices ({len(devices)})."
@@ -148,6 +148,32 @@ def learning_rate(step: Array | int, config: STACConfig) -> Array:
   return config.learning_rate + fraction * (
     config.final_learning_rate - config.learning_rate
   )
+
+
+def check_output(
+  output: NetworkOutput, rows: tuple[int, ...], config: STACConfig
+):
+  """Checks what networks give for rows of the shape `rows`.
+
+  Raises:
+    ValueError: unless it has a policy and a value for every head.
+  """
+  heads = config.num_heads
+  values = heads + (config.behaviour == "average")
+  try:
+    policy, value = output.policy.shape, output.value.shape
+  except AttributeError as error:
+    raise ValueError(
+      "The networks must give a core.NetworkOutput, got"
+      f" {type(output).__name__}."
+    ) from error
+  if policy[:-1] != (*rows, heads) or value != (*rows, values):
+    raise ValueError(
+      f"For rows {rows} and {heads} heads the networks must give a policy"
+      f" [*rows, {heads}, K] and a value [*rows, {values}]"
+      f"{', the last one of the average' * (values > heads)}, but they gave"
+      f" {policy} and {value}."
+    )
 
 
 def make_update(networks: Networks, config: STACConfig) -> Update:
@@ -185,13 +211,15 @@ def make_update(networks: Networks, config: STACConfig) -> Update:
 
   def unroll(params: Params, eta, trajectory: Trajectory) -> NetworkOutput:
     condition = metaparams.conditioning(eta, config)
-    return networks.unroll(
+    output = networks.unroll(
       params,
       trajectory.observation,
       trajectory.core_state,
       trajectory.step_type,
       *([] if condition is None else [condition]),
     )
+    check_output(output, trajectory.step_type.shape, config)
+    return output
 
   def init(key: Array) -> TrainingState:
     params = networks.init(key)

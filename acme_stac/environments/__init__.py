@@ -6,6 +6,8 @@ from acme_stac.environments.base import (
   EnvironmentOfBatch,
   EnvironmentSpec,
   environment_spec,
+  spec_from_json,
+  spec_to_json,
 )
 from acme_stac.environments.catch import Catch
 from acme_stac.environments.check import check
@@ -14,6 +16,7 @@ from acme_stac.environments.guard import (
   GuardedEnvironment,
 )
 from acme_stac.environments.registry import (
+  import_factory,
   make,
   make_batched,
   option_types,

@@ -1,12 +1,20 @@
 """Batches of environments, and the bridges between them and dm_env."""
 
 import abc
-from collections.abc import Sequence
+import collections
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import dm_env
 import jax
 import numpy as np
+from dm_env import specs
+
+from acme_stac import config
+
+# Of one observation or action that a file describes: a slip, or ill will.
+_MAX_ELEMENTS = 2**24
 
 
 class EnvironmentSpec(NamedTuple):
@@ -26,6 +34,73 @@ def environment_spec(environment: Any) -> EnvironmentSpec:
     rewards=environment.reward_spec(),
     discounts=environment.discount_spec(),
   )
+
+
+def spec_to_json(spec: EnvironmentSpec) -> dict[str, Any]:
+  """Returns what an agent needs to know of the specs, for `spec_from_json`."""
+  actions = _leaf_to_json(spec.actions)
+  if isinstance(spec.actions, specs.DiscreteArray):
+    actions["num_values"] = int(spec.actions.num_values)
+  else:
+    for name in ("minimum", "maximum"):
+      bound = np.broadcast_to(getattr(spec.actions, name), spec.actions.shape)
+      actions[name] = bound.tolist()
+  return {"observations": _nest_to_json(spec.observations), "actions": actions}
+
+
+def _leaf_to_json(spec: specs.Array) -> dict[str, Any]:
+  return {"shape": list(spec.shape), "dtype": np.dtype(spec.dtype).name}
+
+
+def _nest_to_json(nest: Any) -> dict[str, Any]:
+  # JAX sorts a dict and leaves the order of an ordered one.
+  kind = "ordered" if isinstance(nest, collections.OrderedDict) else "dict"
+  if isinstance(nest, Mapping):
+    return {kind: [[key, _nest_to_json(x)] for key, x in nest.items()]}
+  if isinstance(nest, tuple | list):
+    return {"sequence": [_nest_to_json(x) for x in nest]}
+  return _leaf_to_json(nest)
+
+
+def spec_from_json(described: dict[str, Any]) -> EnvironmentSpec:
+  """Returns specs that make the same networks as those of `spec_to_json`.
+
+  Raises:
+    Exception: of many kinds, if `described` is something else.
+  """
+  actions = described["actions"]
+  dtype = np.dtype(actions["dtype"])
+  return EnvironmentSpec(
+    observations=_nest_from_json(described["observations"]),
+    actions=(
+      specs.DiscreteArray(actions["num_values"], dtype)
+      if "num_values" in actions
+      else specs.BoundedArray(
+        _shape(actions), dtype, actions["minimum"], actions["maximum"]
+      )
+    ),
+    rewards=specs.Array((), np.float32),
+    discounts=specs.BoundedArray((), np.float32, 0.0, 1.0),
+  )
+
+
+def _nest_from_json(described: dict[str, Any]) -> Any:
+  for kind, make in (("ordered", collections.OrderedDict), ("dict", dict)):
+    if kind in described:
+      return make((key, _nest_from_json(x)) for key, x in described[kind])
+  if "sequence" in described:
+    return tuple(_nest_from_json(x) for x in described["sequence"])
+  return specs.Array(_shape(described), np.dtype(described["dtype"]))
+
+
+def _shape(described: dict[str, Any]) -> tuple[int, ...]:
+  """Returns a shape; raises ValueError for one that nothing here has."""
+  shape = tuple(described["shape"])
+  for size in shape:
+    config.check_integer("each size of a shape", size, 0, _MAX_ELEMENTS)
+  if math.prod(shape) > _MAX_ELEMENTS:
+    raise ValueError(f"{shape} is too large for an observation or an action")
+  return shape
 
 
 class BatchedEnvironment(abc.ABC):

@@ -77,22 +77,31 @@ _OPTION_TYPES = (bool, int, float, str, tuple)
 _NOT_OPTIONS = ("level", "num_environments", "seed")
 
 
-def _import_factory(name: str) -> Callable[..., Any]:
-  """Returns the object of a name <module>:<factory>."""
+def import_factory(name: str, what: str, takes: str) -> Callable[..., Any]:
+  """Returns what a user's name <module>:<factory> names.
+
+  Args:
+    name: of what can be imported and called.
+    what: it is said to make, in messages.
+    takes: what it is called with, in messages.
+
+  Raises:
+    ValueError: if it cannot be imported, or not be called.
+  """
   module, _, attribute = name.partition(":")
   try:
     factory = getattr(importlib.import_module(module), attribute)
   except Exception as error:  # A user's module may raise anything.
     raise ValueError(
-      f"Environment '{_PYTHON}:{name}' cannot be imported"
+      f"{what} '{_PYTHON}:{name}' cannot be imported"
       f" ({type(error).__name__}, {error}). Write"
       f" {_PYTHON}:package.module:factory; the package must be installed, or"
       " in a folder of PYTHONPATH."
     ) from error
   if not callable(factory):
     raise ValueError(
-      f"'{_PYTHON}:{name}' is {factory!r}, which cannot be called with a seed"
-      " to make an environment."
+      f"'{_PYTHON}:{name}' is {factory!r}, which cannot be called with"
+      f" {takes}."
     )
   return factory
 
@@ -136,7 +145,7 @@ def _resolve(
     return environment, None
   family, _, level = environment.partition(":")
   if family == _PYTHON:
-    return _import_factory(level), None
+    return import_factory(level, "Environment", "a seed"), None
   if family not in _FAMILIES:
     known = [*_FAMILIES, _PYTHON]
     raise ValueError(config.unknown("environment", family, known))

@@ -9,7 +9,8 @@ from acme import specs
 
 import acme_stac
 from acme_stac import core, environments
-from acme_stac.agent import acting, builder, environment_loop
+from acme_stac.agent import builder, environment_loop
+from acme_stac.networks import make_policy
 from tests import helpers
 
 
@@ -162,7 +163,7 @@ def test_random_ensemble_keeps_its_head_for_an_episode():
   config = helpers.small_config("stacx_random_ensemble", num_heads=4)
   networks = helpers.networks(config)
   params = networks.init(jax.random.PRNGKey(0))
-  policy = acting.make_policy(networks, config)
+  policy = make_policy(networks, config)
   state, key = policy.initial_state(200), jax.random.PRNGKey(1)
   select = jax.jit(policy.select_action)
   observation = np.random.default_rng(0).normal(size=(200, 4)).astype("f")
@@ -188,7 +189,7 @@ def test_average_ensemble_acts_by_the_mean_logits():
   config = helpers.small_config("stacx_average_ensemble")
   networks = helpers.networks(config)
   params = networks.init(jax.random.PRNGKey(0))
-  policy = acting.make_policy(networks, config)
+  policy = make_policy(networks, config)
   observation = np.random.default_rng(0).normal(size=(64, 4)).astype("f")
   step_type = np.ones(64, np.int32)
   action, log_prob, _, _ = policy.select_action(

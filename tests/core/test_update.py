@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -702,3 +703,30 @@ def test_a2c_on_policy_learns_from_n_step_returns():
     surrogate -= trajectory.behaviour_log_prob[t, 0] * (target - value[t, 0])
   np.testing.assert_allclose(terms.value, squared, rtol=1e-4)
   np.testing.assert_allclose(terms.policy, surrogate, rtol=1e-4)
+
+
+@pytest.mark.parametrize("wrong,message", [
+  (lambda output: output._replace(policy=output.policy[..., 0, :]), "policy"),
+  (lambda output: output._replace(value=output.value[..., :2]), "value"),
+  (lambda output: output._replace(value=output.value[:-1]), "value"),
+  (tuple, "must give a core.NetworkOutput, got tuple"),
+])
+def test_networks_of_another_shape_are_refused(wrong, message):
+  config = helpers.small_config()
+  right = helpers.networks(config)
+  networks = dataclasses.replace(
+    right, unroll=lambda *arguments: wrong(right.unroll(*arguments))
+  )
+  update = core.make_update(networks, config)
+  state = core.make_update(right, config).init(jax.random.PRNGKey(0))
+  with pytest.raises(ValueError, match=message):
+    update.update(state, helpers.trajectory(config))
+
+
+def test_average_needs_a_value_of_its_own():
+  config = helpers.small_config(behaviour="average")
+  with pytest.raises(ValueError, match=r"value \[\*rows, 4\], the last one"):
+    core.check_output(
+      core.NetworkOutput(np.zeros((6, 4, 3, 2)), np.zeros((6, 4, 3))),
+      (6, 4), config,
+    )

@@ -135,6 +135,18 @@ def test_hosts_are_known_and_told(clock):
   assert counter.status("east")["hosts_to_tell"] == ["west"]
 
 
+def test_the_older_launcher_of_a_host_has_no_rival(clock):
+  counter = make(clock)
+  assert not counter.status("east", "a")["rival"]
+  clock.now += 1
+  assert not counter.status("west", "b")["rival"]
+  assert counter.status("east", "c")["rival"]
+  assert not counter.status("east", "a")["rival"]
+  clock.now += 4
+  # The older one is gone.
+  assert not counter.status("east", "c")["rival"]
+
+
 def test_failures_within_a_time(clock):
   limit = failures.FailureLimit(2, 60, clock)
   assert limit.add() and limit.add()

@@ -186,10 +186,10 @@ def test_a_learners_host_that_comes_back_as_another_run(tmp_path):
   class Counter(counter.RunCounter):
     away = False
 
-    def status(self, host=None):
+    def status(self, *who):
       if self.away:
         raise RuntimeError("nobody there")
-      return super().status(host)
+      return super().status(*who)
 
   def make_counter(run):
     return Counter(640, 640, run=run.to_json())
@@ -214,6 +214,41 @@ def test_a_learners_host_that_comes_back_as_another_run(tmp_path):
   assert come_back_with(make_experiment(tmp_path, log_every_seconds=9.0))
   with pytest.raises(UserError, match="seed: 1 -> 0"):
     come_back_with(make_experiment(tmp_path, seed=1))
+
+
+def test_a_host_that_is_started_twice(tmp_path, monkeypatch):
+  experiment = make_experiment(tmp_path)
+  now = [100.0]
+  monkeypatch.setattr(processes.time, "monotonic", lambda: now[0])
+  shared = counter.RunCounter(
+    640, 640, run=experiment.to_json(), clock=lambda: now[0]
+  )
+
+  def start():
+    return processes._Watch(
+      experiment,
+      shared,
+      Progress(io.StringIO()),
+      Cluster("learner", PORT, ("near", "far"), 1, 0),
+      ending.StopRequest(),
+    )
+
+  first = start()
+  first.look()
+  # One that takes the place of one that has just ended goes on.
+  second = start()
+  for _ in range(30):
+    now[0] += 1
+    second.look()
+  # One beside another that runs gives way, and the other does not.
+  third = start()
+  with pytest.raises(UserError, match="near has been started already"):
+    for _ in range(30):
+      now[0] += 1
+      second.look()
+      third.look()
+  assert now[0] < 145
+  assert second.look()
 
 
 @pytest.mark.slow

@@ -339,7 +339,8 @@ def test_nobody_outside_reaches_a_local_run(tmp_path):
     running.wait_for_steps()
     if "does not let this run have a network of its own" in running.text:
       pytest.skip("This kernel lets nobody have a network of his own.")
-    assert listening("self") == before
+    # Others may begin to listen meanwhile, but not on the run's ports.
+    assert not listening(running.process.pid) & (listening("self") - before)
     # All of them are in one network, which has no way out.
     networks = {
       os.readlink(f"/proc/{process.pid}/ns/net")

@@ -7,8 +7,10 @@ import sys
 
 import numpy as np
 import pytest
+from absl import flags
 
 from acme_stac.agent import checkpointing
+from programs import command_line, machine, train
 from programs import experiment as experiment_lib
 from tests.programs.runs import (
   SMALL,
@@ -348,13 +350,22 @@ ERRORS = [
 
 
 @pytest.mark.parametrize("arguments,message", ERRORS)
-def test_errors_before_any_process(tmp_path, arguments, message, monkeypatch):
+def test_errors_before_any_process(tmp_path, arguments, message):
+  argv = ["train", "--config=configs/small.py:catch",
+          f"--workdir={tmp_path / 'run'}", *arguments]
+  with pytest.raises(machine.UserError) as error:
+    train.describe(command_line.parse(argv, flags.FlagValues()))
+  assert message in str(error.value)
+  assert not (tmp_path / "run" / "logs" / "nodes").exists()
+
+
+@pytest.mark.parametrize("arguments,message", [ERRORS[0], ERRORS[-1]])
+def test_errors_of_the_command(tmp_path, arguments, message):
   result = run(tmp_path / "run", *arguments)
   assert result.returncode == 2, result.stdout + result.stderr
   assert message in result.stderr
   assert "Traceback" not in result.stderr
   assert result.stderr.count("Error: ") == 1
-  assert not (tmp_path / "run" / "logs" / "nodes").exists()
 
 
 def test_other_run_in_the_work_directory(tmp_path):
@@ -392,8 +403,6 @@ def test_other_run_in_the_work_directory(tmp_path):
   (("--isolate_network", "--host=hosts"), True),
 ])
 def test_which_runs_leave_the_network(monkeypatch, arguments, isolated):
-  from programs import machine, train
-
   calls = []
   monkeypatch.setattr(
     machine, "isolate_network", lambda: calls.append(1) or True
@@ -403,8 +412,6 @@ def test_which_runs_leave_the_network(monkeypatch, arguments, isolated):
 
 
 def test_wrong_python(monkeypatch):
-  from programs import machine
-
   monkeypatch.setattr(sys, "version_info", (3, 12, 1))
   with pytest.raises(machine.UserError, match="Python 3.12.1.*make setup"):
     machine.check()

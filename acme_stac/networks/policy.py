@@ -1,0 +1,91 @@
+"""How to act: one fused inference call for a batch of environments."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import dm_env
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acme_stac.config import STACConfig
+from acme_stac.core import acting_output
+from acme_stac.core.types import Array, CoreState
+from acme_stac.networks.factory import STACNetworks
+
+
+class ActingState(NamedTuple):
+  """What a policy remembers of N environments.
+
+  Attributes:
+    core: the networks' recurrent state, nest of [N, ...].
+    head: which of the acting policies acts in the episode, [N] int32.
+  """
+
+  core: CoreState
+  head: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+  """How to act, as pure functions.
+
+  Attributes:
+    select_action: (params, observation [N, ...], step_type [N], ActingState,
+      key) -> (action [N, ...], log-probability [N], ActingState, key). If
+      metaparameters are embedded, their values [P, K] are the last argument.
+    initial_state: (N) -> ActingState.
+    to_environment: from those actions to the environment's, in NumPy.
+  """
+
+  select_action: Callable[..., tuple[Array, Array, ActingState, Array]]
+  initial_state: Callable[[int], ActingState]
+  to_environment: Callable[[np.ndarray], np.ndarray]
+
+
+def make_policy(
+  networks: STACNetworks, config: STACConfig, greedy: bool = False
+) -> Policy:
+  """Returns the behaviour policy of an agent.
+
+  Args:
+    networks: the agent's networks.
+    config: says which heads act.
+    greedy: take the distribution's mode instead of a sample.
+  """
+  distribution = networks.distribution
+
+  def select_action(params, observation, step_type, state, key, *condition):
+    key, head_key, sample_key = jax.random.split(key, 3)
+    output, core_state = networks.step(
+      params, observation, state.core, step_type, *condition
+    )
+    policies = acting_output(output, config).policy
+    head = state.head
+    if policies.shape[-2] == 1:
+      policy = policies[:, 0]
+    else:
+      # One policy for a whole episode.
+      first = step_type == int(dm_env.StepType.FIRST)
+      drawn = jax.random.randint(head_key, first.shape, 0, policies.shape[-2])
+      head = jnp.where(first, drawn, head)
+      policy = jnp.take_along_axis(
+        policies, head[:, None, None], axis=-2
+      )[:, 0]
+    if greedy:
+      action = distribution.mode(policy)
+    else:
+      action = distribution.sample(sample_key, policy)
+    log_prob = distribution.log_prob(policy, action)
+    return action, log_prob, ActingState(core_state, head), key
+
+  def initial_state(num_environments: int) -> ActingState:
+    return ActingState(
+      networks.initial_state(num_environments),
+      jnp.zeros([num_environments], jnp.int32),
+    )
+
+  return Policy(
+    select_action, initial_state, networks.action_space.to_environment
+  )

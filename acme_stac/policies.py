@@ -1,0 +1,293 @@
+"""Trained policies as plain files, and how to act by them.
+
+Needs JAX and Haiku: neither Launchpad, Reverb, TensorFlow nor Acme.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import dm_env
+import jax
+import numpy as np
+
+from acme_stac import environments
+from acme_stac.agent import checkpointing
+from acme_stac.config import STACConfig, check_integer
+from acme_stac.core import TrainingState, conditioning, init_metaparams
+from acme_stac.networks import (
+  ActingState,
+  STACNetworks,
+  make_networks,
+  make_policy,
+)
+
+
+class _Acting(NamedTuple):
+  """What acting takes of a `core.TrainingState`, under the same names."""
+
+  params: Any
+  metaparams: Any
+
+
+@dataclasses.dataclass
+class EpisodeState:
+  """What a policy remembers of the episodes it is in; it changes with them.
+
+  Attributes:
+    begins: which of the N environments are at the first step of an episode,
+      [N] bool. All at first; none after an action. Set it where one begins.
+  """
+
+  begins: np.ndarray
+  _acting: ActingState
+  _key: jax.Array
+  _single: bool
+
+
+class TrainedPolicy:
+  """Acts as a trained agent.
+
+      state = policy.initial_state()  # at the start of every episode
+      action = policy(observation, state)
+
+  Attributes:
+    config: the agent's hyperparameters.
+    metadata: of the run: "agent", "environment", "environment_options",
+      "environment_steps", and more of its config.json.
+  """
+
+  def __init__(
+    self,
+    config: STACConfig,
+    environment_spec: Any,
+    networks: STACNetworks,
+    params: Any,
+    condition: Any = None,
+    metadata: dict[str, Any] | None = None,
+    greedy: bool = False,
+  ):
+    """Makes a policy.
+
+    Args:
+      config: the agent's hyperparameters.
+      environment_spec: specs of one environment.
+      networks: the agent's networks.
+      params: their parameters.
+      condition: `core.conditioning` of the metaparameters, if any is embedded.
+      metadata: of the run.
+      greedy: act by the distribution's mode instead of a sample.
+    """
+    self.config = config
+    self.metadata = metadata or {}
+    self._spec = environment_spec
+    self._leaves = jax.tree_util.tree_leaves(environment_spec.observations)
+    self._policy = make_policy(networks, config, greedy)
+    self._select = jax.jit(self._policy.select_action)
+    self._params = params
+    self._key = jax.random.PRNGKey(0)
+    self._condition = [] if condition is None else [condition]
+
+  def initial_state(
+    self, num_environments: int | None = None, seed: int | None = None
+  ) -> EpisodeState:
+    """Returns the state before an episode.
+
+    Args:
+      num_environments: of a batch, whose observations and actions are
+        [N, ...]; None for one environment.
+      seed: of the samples. Without one every state has samples of its own, the
+        same ones each time that a policy is loaded.
+
+    Raises:
+      ValueError: if there are no environments.
+    """
+    number = 1 if num_environments is None else num_environments
+    check_integer("num_environments", number, 1)
+    if seed is None:
+      self._key, key = jax.random.split(self._key)
+    else:
+      key = jax.random.PRNGKey(seed)
+    return EpisodeState(
+      np.ones([number], bool),
+      self._policy.initial_state(number),
+      key,
+      num_environments is None,
+    )
+
+  def __call__(self, observation: Any, state: EpisodeState) -> np.ndarray:
+    """Returns the environment's next action and updates the state.
+
+    Args:
+      observation: as the environment gives it; [N, ...] for a batch.
+      state: of `initial_state`.
+
+    Raises:
+      ValueError: if the observation is not of the environment's spec.
+    """
+    observation = self._rows(observation, state)
+    step_type = np.where(
+      state.begins, dm_env.StepType.FIRST, dm_env.StepType.MID
+    ).astype(np.int32)
+    action, _, state._acting, state._key = self._select(
+      self._params,
+      observation,
+      step_type,
+      state._acting,
+      state._key,
+      *self._condition,
+    )
+    state.begins[:] = False
+    actions = self._policy.to_environment(np.asarray(action))
+    return actions[0] if state._single else actions
+
+  def _rows(self, observation: Any, state: EpisodeState) -> Any:
+    """Returns the observation [N, ...] in the structure of the spec."""
+    leaves = [np.asarray(x) for x in jax.tree_util.tree_leaves(observation)]
+    if state._single:
+      leaves = [leaf[None] for leaf in leaves]
+    number = len(state.begins)
+    wanted = [(number, *spec.shape) for spec in self._leaves]
+    if [leaf.shape for leaf in leaves] != wanted:
+      raise ValueError(
+        f"The observation has shapes {[leaf.shape for leaf in leaves]} for"
+        f" {number} environments, but this policy was trained on {wanted}."
+      )
+    leaves = [
+      leaf.astype(spec.dtype, copy=False)
+      for leaf, spec in zip(leaves, self._leaves, strict=True)
+    ]
+    structure = jax.tree_util.tree_structure(self._spec.observations)
+    return jax.tree_util.tree_unflatten(structure, leaves)
+
+
+def load_policy(
+  path: str | os.PathLike,
+  greedy: bool = False,
+  network_factory: Callable[[Any, STACConfig], STACNetworks] | None = None,
+) -> TrainedPolicy:
+  """Loads a trained policy.
+
+  Args:
+    path: a work directory, whose newest checkpoint is read; or a file: one of
+      its checkpoints or what `export_policy` wrote.
+    greedy: act by the distribution's mode instead of a sample.
+    network_factory: what made the networks, if the run had a factory of its
+      own: a file never says what code is to be run.
+
+  Raises:
+    CheckpointError: (a ValueError) if there is none, or it is damaged.
+  """
+  path, arrays, metadata = _read(pathlib.Path(path))
+  if network_factory is None and metadata.get("networks"):
+    raise ValueError(
+      f"{path} was trained with networks of {metadata['networks']!r}: give that"
+      " function as network_factory."
+    )
+  network_factory = network_factory or make_networks
+  try:
+    config = STACConfig(**metadata["config"])
+    spec = environments.spec_from_json(metadata["environment_spec"])
+    networks = network_factory(spec, config)
+    template = jax.eval_shape(
+      lambda: _Acting(
+        networks.init(jax.random.PRNGKey(0)), init_metaparams(config)
+      )
+    )
+  except Exception as error:
+    raise checkpointing.CheckpointError(
+      f"{path} does not say how its agent was made, or another version of"
+      f" acme_stac wrote it: {type(error).__name__}: {error}"
+    ) from error
+  state = checkpointing.fit(path, arrays, template)
+  return TrainedPolicy(
+    config,
+    spec,
+    networks,
+    state.params,
+    conditioning(state.metaparams, config),
+    metadata,
+    greedy,
+  )
+
+
+def export_policy(
+  path: str | os.PathLike, output: str | os.PathLike
+) -> dict[str, Any]:
+  """Writes a policy to one .npz file: parameters and configuration.
+
+  Args:
+    path: what `load_policy` takes.
+    output: the file; its arrays are named as in a checkpoint, and "metadata"
+      is JSON.
+
+  Returns:
+    The metadata.
+
+  Raises:
+    CheckpointError: if there is no policy, or it is damaged.
+    OSError: if the file cannot be written.
+  """
+  _, arrays, metadata = _read(pathlib.Path(path))
+  checkpointing.write(pathlib.Path(output), arrays, metadata)
+  return metadata
+
+
+def save_policy(
+  output: str | os.PathLike,
+  state: TrainingState,
+  config: STACConfig,
+  environment_spec: Any,
+  **metadata: Any,
+):
+  """Writes the policy of a learner of yours to a file for `load_policy`.
+
+  Args:
+    output: the file.
+    state: of `core.Update`, or what a `STACLearner` saves.
+    config: the agent's hyperparameters.
+    environment_spec: specs of one environment.
+    **metadata: anything that JSON can hold.
+
+  Raises:
+    OSError: if the file cannot be written.
+  """
+  acting = _Acting(state.params, state.metaparams)
+  checkpointing.write(
+    pathlib.Path(output),
+    checkpointing.named_arrays(acting),
+    {
+      **metadata,
+      "config": dataclasses.asdict(config),
+      "environment_spec": environments.spec_to_json(environment_spec),
+    },
+  )
+
+
+def _read(
+  path: pathlib.Path,
+) -> tuple[pathlib.Path, dict[str, np.ndarray], dict[str, Any]]:
+  """Returns the file that is read, its arrays for acting, and its metadata."""
+  path = path.expanduser()
+  if not path.exists():
+    raise checkpointing.CheckpointError(f"There is no file or folder {path}.")
+  if path.is_dir():
+    newest = checkpointing.read_newest(path / "checkpoints")
+    if newest is None:
+      raise checkpointing.CheckpointError(
+        f"{path} has no checkpoints of this project: it is no work directory of"
+        " programs.train, or its run has not written one yet. What Acme's own"
+        " checkpointer keeps is for its learner: acme_stac.save_policy writes"
+        " that learner's policy."
+      )
+    path, arrays, metadata = newest
+  else:
+    arrays, metadata = checkpointing.read(path)
+  of_acting = tuple(f".{name}[" for name in _Acting._fields)
+  return (
+    path,
+    {name: x for name, x in arrays.items() if name.startswith(of_acting)},
+    metadata,
+  )

@@ -1,0 +1,101 @@
+"""Where metrics go."""
+
+import logging
+import sys
+import types
+
+import pytest
+from absl import flags
+
+from programs import command_line, logs, machine, train
+from programs import experiment as experiment_lib
+from tests.programs import runs
+
+
+class Wandb(types.ModuleType):
+  """Weights & Biases, as far as a logger needs it."""
+
+  def __init__(self, fails=False):
+    super().__init__("wandb")
+    self.__spec__ = types.SimpleNamespace(name="wandb")
+    self.runs = []
+    self.fails = fails
+
+  def init(self, **arguments):
+    if self.fails:
+      raise OSError("no network")
+    run = types.SimpleNamespace(
+      arguments=arguments, rows=[], finished=False, metrics=[]
+    )
+    run.log = run.rows.append
+    run.define_metric = lambda *args, **kwargs: run.metrics.append(
+      (args, kwargs)
+    )
+    run.finish = lambda: setattr(run, "finished", True)
+    self.runs.append(run)
+    return run
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+  module = Wandb()
+  monkeypatch.setitem(sys.modules, "wandb", module)
+  return module
+
+
+def test_weights_and_biases(tmp_path, wandb):
+  experiment = runs.make_experiment(tmp_path / "try", wandb_project="stac")
+  logger = logs.make_logger(experiment, "learner", dashboards=True)
+  assert not wandb.runs
+  for step in (640, 1280):
+    logger.write({"environment_steps": step, "kl": 0.5})
+  logger.close()
+  (run,) = wandb.runs
+  assert [row["environment_steps"] for row in run.rows] == [640, 1280]
+  assert run.rows[0]["kl"] == 0.5
+  assert run.finished
+  assert run.metrics == [(("*",), {"step_metric": "environment_steps"})]
+  arguments = run.arguments
+  assert (arguments["project"], arguments["group"]) == ("stac", "try")
+  assert arguments["config"]["config"]["num_heads"] == 3
+  # The other places have the rows too.
+  assert len(runs.rows(experiment.logs / "learner.csv")) == 2
+  assert list((experiment.workdir / "tensorboard").rglob("events.*"))
+  # Actors and logs of episodes would be too many.
+  logs.make_logger(experiment, "actor_0").write({"a": 1})
+  assert len(wandb.runs) == 1
+
+
+def test_a_dashboard_that_fails_ends_nothing(tmp_path, wandb, caplog):
+  wandb.fails = True
+  experiment = runs.make_experiment(tmp_path, wandb_project="stac")
+  logger = logs.make_logger(experiment, "learner", dashboards=True)
+  with caplog.at_level(logging.WARNING):
+    for step in range(3):
+      logger.write({"environment_steps": step})
+  logger.close()
+  assert len(runs.rows(experiment.logs / "learner.csv")) == 3
+  said = [r.message for r in caplog.records if "Weights" in r.message]
+  assert len(said) == 1 and "no network" in said[0]
+
+
+def test_a_dashboard_that_cannot_be(tmp_path, wandb, monkeypatch):
+  arguments = [
+    "train", "--config=configs/small.py:catch", f"--workdir={tmp_path}",
+    "--config.wandb_project=stac", "--launch=serial",
+  ]
+  monkeypatch.setattr(train, "_isolate", lambda argv: True)
+  monkeypatch.setattr(train, "_run", lambda *unused: 0)
+  monkeypatch.setattr(machine, "use_compilation_cache", lambda: None)
+  parse = command_line.parse
+  monkeypatch.setattr(
+    command_line, "parse", lambda argv: parse(argv, flags.FlagValues())
+  )
+  with pytest.raises(machine.UserError, match="--noisolate_network"):
+    train.main(arguments)
+  monkeypatch.setenv("WANDB_MODE", "offline")
+  assert train.main(arguments) == 0
+
+  monkeypatch.delitem(sys.modules, "wandb")
+  with pytest.raises(experiment_lib.UserError, match="pip install wandb"):
+    runs.make_experiment(tmp_path, wandb_project="stac")
