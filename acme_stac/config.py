@@ -332,6 +332,11 @@ class STACConfig:
     return 1 if self.self_tuned and self.outer_batch == "next" else 0
 
   @property
+  def batches_to_begin(self) -> int:
+    """Batches that the first update needs: one or two."""
+    return self.batches_per_update + self.batches_ahead
+
+  @property
   def steps_per_trajectory(self) -> int:
     """Environment steps (frames) that each trajectory adds."""
     fresh = self.trajectory_length - self.trajectory_overlap

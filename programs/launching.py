@@ -82,7 +82,7 @@ def _alternate(experiment, learner, actors, evaluator, counter, progress):
   """Makes what an update needs, learns, and again until a checkpoint."""
   config = experiment.config
   items_per_batch = config.batch_size // experiment.environments_per_actor
-  batches = config.batches_per_update + config.batches_ahead
+  batches = config.batches_to_begin
   every = experiment.evaluation_every_steps
   turn = 0
   due = -(-counter.status()["steps"] // every) * every

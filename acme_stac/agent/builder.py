@@ -82,6 +82,7 @@ class STACBuilder(
       )
     self._config = config
     self._network_factory = network_factory
+    self._environments_per_actor = environments_per_actor
     self._items_per_batch = config.batch_size // environments_per_actor
     self._num_queues = num_queues
     self._log_every_seconds = log_every_seconds
@@ -98,12 +99,16 @@ class STACBuilder(
   @property
   def _queue_size(self) -> int:
     """Items that each queue has room for."""
-    batches = max(
+    items = self._items_per_batch * max(
       self._config.queue_batches * self._config.batches_per_update,
-      # What a program of one thread must see before an update.
-      self._config.batches_per_update + self._config.batches_ahead,
+      self._config.batches_to_begin,
     )
-    items = batches * self._items_per_batch
+    if self._environments_per_actor == 1:
+      # A program of one thread updates when it sees the batches of an update,
+      # and between two looks an episode's end may add two items.
+      items = max(
+        items, self._config.batches_to_begin * self._items_per_batch + 1
+      )
     return -(-items // self._num_queues)
 
   def make_local_queue(self) -> queues.LocalQueue:

@@ -56,9 +56,7 @@ class LayoutBuilder(
     for itself.
     """
     config = self._builder.config
-    return config.batch_size * (
-      config.batches_per_update + config.batches_ahead
-    )
+    return config.batch_size * config.batches_to_begin
 
   def make_replay_tables(self, environment_spec: Any) -> list[reverb.Table]:
     """Returns the trajectory queue."""

@@ -150,7 +150,7 @@ class STACLearner(core.Learner):
     self._next = (first, versions)
     trajectories = [first]
     following = None
-    if self._config.batches_per_update + self._config.batches_ahead == 2:
+    if self._config.batches_to_begin == 2:
       following = next(self._iterator)
       trajectories.append(following[0])
     self._next = following if self._config.batches_ahead else None

@@ -133,7 +133,7 @@ def data_parallel(
     core_state=NamedSharding(mesh, PartitionSpec("batch")),
   )
   # The last argument is the outer loss's own batch, for agents that have one.
-  batches = [trajectory] * (config.batches_per_update + config.batches_ahead)
+  batches = [trajectory] * config.batches_to_begin
   jitted = jax.jit(
     update.update,
     in_shardings=(replicated, *batches),

@@ -129,7 +129,7 @@ class MeasuredUpdate:
     self._state = jax.device_put(
       update.init(jax.random.PRNGKey(0)), parallel.state_sharding
     )
-    batches = config.batches_per_update + config.batches_ahead
+    batches = config.batches_to_begin
     self._data = [
       parallel.put(
         random_trajectory(networks, spec.observations, config, seed)
