@@ -33,9 +33,13 @@ _FINISHED = "finished.json"
 def load_runs(path: str) -> dict[str, list[str]]:
   """Returns the runs of a sweep file: name -> flags of programs.train.
 
+  Args:
+    path: of the file; what follows a colon is given to its get_runs().
+
   Raises:
     UserError: if there is no such file, or it is no sweep.
   """
+  path, _, argument = path.partition(":")
   spec = importlib.util.spec_from_file_location("sweep", path)
   try:
     assert spec is not None and spec.loader is not None
@@ -56,7 +60,7 @@ def load_runs(path: str) -> dict[str, list[str]]:
   try:
     return {
       str(name): [str(flag) for flag in flags]
-      for name, flags in module.get_runs().items()
+      for name, flags in module.get_runs(*[argument][: bool(argument)]).items()
     }
   except Exception as error:
     raise machine.UserError(
@@ -193,7 +197,9 @@ def main(argv: list[str]) -> int:
     "programs.sweep", description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument("file", help="what has get_runs()")
+  parser.add_argument(
+    "file", help="what has get_runs(); file:text calls get_runs(text)"
+  )
   parser.add_argument(
     "--workdir", type=pathlib.Path, required=True, help="directory of the runs"
   )

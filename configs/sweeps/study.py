@@ -1,0 +1,147 @@
+"""The study of docs/results.md: what self-tuning does on tasks of this size.
+
+  python -m programs.sweep configs/sweeps/study.py:agents --workdir=runs/study
+
+Parts, all by default: agents (the four agents and the ablation ladder), discount
+and value_cost (the robustness of section 4.3), init (that of Fig. 4(c)), control
+(the dear tasks). Runs are named task/variant/agent/seed.
+"""
+
+import math
+
+# Environment steps, and the right γ and g_v of the small configuration.
+_CHEAP = {
+  "gymnasium:CartPole-v1": (250_000, 0.99, 1.0),
+  "catch": (100_000, 0.99, 0.25),
+}
+_DEAR = {
+  "control:cartpole/swingup": 800_000,
+  "control:cheetah/run": 800_000,
+  "rwrl:cartpole/swingup/easy": 800_000,
+  "rwrl:walker/walk/easy": 800_000,
+  "atari:breakout": 1_200_000,
+}
+_AGENTS = ("impala", "impala_aux", "stac", "stacx")
+_LADDER = tuple(
+  f"{agent}_{names}"
+  for agent in ("stac", "stacx")
+  for names in ("gamma", "gamma_lambda", "no_alpha")
+)
+# η's step size of the papers is for a hundred times as many updates.
+_FAST = {
+  f"{agent}_fast": (agent, "--config.stac.meta_learning_rate=0.01")
+  for agent in ("stac", "stacx")
+}
+# Those of the paper's Fig. 4; those of g_v relative to the right value.
+_DISCOUNTS = (0.99, 0.992, 0.995, 0.997, 0.999)
+_VALUE_COSTS = (0.6, 0.8, 1.0, 1.2, 1.4)
+_INITIAL_VALUES = (0.99, 0.992, 0.995, 0.997, 0.999)
+
+_Runs = dict[str, list[str]]
+
+
+def _name(environment: str) -> str:
+  return environment.replace("gymnasium:", "").replace(":", "/")
+
+
+def _cheap(environment: str, agent: str, seed: int, *flags: str) -> list[str]:
+  """Returns flags of a run of a minute with parameters a few updates old."""
+  return [
+    f"--config=configs/small.py:{environment}",
+    f"--config.agent={agent}",
+    f"--config.seed={seed}",
+    f"--config.num_environment_steps={_CHEAP[environment][0]}",
+    # Twice the updates for the same steps: metaparameters need updates.
+    "--config.stac.batch_size=16",
+    # One process alternates, so that its policy would always be the newest.
+    "--config.stac.variable_update_period=4",
+    "--config.evaluation.every_steps=100000000",
+    "--config.log_every_seconds=0.2",
+    *flags,
+    "--launch=serial",
+  ]
+
+
+def _agents(seed: int) -> _Runs:
+  runs = {}
+  for environment in _CHEAP:
+    for agent in (*_AGENTS, *_LADDER):
+      name = f"{_name(environment)}/right/{agent}/{seed}"
+      runs[name] = _cheap(environment, agent, seed)
+    for name, (agent, flag) in _FAST.items():
+      name = f"{_name(environment)}/right/{name}/{seed}"
+      runs[name] = _cheap(environment, agent, seed, flag)
+  return runs
+
+
+def _perturbed(seed: int, field: str) -> _Runs:
+  runs = {}
+  for environment, (_, discount, value_cost) in _CHEAP.items():
+    right = {"discount": discount, "value_cost": value_cost}[field]
+    values = (
+      _DISCOUNTS
+      if field == "discount"
+      else [round(factor * right, 4) for factor in _VALUE_COSTS]
+    )
+    for value in values:
+      for agent in ("impala", "stacx"):
+        # The right value is in the part "agents".
+        if value != right:
+          runs[f"{_name(environment)}/{field}={value}/{agent}/{seed}"] = _cheap(
+            environment, agent, seed, f"--config.stac.{field}={value}"
+          )
+  return runs
+
+
+def _init(seed: int) -> _Runs:
+  runs = {}
+  for environment in _CHEAP:
+    for value in _INITIAL_VALUES[1:]:
+      logit = round(math.log(value / (1 - value)), 4)
+      runs[f"{_name(environment)}/init={value}/stacx/{seed}"] = _cheap(
+        environment, "stacx", seed,
+        f"--config.stac.metaparameter_init={logit}",
+      )
+  return runs
+
+
+def _control(seed: int) -> _Runs:
+  if seed > 2:
+    return {}
+  return {
+    f"{_name(environment)}/right/{agent}/{seed}": [
+      f"--config=configs/small.py:{environment}",
+      f"--config.agent={agent}",
+      f"--config.seed={seed}",
+      f"--config.num_environment_steps={steps}",
+      "--config.stac.variable_update_period=4",
+      "--config.evaluation.every_steps=100000000",
+      "--launch=serial",
+    ]
+    for environment, steps in _DEAR.items()
+    for agent in _AGENTS
+  }
+
+
+_PARTS = {
+  "agents": _agents,
+  "discount": lambda seed: _perturbed(seed, "discount"),
+  "value_cost": lambda seed: _perturbed(seed, "value_cost"),
+  "init": _init,
+  "control": _control,
+}
+
+
+def get_runs(part: str = "") -> _Runs:
+  """Returns a part of the study, or all of it; seeds come one after another.
+
+  Raises:
+    ValueError: if there is no such part.
+  """
+  if part and part not in _PARTS:
+    raise ValueError(f"There is no part {part!r}. Parts: {', '.join(_PARTS)}.")
+  runs = {}
+  for make in [_PARTS[part]] if part else _PARTS.values():
+    for seed in range(5):
+      runs.update(make(seed))
+  return runs
