@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
+import numpy as np
 from acme.utils import loggers
 from acme.utils.loggers import aggregators
 from acme.utils.loggers import csv as csv_logger
@@ -39,7 +40,10 @@ def make_logger(
 
   directory = str(experiment.workdir / "tensorboard")
   events = Unfailing(
-    tf_summary.TFSummaryLogger(directory, label, "environment_steps"), directory
+    AsArrays(
+      tf_summary.TFSummaryLogger(directory, label, "environment_steps")
+    ),
+    directory,
   )
   everywhere = [logger, events]
   if experiment.wandb_project is not None:
@@ -126,6 +130,26 @@ class Unfailing(loggers.Logger):
         self._file.close()
     except Exception as error:
       logging.warning("%s cannot be closed: %s", self._place, error)
+
+
+class AsArrays(loggers.Logger):
+  """Makes arrays of all numbers.
+
+  TensorFlow caches every Python number that it is given, by value and for ever:
+  0.7 KB each, 35 KB of a row of fifty.
+  """
+
+  def __init__(self, logger: loggers.Logger):
+    """Takes the logger to write to."""
+    self._logger = logger
+
+  def write(self, data: Mapping[str, Any]):
+    """Writes a row."""
+    self._logger.write({name: np.asarray(x) for name, x in data.items()})
+
+  def close(self):
+    """Closes the logger."""
+    self._logger.close()
 
 
 class Enriched(loggers.Logger):
