@@ -12,7 +12,6 @@ names differ in the last part.
 """
 
 import argparse
-import csv
 import importlib.util
 import json
 import pathlib
@@ -21,7 +20,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from programs import machine
 
@@ -171,24 +169,15 @@ def write_summary(
   rows = {name: row for name, row in rows.items() if row}
   curves = plots.plot_sweep(runs, workdir)
   return [
-    _write_csv(
+    summary.write_csv(
       workdir / "summary.csv",
       [{"run": name, **row} for name, row in rows.items()],
     ),
-    _write_csv(workdir / "averages.csv", summary.average_over_seeds(rows)),
+    summary.write_csv(
+      workdir / "averages.csv", summary.average_over_seeds(rows)
+    ),
     *([curves] if curves else []),
   ]
-
-
-def _write_csv(
-  path: pathlib.Path, rows: Sequence[Mapping[str, Any]]
-) -> pathlib.Path:
-  names = list(dict.fromkeys(name for row in rows for name in row))
-  with open(path, "w", newline="") as file:
-    writer = csv.DictWriter(file, names)
-    writer.writeheader()
-    writer.writerows(rows)
-  return path
 
 
 def main(argv: list[str]) -> int:

@@ -3,7 +3,7 @@
 import csv
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import matplotlib
 
@@ -16,7 +16,7 @@ Columns = dict[str, np.ndarray]
 
 _SIGMA = re.compile(r"sigma_(.+)_head(\d+)")
 # How the papers write them.
-_SYMBOLS = {
+SYMBOLS = {
   "discount": "γ",
   "lambda_": "λ",
   "value_cost": "g_v / outer g_v",
@@ -46,7 +46,7 @@ def read_log(path: pathlib.Path, step: str | None = None) -> Columns:
       row
       for row in csv.DictReader(file)
       if None not in row and None not in row.values()
-      and (step is None or np.isfinite(_number(row[step])))
+      and (step is None or np.isfinite(number(row[step])))
     ]
   if step is not None:
     kept: list[dict[str, str]] = []
@@ -57,10 +57,11 @@ def read_log(path: pathlib.Path, step: str | None = None) -> Columns:
     rows = kept
   if not rows:
     return {}
-  return {name: np.array([_number(r[name]) for r in rows]) for name in rows[0]}
+  return {name: np.array([number(r[name]) for r in rows]) for name in rows[0]}
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
+  """Returns a number, or a truth value as one; NaN for other text."""
   try:
     return {"True": 1.0, "False": 0.0}[text] if text.isalpha() else float(text)
   except (KeyError, ValueError):
@@ -172,29 +173,35 @@ def _learning_curve(workdir, learner: Columns, evaluator: Columns):
   return figure
 
 
+def sigmas(logs: Sequence[Columns]) -> dict[str, dict[int, str]]:
+  """Returns the columns of σ(η) that all logs have: name -> head -> column."""
+  found: dict[str, dict[int, str]] = {}
+  for name in SYMBOLS:
+    for column in sorted(logs[0]) if logs else ():
+      match = _SIGMA.fullmatch(column)
+      if match and match[1] == name and all(column in log for log in logs):
+        found.setdefault(name, {})[int(match[2])] = column
+  return found
+
+
 def _metaparameters(learner: Columns):
   """Draws σ(η) of every head over steps, one panel a name (Fig. 5a)."""
-  found: dict[str, dict[int, np.ndarray]] = {}
-  for column, values in learner.items():
-    match = _SIGMA.fullmatch(column)
-    if match:
-      found.setdefault(match[1], {})[int(match[2])] = values
+  found = sigmas([learner])
   if not found:
     return None
-  names = [name for name in _SYMBOLS if name in found]
-  columns = min(3, len(names))
-  rows = -(-len(names) // columns)
+  columns = min(3, len(found))
+  rows = -(-len(found) // columns)
   figure, grid = plt.subplots(
     rows, columns, figsize=(4 * columns, 2.6 * rows), squeeze=False
   )
-  for axes in grid.flat[len(names) :]:
+  for axes in grid.flat[len(found) :]:
     axes.axis("off")
-  for axes, name in zip(grid.flat, names, strict=False):
-    for head, values in sorted(found[name].items()):
+  for axes, (name, heads) in zip(grid.flat, found.items(), strict=False):
+    for head, column in heads.items():
       axes.plot(
-        learner["environment_steps"], values, label=f"head {head}"
+        learner["environment_steps"], learner[column], label=f"head {head}"
       )
-    axes.set(title=_SYMBOLS[name], xlabel="environment steps")
+    axes.set(title=SYMBOLS[name], xlabel="environment steps")
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.grid(alpha=0.3)
   grid.flat[0].legend(fontsize="small")

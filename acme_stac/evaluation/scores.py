@@ -3,6 +3,7 @@
 import csv
 import functools
 import importlib.resources
+from typing import Any
 
 from acme_stac import config
 
@@ -36,3 +37,59 @@ def human_normalised_score(game: str, episode_return: float) -> float:
     raise ValueError(config.unknown("game of Atari-57", game, _table()))
   random, human = _table()[game]
   return (episode_return - random) / (human - random)
+
+
+# Returns of 0 and of 1 after normalisation, where a task has both.
+_RANGES = {
+  "catch": (-1.0, 1.0, "return −1 is 0, return 1 is 1"),
+  "gymnasium:CartPole-v1": (0.0, 500.0, "share of the 500 steps"),
+}
+_UNIT = (0.0, 1000.0, "share of the largest return, 1000")
+
+
+def _reference(task: str) -> tuple[float, float, str] | None:
+  """Returns the returns that count as 0 and 1, and what that means."""
+  family, _, level = task.partition(":")
+  if family in ("control", "control_pixels", "rwrl"):
+    return _UNIT
+  if family == "atari":
+    # Brings the emulator, which other tasks do without.
+    from acme_stac.environments import atari
+
+    game = atari.rom_name(level)
+    if game in _table():
+      return *_table()[game], "human-normalised"
+  return _RANGES.get(task)
+
+
+def normalised(task: str, episode_return: Any) -> Any:
+  """Returns a return, or an array of them, on a scale that tasks share.
+
+  Games of Atari-57 are human-normalised, returns of DM control and Real-World
+  RL are shares of 1,000, those of CartPole and Catch of their ranges.
+
+  Args:
+    task: the environment's name.
+    episode_return: in the task's own units.
+
+  Raises:
+    ValueError: if the task has no such scale, see `has_scale`.
+  """
+  reference = _reference(task)
+  if reference is None:
+    raise ValueError(f"Nothing says which returns of {task!r} are good.")
+  low, high, _ = reference
+  return (episode_return - low) / (high - low)
+
+
+def has_scale(task: str) -> bool:
+  """Returns whether `normalised` knows a task."""
+  return _reference(task) is not None
+
+
+def describe_scale(task: str) -> str:
+  """Returns in words what `normalised` does; raises ValueError as it does."""
+  reference = _reference(task)
+  if reference is None:
+    raise ValueError(f"Nothing says which returns of {task!r} are good.")
+  return reference[2]

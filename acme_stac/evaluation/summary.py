@@ -1,8 +1,9 @@
 """Rows of figures about runs, from their logs, and means over seeds."""
 
+import csv
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,3 +110,15 @@ def average_over_seeds(
 def _logit(probability: np.ndarray) -> np.ndarray:
   inside = np.clip(probability, 1e-6, 1 - 1e-6)
   return np.log(inside / (1 - inside))
+
+
+def write_csv(
+  path: pathlib.Path, rows: Sequence[Mapping[str, Any]]
+) -> pathlib.Path:
+  """Writes rows with the columns that any of them has; returns the path."""
+  names = list(dict.fromkeys(name for row in rows for name in row))
+  with open(path, "w", newline="") as file:
+    writer = csv.DictWriter(file, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+  return path

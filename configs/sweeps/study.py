@@ -2,9 +2,9 @@
 
   python -m programs.sweep configs/sweeps/study.py:agents --workdir=runs/study
 
-Parts, all by default: agents (the four agents and the ablation ladder), discount
-and value_cost (the robustness of section 4.3), init (that of Fig. 4(c)), control
-(the dear tasks). Runs are named task/variant/agent/seed.
+Parts, all by default: agents (the four agents and the ablation ladder),
+discount and value_cost (the robustness of section 4.3), init (that of Fig.
+4(c)), control (the dear tasks). Runs are named task/variant/agent/seed.
 """
 
 import math

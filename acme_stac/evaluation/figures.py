@@ -1,0 +1,467 @@
+"""The papers' figures of groups of runs, as matplotlib figures."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+from acme_stac.evaluation import plots, statistics
+from acme_stac.evaluation.runs import Groups, Run
+
+# As in the papers: self-tuned solid, fixed dashed; one head green, three blue.
+_STYLES = {
+  "impala": ("tab:green", "--"),
+  "impala_aux": ("tab:blue", "--"),
+  "stac": ("tab:green", "-"),
+  "stacx": ("tab:blue", "-"),
+}
+_OTHER_COLOURS = (
+  "tab:red", "tab:purple", "tab:orange", "tab:brown", "tab:pink", "tab:olive",
+  "tab:cyan", "tab:gray",
+)
+# What is self-tuned, from nothing to everything, by the agent's name.
+LADDER = {
+  "STAC": {
+    "{}": "impala",
+    "{γ}": "stac_gamma",
+    "{γ, λ}": "stac_gamma_lambda",
+    "{γ, λ, g}": "stac_no_alpha",
+    "all": "stac",
+  },
+  "STACX": {
+    "{}": "impala_aux",
+    "{γ}": "stacx_gamma",
+    "{γ, λ}": "stacx_gamma_lambda",
+    "{γ, λ, g}": "stacx_no_alpha",
+    "all": "stacx",
+  },
+}
+_LADDER_COLOURS = {"STAC": "tab:green", "STACX": "tab:blue"}
+# Two panels side by side can be read on a phone.
+_WIDTH = 7.0
+_POINTS = 50
+
+Scores = dict[str, np.ndarray]
+
+
+def style(agent: str, agents: Sequence[str]) -> dict[str, Any]:
+  """Returns colour and line style of an agent among others."""
+  if agent in _STYLES:
+    colour, line = _STYLES[agent]
+    return {"color": colour, "linestyle": line}
+  others = [name for name in agents if name not in _STYLES]
+  number = others.index(agent) if agent in others else 0
+  return {
+    "color": _OTHER_COLOURS[number % len(_OTHER_COLOURS)], "linestyle": "-"
+  }
+
+
+def short(task: str) -> str:
+  """Returns a task's name without "gymnasium:"."""
+  return task.removeprefix("gymnasium:")
+
+
+def _grid(
+  panels: int, height: float = 2.5, columns: int = 2
+) -> tuple[Figure, list[Any]]:
+  columns = min(columns, panels)
+  rows = -(-panels // columns)
+  figure, grid = plt.subplots(
+    rows, columns, figsize=(_WIDTH, height * rows), squeeze=False
+  )
+  for axes in grid.flat[panels:]:
+    axes.axis("off")
+  return figure, list(grid.flat[:panels])
+
+
+def curve(
+  runs: Sequence[Run], column: str, x: np.ndarray, axis: str
+) -> np.ndarray:
+  """Returns a column of runs at points of an axis, [runs, K]; NaN beyond.
+
+  Args:
+    runs: of one group.
+    column: of their curves.
+    x: [K] points.
+    axis: "environment_steps" or "seconds".
+  """
+  values = np.full((len(runs), len(x)), np.nan)
+  for row, run in zip(values, runs, strict=True):
+    if column in run.curves:
+      known = np.isfinite(run.curves[column])
+      if known.any():
+        row[:] = np.interp(
+          x, run.curves[axis][known], run.curves[column][known], right=np.nan
+        )
+  return values
+
+
+def _draw_band(axes, x, values: np.ndarray, name: str, **drawn: Any):
+  """Draws means over runs, with 95% intervals where there are several."""
+  # Before its first episode ends a run has no return.
+  whole = np.isfinite(values).all(axis=0)
+  x, values = x[whole], values[:, whole]
+  if not len(x):
+    return
+  if len(values) == 1:
+    axes.plot(x, values[0], label=name, **drawn)
+    return
+  mean, (low, high) = statistics.curve_intervals(values[:, None, :])
+  axes.plot(x, mean, label=name, **drawn)
+  axes.fill_between(x, low, high, color=drawn["color"], alpha=0.15, lw=0)
+
+
+def learning_curves(
+  groups: Groups, agents: Sequence[str], axis: str = "environment_steps"
+) -> Figure:
+  """Draws returns over training, a panel a task (Figs. 2a and 3).
+
+  Means over finished runs with their intervals; unfinished runs are dotted, up
+  to where they are.
+
+  Args:
+    groups: the runs.
+    agents: to be drawn.
+    axis: "environment_steps", or "seconds" of training.
+  """
+  figure, grid = _grid(len(groups.tasks))
+  for axes, task in zip(grid, groups.tasks, strict=True):
+    for agent in agents:
+      runs = groups.runs(task, agent)
+      finished = [run for run in runs if run.finished]
+      drawn = style(agent, agents)
+      if finished:
+        end = min(run.curves[axis][-1] for run in finished)
+        x = np.linspace(0.0, end, _POINTS)
+        name = f"{agent} ({len(finished)})"
+        _draw_band(
+          axes, x, curve(finished, "episode_return", x, axis), name, **drawn
+        )
+      unfinished = [run for run in runs if not run.finished and run.curves]
+      for run in unfinished:
+        axes.plot(
+          run.curves[axis],
+          run.curves.get("episode_return", np.full(len(run.steps), np.nan)),
+          color=drawn["color"], linestyle=":", lw=1,
+          label=f"{agent}, seed {run.seed}: unfinished",
+        )
+    axes.set_title(short(task), fontsize="medium")
+    axes.set_xlabel(axis.replace("_", " "))
+    axes.grid(alpha=0.3)
+    axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    if axes.get_legend_handles_labels()[0]:
+      axes.legend(fontsize="x-small")
+  for axes in grid[::2]:
+    axes.set_ylabel("return, last 100 episodes")
+  figure.tight_layout()
+  return figure
+
+
+def ablation(
+  names: Sequence[str],
+  bars: dict[str, dict[str, statistics.Estimate]],
+  what: str,
+) -> Figure:
+  """Draws what tuning more metaparameters gives (Figs. 2b and 4).
+
+  Args:
+    names: panels' titles.
+    bars: panel -> agent -> its score.
+    what: the score's name.
+  """
+  figure, grid = _grid(len(names), height=3.2)
+  for axes, name in zip(grid, names, strict=True):
+    ticks = []
+    position = 0.0
+    for family, ladder in LADDER.items():
+      for step, agent in ladder.items():
+        if agent not in bars[name]:
+          continue
+        estimate = bars[name][agent]
+        axes.barh(
+          position, estimate.value, color=_LADDER_COLOURS[family],
+          xerr=_errors([estimate]), error_kw={"lw": 1}, height=0.7,
+        )
+        ticks.append((position, f"{family} {step}"))
+        position += 1
+      position += 0.5
+    axes.set_yticks(*zip(*ticks, strict=True), fontsize="small")
+    axes.set_title(name, fontsize="medium")
+    axes.set_xlabel(what)
+    axes.grid(axis="x", alpha=0.3)
+  figure.tight_layout()
+  return figure
+
+
+def _errors(estimates: Sequence[statistics.Estimate]) -> np.ndarray:
+  """Returns matplotlib's error bars, [2, K], 0 where there is no interval."""
+  errors = [(e.value - e.low, e.high - e.value) for e in estimates]
+  return np.nan_to_num(np.array(errors, float)).T.clip(min=0.0)
+
+
+def relative_improvement(
+  improvements: dict[str, dict[str, statistics.Estimate]], baseline: str
+) -> Figure:
+  """Draws improvements over a baseline by task (Figs. 8, 9 and 11).
+
+  Args:
+    improvements: agent -> task -> improvement of the score in %.
+    baseline: its name.
+  """
+  agents = list(improvements)
+  tasks = max(len(of) for of in improvements.values())
+  figure, grid = _grid(
+    len(agents), height=1.2 + 0.28 * tasks, columns=2 if tasks < 20 else 1
+  )
+  for axes, agent in zip(grid, agents, strict=True):
+    ordered = sorted(improvements[agent].items(), key=lambda x: x[1].value)
+    values = [estimate.value for _, estimate in ordered]
+    axes.barh(
+      range(len(ordered)), values,
+      xerr=_errors([estimate for _, estimate in ordered]),
+      color=["tab:red" if value < 0 else "tab:blue" for value in values],
+      error_kw={"lw": 1},
+    )
+    axes.set_yticks(
+      range(len(ordered)), [short(task) for task, _ in ordered],
+      fontsize="small",
+    )
+    axes.axvline(0.0, color="black", lw=0.8)
+    axes.set_xscale("symlog", linthresh=10.0)
+    axes.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes.set_title(f"{agent} over {baseline}", fontsize="medium")
+    axes.set_xlabel("relative improvement, %")
+    axes.grid(axis="x", alpha=0.3)
+  figure.tight_layout()
+  return figure
+
+
+def improved_tasks(
+  improvements: dict[str, dict[str, statistics.Estimate]], baseline: str
+) -> Figure:
+  """Draws how many tasks improve by at least x% (Fig. 5 of the supplement).
+
+  Args:
+    improvements: agent -> task -> improvement of the score in %.
+    baseline: what they are relative to.
+  """
+  figure, (axes,) = _grid(1, height=3.2)
+  thresholds = np.array([-50, -20, -10, -5, 0, 5, 10, 20, 50, 100])
+  agents = list(improvements)
+  for agent in agents:
+    values = np.array([e.value for e in improvements[agent].values()])
+    counts = (values[None, :] >= thresholds[:, None]).sum(axis=1)
+    axes.plot(
+      range(len(thresholds)), counts, marker="o",
+      label=f"{agent} ({len(values)} tasks)", **style(agent, agents),
+    )
+  axes.set_xticks(range(len(thresholds)), [f"{x:g}%" for x in thresholds])
+  axes.yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+  axes.set(
+    xlabel=f"improvement over {baseline} of at least", ylabel="tasks",
+  )
+  axes.set_ylim(bottom=0)
+  axes.grid(alpha=0.3)
+  axes.legend(fontsize="small")
+  figure.tight_layout()
+  return figure
+
+
+def robustness(
+  cells: dict[str, dict[Any, dict[str, statistics.Estimate]]],
+  setting: str,
+  describe: Callable[[Any], str],
+) -> Figure:
+  """Draws scores with a setting perturbed, a row a task (Fig. 4 / 6-8).
+
+  Args:
+    cells: task -> value of the setting -> agent -> score.
+    setting: its name.
+    describe: says a value.
+  """
+  figure, grid = _grid(len(cells), height=2.6, columns=1)
+  agents = list(dict.fromkeys(
+    agent for of in cells.values() for value in of.values() for agent in value
+  ))
+  width = 0.8 / len(agents)
+  for axes, (task, values) in zip(grid, cells.items(), strict=True):
+    for number, agent in enumerate(agents):
+      offset = (number - (len(agents) - 1) / 2) * width
+      found = [
+        (place, value[agent])
+        for place, value in enumerate(values.values())
+        if agent in value
+      ]
+      axes.bar(
+        [place + offset for place, _ in found],
+        [estimate.value for _, estimate in found],
+        width, yerr=_errors([estimate for _, estimate in found]),
+        label=agent, color=style(agent, agents)["color"], error_kw={"lw": 1},
+      )
+    axes.set_xticks(range(len(values)), [describe(value) for value in values])
+    axes.set_title(short(task), fontsize="medium")
+    axes.set_ylabel("final return")
+    axes.grid(axis="y", alpha=0.3)
+  grid[-1].set_xlabel(setting)
+  grid[0].legend(fontsize="small", ncols=len(agents))
+  figure.tight_layout()
+  return figure
+
+
+def metaparameters(runs: Sequence[Run], title: str) -> Figure | None:
+  """Draws σ(η) of every head over training (Figs. 5a, 9 and 10-19).
+
+  Means over the runs, and from the lowest run to the highest.
+
+  Args:
+    runs: of one group.
+    title: of the figure.
+
+  Returns:
+    The figure, or None if nothing is self-tuned.
+  """
+  found = plots.sigmas([run.curves for run in runs])
+  if not found:
+    return None
+  figure, grid = _grid(len(found), height=2.0)
+  end = min(run.steps[-1] for run in runs)
+  x = np.linspace(0.0, end, _POINTS)
+  for axes, (name, heads) in zip(grid, found.items(), strict=True):
+    for head, column in heads.items():
+      values = curve(runs, column, x, "environment_steps")
+      colour = f"C{head}"
+      axes.plot(x, values.mean(axis=0), color=colour, label=f"head {head}")
+      axes.fill_between(
+        x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15,
+        lw=0,
+      )
+    axes.set_title(plots.SYMBOLS[name], fontsize="medium")
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    axes.grid(alpha=0.3)
+  grid[0].legend(fontsize="x-small")
+  figure.suptitle(title, fontsize="medium")
+  figure.supxlabel("environment steps", fontsize="small")
+  figure.tight_layout()
+  return figure
+
+
+def alpha_order(runs: Sequence[Run], title: str) -> Figure | None:
+  """Draws α_ρ against α_c of every head (Fig. 5b); None without them."""
+  found = plots.sigmas([run.curves for run in runs])
+  if not {"alpha_rho", "alpha_c"} <= set(found):
+    return None
+  heads = found["alpha_rho"]
+  figure, grid = _grid(len(heads), height=2.4, columns=3)
+  end = min(run.steps[-1] for run in runs)
+  x = np.linspace(0.0, end, _POINTS)
+  for axes, head in zip(grid, heads, strict=True):
+    for name, colour in (("alpha_rho", "tab:blue"), ("alpha_c", "tab:orange")):
+      values = curve(runs, found[name][head], x, "environment_steps")
+      axes.plot(x, values.mean(axis=0), color=colour, label=plots.SYMBOLS[name])
+      axes.fill_between(
+        x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15,
+        lw=0,
+      )
+    axes.set_title(f"head {head}", fontsize="medium")
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    axes.grid(alpha=0.3)
+  grid[0].legend(fontsize="small")
+  figure.suptitle(title, fontsize="medium")
+  figure.tight_layout()
+  return figure
+
+
+def alpha_order_share(runs: Sequence[Run]) -> dict[int, float]:
+  """Returns by head the share of rows in which α_ρ ≥ α_c; {} without them."""
+  found = plots.sigmas([run.curves for run in runs])
+  if not {"alpha_rho", "alpha_c"} <= set(found):
+    return {}
+  return {
+    head: float(np.mean(np.concatenate([
+      run.curves[found["alpha_rho"][head]] >= run.curves[found["alpha_c"][head]]
+      for run in runs
+    ])))
+    for head in found["alpha_rho"]
+  }
+
+
+def aggregates(
+  estimates: dict[str, dict[str, statistics.Estimate]]
+) -> Figure:
+  """Draws aggregates over tasks with their 95% intervals, a panel each."""
+  agents = list(estimates)
+  names = list(statistics.AGGREGATES)
+  figure, grid = _grid(len(names), height=0.9 + 0.24 * len(agents))
+  for axes, name in zip(grid, names, strict=True):
+    for row, agent in enumerate(reversed(agents)):
+      value, low, high = estimates[agent][name]
+      colour = style(agent, agents)["color"]
+      axes.barh(row, high - low, left=low, color=colour, alpha=0.4, height=0.6)
+      axes.vlines(value, row - 0.3, row + 0.3, color=colour, lw=2)
+    axes.set_yticks(range(len(agents)), agents[::-1], fontsize="small")
+    axes.set_title(name, fontsize="medium")
+    axes.grid(axis="x", alpha=0.3)
+  figure.tight_layout()
+  return figure
+
+
+def profiles(scores: Scores) -> Figure:
+  """Draws performance profiles: shares of runs above every score.
+
+  Args:
+    scores: normalised, [seeds, tasks] of each agent.
+  """
+  highest = max(float(score.max()) for score in scores.values())
+  lowest = min(float(score.min()) for score in scores.values())
+  thresholds = np.linspace(min(0.0, lowest), max(highest, 1e-3), _POINTS)
+  shares, intervals = statistics.performance_profile(scores, thresholds)
+  figure, (axes,) = _grid(1, height=3.2)
+  for agent in scores:
+    drawn = style(agent, list(scores))
+    axes.plot(thresholds, shares[agent], label=agent, **drawn)
+    axes.fill_between(
+      thresholds, *intervals[agent], color=drawn["color"], alpha=0.15, lw=0
+    )
+  axes.set(xlabel="normalised score τ", ylabel="share of runs above τ")
+  axes.grid(alpha=0.3)
+  axes.legend(fontsize="small")
+  figure.tight_layout()
+  return figure
+
+
+def probabilities(
+  estimates: dict[str, statistics.Estimate], baseline: str
+) -> Figure:
+  """Draws how probably each agent's run is better than the baseline's."""
+  figure, (axes,) = _grid(1, height=0.9 + 0.3 * len(estimates))
+  agents = list(estimates)
+  for row, agent in enumerate(reversed(agents)):
+    value, low, high = estimates[agent]
+    colour = style(agent, agents)["color"]
+    axes.barh(row, high - low, left=low, color=colour, alpha=0.4, height=0.6)
+    axes.vlines(value, row - 0.3, row + 0.3, color=colour, lw=2)
+  axes.axvline(0.5, color="black", lw=0.8)
+  axes.set_yticks(range(len(agents)), agents[::-1], fontsize="small")
+  axes.set_xlim(0.0, 1.0)
+  axes.set_xlabel(f"probability of a better run than {baseline}")
+  axes.grid(axis="x", alpha=0.3)
+  figure.tight_layout()
+  return figure
+
+
+def describe_setting(name: str, value: Any) -> str:
+  """Returns a setting's value as it is said: η₀ also by its σ(η₀)."""
+  if name == "metaparameter_init":
+    return f"{value:g}\n(σ = {1 / (1 + math.exp(-value)):.3f})"
+  return f"{value:g}"
+
+

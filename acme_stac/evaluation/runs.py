@@ -1,0 +1,369 @@
+"""Finished, unfinished and missing runs, and what was varied among them."""
+
+import collections
+import csv
+import dataclasses
+import functools
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from acme_stac.evaluation import plots, summary
+
+_RUNS = "runs.csv"
+_CURVES = "curves.csv"
+_SETTINGS = "settings.json"
+# Columns of a log that are kept beside those of metaparameters.
+_KEPT = ("environment_steps", "learner_steps", "seconds", "episode_return")
+# What hosts and clocks decide, or what only says how long a run is.
+_NO_SETTINGS = ("num_environment_steps",)
+_POINTS = 40
+
+# Names and values of the settings in which runs differ from the usual ones.
+Variation: TypeAlias = tuple[tuple[str, Any], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One run, from its work directory or from exported data.
+
+  Attributes:
+    name: where it was found.
+    task: the environment's name.
+    agent: the agent preset's name.
+    settings: the agent's hyperparameters and the environment's options.
+    seed: of everything.
+    finished: whether all its updates were done.
+    figures: of `summary.summarise_run`, and "training_seconds".
+    curves: columns of the learner's log, "seconds" of training among them.
+  """
+
+  name: str
+  task: str
+  agent: str
+  settings: Mapping[str, Any]
+  seed: int
+  finished: bool
+  figures: Mapping[str, Any]
+  curves: plots.Columns = dataclasses.field(repr=False)
+
+  @functools.cached_property
+  def steps(self) -> np.ndarray:
+    """Environment steps of the rows of `curves`."""
+    return self.curves.get("environment_steps", np.zeros(0))
+
+  def value_at(self, column: str, at: float, axis: str) -> float:
+    """Returns a curve's value at a step or second, NaN where it has none.
+
+    Args:
+      column: of `curves`.
+      at: where on the axis; beyond the last row the curve ends.
+      axis: "environment_steps" or "seconds".
+    """
+    if column not in self.curves:
+      return math.nan
+    x, y = self.curves[axis], self.curves[column]
+    known = np.isfinite(y)
+    if not known.any() or at > x[known][-1] * (1 + 1e-9):
+      return math.nan
+    return float(np.interp(at, x[known], y[known]))
+
+
+def find(paths: Iterable[pathlib.Path]) -> list[Run]:
+  """Returns the runs in or below directories, by name.
+
+  Args:
+    paths: work directories of programs.train, directories with such below, and
+      directories that `export` wrote.
+
+  Raises:
+    ValueError: if a path is none of them, or a file there is damaged.
+  """
+  runs: list[Run] = []
+  for path in map(pathlib.Path, paths):
+    found: list[Run] = []
+    if not path.is_dir():
+      raise ValueError(f"There is no directory {path}.")
+    for file in sorted(path.rglob(_RUNS)):
+      if (file.parent / _SETTINGS).exists():
+        found += _read_exported(file.parent)
+    for file in sorted(path.rglob("config.json")):
+      found.append(_read_work_directory(file.parent))
+    if not found:
+      raise ValueError(
+        f"{path} has no run: neither it nor a directory below is a work"
+        " directory of programs.train (with a config.json) or data that a"
+        f" report kept (with {_RUNS})."
+      )
+    runs += found
+  unique = {(run.name, run.seed): run for run in runs}
+  return list(unique.values())
+
+
+def _read_work_directory(workdir: pathlib.Path) -> Run:
+  try:
+    described = json.loads((workdir / "config.json").read_text())
+    settings = {
+      **described["config"],
+      **described["environment_options"],
+      **({"networks": n} if (n := described.get("networks")) else {}),
+    }
+    figures = summary.summarise_run(workdir)
+    log = plots.read_log(workdir / "logs" / "learner.csv", "learner_steps")
+    run = Run(
+      name=str(workdir),
+      task=described["environment"],
+      agent=described["agent"],
+      settings=settings,
+      seed=described["seed"],
+      finished=False,
+      figures=figures,
+      curves=_with_seconds(log),
+    )
+    updates = _num_updates(settings)
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise ValueError(
+      f"{workdir} is no work directory that can be read:"
+      f" {type(error).__name__}: {error}"
+    ) from error
+  seconds = run.curves["seconds"][-1] if log else math.nan
+  return dataclasses.replace(
+    run,
+    finished=figures.get("learner_steps", 0) >= updates,
+    figures={**figures, "training_seconds": float(seconds)},
+  )
+
+
+def _num_updates(settings: Mapping[str, Any]) -> int:
+  from acme_stac.config import STACConfig
+
+  names = {field.name for field in dataclasses.fields(STACConfig)}
+  return STACConfig(
+    **{name: value for name, value in settings.items() if name in names}
+  ).num_updates
+
+
+def _with_seconds(log: plots.Columns) -> plots.Columns:
+  """Returns a log with the seconds of training up to every row.
+
+  Between two runs of the same directory, and while it was killed, no time
+  passes.
+  """
+  if not log:
+    return {}
+  steps = np.diff(log["environment_steps"], prepend=0.0)
+  rate = log["environment_steps_per_second"]
+  return {**log, "seconds": np.cumsum(steps / rate)}
+
+
+def export(runs: Sequence[Run], directory: pathlib.Path) -> list[pathlib.Path]:
+  """Writes what reports need of runs, for `find`; returns the files.
+
+  runs.csv has a row for each run, curves.csv up to 40 rows of each one's log,
+  and settings.json the settings that runs.csv names by number.
+  """
+  directory.mkdir(parents=True, exist_ok=True)
+  settings: list[Mapping[str, Any]] = []
+  rows, curves = [], []
+  for number, run in enumerate(runs):
+    if run.settings not in settings:
+      settings.append(run.settings)
+    rows.append({
+      "run": number,
+      "name": run.name,
+      "task": run.task,
+      "agent": run.agent,
+      "settings": settings.index(run.settings),
+      "seed": run.seed,
+      "finished": run.finished,
+      **{name: _short(value) for name, value in run.figures.items()},
+    })
+    kept = np.unique(
+      np.linspace(0, len(run.steps) - 1, _POINTS).astype(int)
+    ) if len(run.steps) else []
+    names = [
+      name
+      for name in run.curves
+      if name in _KEPT or name.startswith("sigma_")
+    ]
+    for row in kept:
+      curves.append(
+        {"run": number, **{n: _short(run.curves[n][row]) for n in names}}
+      )
+  summary.write_csv(directory / _RUNS, rows)
+  summary.write_csv(directory / _CURVES, curves)
+  (directory / _SETTINGS).write_text(json.dumps(settings, indent=1) + "\n")
+  return [directory / name for name in (_RUNS, _CURVES, _SETTINGS)]
+
+
+def _short(value: Any) -> Any:
+  """Returns a number with as many digits as a plot or a table needs."""
+  if isinstance(value, bool) or not isinstance(value, float):
+    return value
+  return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def _read_exported(directory: pathlib.Path) -> list[Run]:
+  try:
+    settings = json.loads((directory / _SETTINGS).read_text())
+    with open(directory / _RUNS, newline="") as file:
+      rows = list(csv.DictReader(file))
+    curves = plots.read_log(directory / _CURVES)
+    number = curves.pop("run", np.zeros(0))
+    runs = []
+    for row in rows:
+      of_run = number == float(row.pop("run"))
+      runs.append(
+        Run(
+          name=row.pop("name"),
+          task=row.pop("task"),
+          agent=row.pop("agent"),
+          settings=settings[int(row.pop("settings"))],
+          seed=int(row.pop("seed")),
+          finished=row.pop("finished") == "True",
+          figures={name: plots.number(text) for name, text in row.items()},
+          curves={
+            name: values[of_run]
+            for name, values in curves.items()
+            if np.isfinite(values[of_run]).any()
+          },
+        )
+      )
+    return runs
+  except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    raise ValueError(
+      f"{directory} is not what a report keeps, or damaged:"
+      f" {type(error).__name__}: {error}"
+    ) from error
+
+
+class Groups:
+  """Runs by task, agent and variation, with what was the usual setting.
+
+  A setting's usual value is the one that most runs of an agent on a task have;
+  where several are as frequent, the one that most runs of the task have. A
+  group's variation is where its settings differ from that.
+
+  Attributes:
+    seeds: every seed that some run of a task has, by task.
+  """
+
+  def __init__(self, runs: Sequence[Run]):
+    """Takes the runs."""
+    by_task = _grouped(runs, lambda run: run.task)
+    self.seeds = {
+      task: sorted({run.seed for run in members})
+      for task, members in by_task.items()
+    }
+    self._usual: dict[tuple[str, str], dict[str, Any]] = {}
+    self._groups: dict[tuple[str, str, Variation], list[Run]] = {}
+    for task, members in by_task.items():
+      of_task = _frequencies(members)
+      for agent, mine in _grouped(members, lambda run: run.agent).items():
+        counts = _frequencies(mine)
+        usual = {
+          name: _most_frequent(counter, of_task[name])
+          for name, counter in counts.items()
+        }
+        self._usual[task, agent] = {
+          name: json.loads(text) for name, text in usual.items()
+        }
+        for run in mine:
+          variation = tuple(
+            (name, run.settings.get(name))
+            for name, text in sorted(usual.items())
+            if name not in _NO_SETTINGS and _text(run, name) != text
+          )
+          self._groups.setdefault(
+            (task, agent, _hashable(variation)), []
+          ).append(run)
+
+  @property
+  def tasks(self) -> list[str]:
+    """Tasks in the order of their runs."""
+    return list(self.seeds)
+
+  def agents(self, tasks: Iterable[str] | None = None) -> list[str]:
+    """Agents that have runs without variation on one of the tasks."""
+    wanted = set(self.tasks if tasks is None else tasks)
+    return list(dict.fromkeys(
+      agent
+      for task, agent, variation in self._groups
+      if task in wanted and not variation
+    ))
+
+  def runs(
+    self, task: str, agent: str, variation: Variation = ()
+  ) -> list[Run]:
+    """Returns the runs of a group by seed, unfinished ones included."""
+    found = self._groups.get((task, agent, _hashable(variation)), [])
+    return sorted(found, key=lambda run: run.seed)
+
+  def finished(
+    self, task: str, agent: str, variation: Variation = ()
+  ) -> list[Run]:
+    """Returns the finished runs of a group by seed."""
+    return [run for run in self.runs(task, agent, variation) if run.finished]
+
+  def items(self) -> Iterable[tuple[tuple[str, str, Variation], list[Run]]]:
+    """Yields ((task, agent, variation), runs)."""
+    return self._groups.items()
+
+  def usual(self, task: str, agent: str, name: str) -> Any:
+    """Returns the usual value of a setting."""
+    return self._usual.get((task, agent), {}).get(name)
+
+  def perturbed(self) -> dict[str, list[Any]]:
+    """Returns numbers that were varied alone, with all their values."""
+    values: dict[str, set] = {}
+    for (task, agent, variation), _ in self._groups.items():
+      if len(variation) == 1:
+        ((name, value),) = variation
+        pair = (value, self.usual(task, agent, name))
+        if all(isinstance(one, int | float) for one in pair):
+          values.setdefault(name, set()).update(pair)
+    return {name: sorted(found) for name, found in sorted(values.items())}
+
+
+def _grouped(runs, key) -> dict[str, list[Run]]:
+  groups: dict[str, list[Run]] = {}
+  for run in runs:
+    groups.setdefault(key(run), []).append(run)
+  return groups
+
+
+def _text(run: Run, name: str) -> str:
+  return json.dumps(run.settings.get(name))
+
+
+def _frequencies(
+  runs: Sequence[Run],
+) -> dict[str, collections.Counter[str]]:
+  names = dict.fromkeys(name for run in runs for name in run.settings)
+  return {
+    name: collections.Counter(_text(run, name) for run in runs)
+    for name in names
+  }
+
+
+def _most_frequent(
+  counter: collections.Counter[str], others: collections.Counter[str]
+) -> str:
+  """Returns the most frequent value; of equals the one others have most."""
+  return max(counter, key=lambda value: (counter[value], others[value]))
+
+
+def _hashable(variation: Variation) -> Variation:
+  return tuple(
+    (name, tuple(value) if isinstance(value, list) else value)
+    for name, value in variation
+  )
+
+
+def label(agent: str, variation: Variation = ()) -> str:
+  """Returns how a group is called, for example "stac, discount=0.9"."""
+  return ", ".join([agent, *[f"{name}={value}" for name, value in variation]])

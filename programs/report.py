@@ -1,0 +1,61 @@
+"""Makes one page about runs: the papers' figures, statistics and raw data.
+
+  python -m programs.report runs/study --output=report
+
+Takes work directories of programs.train, directories with such below them, and
+the data/ of earlier reports, and writes index.html, which needs no network and
+no other file, the figures as PNG files, and data/, of which the same page can
+be made again. Runs are told apart by their config.json: what differs from the
+settings that most runs of an agent on a task have is a perturbation.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from programs.machine import UserError
+
+
+def main(argv: list[str]) -> int:
+  """Runs the command; returns its exit code.
+
+  Raises:
+    UserError: if there are no runs, or the report cannot be written.
+  """
+  parser = argparse.ArgumentParser(
+    "programs.report", description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument(
+    "directories", type=pathlib.Path, nargs="+", help="where the runs are"
+  )
+  parser.add_argument(
+    "--output", type=pathlib.Path, required=True, help="directory to write to"
+  )
+  parser.add_argument(
+    "--baseline", default="impala", help="agent that others are compared with"
+  )
+  parser.add_argument("--title", default="Runs", help="of the page")
+  options = parser.parse_args(argv)
+
+  from acme_stac.evaluation import report, runs
+
+  try:
+    found = runs.find(options.directories)
+    print(f"{len(found)} runs", flush=True)
+    files = report.Report(
+      found, options.output, options.baseline, options.title,
+      lambda text: print(f"  {text}", flush=True),
+    ).write()
+  except (ValueError, OSError) as error:
+    raise UserError(str(error)) from error
+  print(files[0])
+  return 0
+
+
+if __name__ == "__main__":
+  try:
+    sys.exit(main(sys.argv[1:]))
+  except UserError as error:
+    print(f"Error: {error}", file=sys.stderr)
+    sys.exit(2)

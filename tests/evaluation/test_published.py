@@ -1,0 +1,44 @@
+import pytest
+
+from acme_stac.evaluation import published, scores
+
+
+def test_protocols_are_never_mixed():
+  papers = published.returns("alien", "papers")
+  machado = published.returns("alien", "machado")
+  assert papers == {
+    "IMPALA, deep (Espeholt et al., 2018)": 15962.0,
+    "STACX (extended data of DiscoRL, table 1)": 31809.0,
+  }
+  assert machado["MonoBeast IMPALA"] == 3826.03
+  assert not set(papers) & set(machado)
+  assert {protocol for protocol, _ in published.medians().values()} == {
+    "papers", "machado"
+  }
+
+
+def test_every_game_has_every_number():
+  for game in scores.atari_57():
+    for protocol in ("papers", "machado"):
+      found = published.returns(game, protocol).values()
+      assert all(abs(value) < 1e9 for value in found)
+
+
+def test_medians_are_those_of_the_publications():
+  medians = published.medians()
+  # Espeholt et al. (2018), table 1: 191.8%.
+  assert medians["IMPALA, deep (Espeholt et al., 2018)"][1] == pytest.approx(
+    1.918, abs=1e-3
+  )
+  # 301% is not the paper's 364%, and the page says so.
+  assert medians["STACX (extended data of DiscoRL, table 1)"][1] == (
+    pytest.approx(3.01, abs=0.01)
+  )
+  assert "364%" in published.REMARK and "301%" in published.REMARK
+
+
+def test_what_is_unknown_is_said():
+  with pytest.raises(ValueError, match="pong"):
+    published.returns("pongg", "papers")
+  with pytest.raises(ValueError, match="machado"):
+    published.returns("pong", "sticky")

@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from acme_stac.evaluation import statistics
+
+
+@pytest.fixture
+def scores():
+  rng = np.random.default_rng(0)
+  return {
+    "impala": rng.normal(0.4, 0.2, (6, 4)),
+    "stac": rng.normal(0.6, 0.2, (5, 4)),
+  }
+
+
+def test_aggregates_are_what_they_are_called(scores):
+  estimates = statistics.aggregate(scores, samples=200)
+  for agent, values in scores.items():
+    found = estimates[agent]
+    assert found["interquartile mean"].value == pytest.approx(
+      stats.trim_mean(values, 0.25, axis=None)
+    )
+    assert found["median"].value == pytest.approx(
+      np.median(values.mean(axis=0))
+    )
+    assert found["mean"].value == pytest.approx(values.mean())
+    assert found["optimality gap"].value == pytest.approx(
+      np.maximum(1.0 - values, 0.0).mean()
+    )
+    for estimate in found.values():
+      assert estimate.low < estimate.value < estimate.high
+
+
+def test_intervals_are_those_of_a_mean():
+  values = np.random.default_rng(1).normal(3.0, 2.0, 400)
+  value, low, high = statistics.mean_interval(values)
+  assert value == pytest.approx(values.mean())
+  expected = stats.norm.interval(0.95, values.mean(), stats.sem(values))
+  np.testing.assert_allclose((low, high), expected, atol=0.03)
+  # The same each time, and nobody else's random numbers change.
+  np.random.seed(5)
+  assert statistics.mean_interval(values) == (value, low, high)
+  assert np.random.rand() == np.random.RandomState(5).rand()
+
+
+def test_seeds_are_drawn_for_each_task_apart():
+  # Without stratification tasks' differences would widen the interval.
+  values = np.array([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+  estimate = statistics.aggregate({"": values}, 100)[""]["mean"]
+  assert estimate == (0.5, 0.5, 0.5)
+
+
+def test_one_seed_has_no_interval():
+  value, low, high = statistics.mean_interval(np.array([2.0]))
+  assert value == 2.0 and np.isnan([low, high]).all()
+  assert np.isnan(statistics.mean_interval(np.array([])).value)
+
+
+def test_curves(scores):
+  values = np.stack([scores["stac"], scores["stac"] + 1.0], axis=-1)
+  mean, (low, high) = statistics.curve_intervals(values)
+  np.testing.assert_allclose(mean, values.mean(axis=(0, 1)))
+  np.testing.assert_allclose(low[1] - low[0], 1.0, atol=0.02)
+  assert (low < mean).all() and (mean < high).all()
+
+
+def test_profiles(scores):
+  thresholds = np.array([-1.0, 0.5, 2.0])
+  shares, intervals = statistics.performance_profile(scores, thresholds, 100)
+  for agent, values in scores.items():
+    np.testing.assert_allclose(
+      shares[agent], [1.0, (values > 0.5).mean(), 0.0]
+    )
+    assert intervals[agent].shape == (2, 3)
+
+
+def test_probability_of_improvement(scores):
+  found = statistics.probability_of_improvement(scores, "impala")
+  expected = np.mean([
+    stats.mannwhitneyu(scores["stac"][:, i], scores["impala"][:, i]).statistic
+    / (5 * 6)
+    for i in range(4)
+  ])
+  assert list(found) == ["stac"]
+  value, low, high = found["stac"]
+  assert value == pytest.approx(expected)
+  assert low < value < high
+
+
+def test_relative_improvement():
+  value, low, high = statistics.relative_improvement(
+    np.array([3.0, 5.0]), np.array([-2.0, -2.0])
+  )
+  assert value == pytest.approx(300.0)
+  assert (low, high) == pytest.approx((250.0, 350.0))
+  alone = statistics.relative_improvement(np.array([1.0]), np.array([2.0]))
+  assert alone.value == -50.0 and np.isnan(alone.low)

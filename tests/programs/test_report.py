@@ -1,0 +1,219 @@
+"""Reports of made-up work directories."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from programs import machine, report
+from tests.evaluation import workdirs
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+_CARTPOLE = "gymnasium:CartPole-v1"
+
+
+def make_runs(tmp_path):
+  """Writes runs of every kind that a report tells apart."""
+  rng = np.random.default_rng(0)
+  number = 0
+
+  def make(task, agent, seed, final, **more):
+    nonlocal number
+    number += 1
+    workdirs.make(
+      tmp_path / "runs" / str(number), task, agent, seed, final, **more
+    )
+
+  sigmas = {
+    f"sigma_{name}_head{head}": value
+    for name, value in (("discount", 0.98), ("alpha", 0.9))
+    for head in range(3)
+  }
+  for task, best in ((_CARTPOLE, 400.0), ("catch", 0.5), ("atari:pong", -10.0)):
+    for seed in range(3):
+      noise = rng.normal(0, 0.02) * best
+      make(task, "impala", seed, 0.9 * best + noise, rate=200.0)
+      make(
+        task, "stacx", seed, best + noise,
+        sigmas={**sigmas, "sigma_discount_head0": 0.995},
+      )
+  for seed in range(2):
+    make("catch", "stac_gamma", seed, 0.4 + 0.01 * seed)
+    for agent, final in (("impala", 100.0), ("stacx", 90.0 + seed)):
+      make(_CARTPOLE, agent, seed, final, discount=0.9)
+  make(
+    "catch", "stacx_split_alpha", 0, 0.1,
+    sigmas={"sigma_alpha_rho_head0": 0.995, "sigma_alpha_c_head0": 0.9},
+  )
+  make("catch", "impala", 5, 0.3, share=0.5)
+  return tmp_path / "runs"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+  directory = tmp_path_factory.mktemp("report")
+  output = directory / "out"
+  assert report.main([
+    str(make_runs(directory)), f"--output={output}", "--title=A <study>",
+  ]) == 0
+  return output / "index.html"
+
+
+def text_of(page):
+  """Returns the words of a page, without its pictures."""
+  source = re.sub(r"<img[^>]*>", "", page.read_text())
+  return html.unescape(re.sub(r"<[^>]+>", " ", source.partition("</style>")[2]))
+
+
+def cells(page, *words):
+  """Returns the rows of tables that begin with these words."""
+  rows = re.findall(r"<tr>(.*?)</tr>", page.read_text())
+  split = [
+    [html.unescape(x) for x in re.findall(r"<t[dh]>(.*?)</t[dh]>", row)]
+    for row in rows
+  ]
+  return [row for row in split if tuple(row[: len(words)]) == words]
+
+
+def test_missing_and_unfinished_runs_are_said(page):
+  text = text_of(page)
+  assert "A <study>" in text
+  assert "26 runs, 25 finished, on 3 tasks" in " ".join(text.split())
+  assert "catch, impala: Unfinished: seed 5 (50%)." in text
+  assert "catch, stac_gamma: seeds 2, 5 missing." in text
+  # With γ = 0.9 there are two seeds of each agent, and none is missing.
+  assert "discount=0.9: seeds" not in text
+
+
+def test_numbers_are_those_of_the_logs(page):
+  text = " ".join(text_of(page).split())
+  # Of CartPole's 2 × 2 configurations STACX has the higher mean in one.
+  assert (
+    "stacx has the higher mean than impala in 1 of 2 configurations (50%)"
+    in text
+  )
+  (row,) = cells(page, "stacx, discount=0.9")
+  assert row[1] == "2" and row[2].startswith("90.5 [")
+  # IMPALA is twice as fast: at its end STACX is half way, on a line.
+  finals = {row[0]: row for row in cells(page, "stacx") if len(row) == 5}
+  end, timed = (
+    float(finals["stacx"][i].split(" ")[0]) for i in (2, 4)
+  )
+  assert timed == pytest.approx(end / 2, rel=0.02)
+  (row,) = cells(page, "CartPole-v1, stacx", "γ")
+  assert row[2] == "0.9900" and row[3].startswith("0.9950")
+  assert row[4].startswith("0.9800") and row[5] == "3 lower, 0 higher of 3"
+  assert "head 0 100.0%" in text
+  (row,) = cells(page, "CartPole-v1, stacx")[-1:]
+  assert row[-1] == "2.00"
+
+
+def test_published_numbers_of_the_same_protocol(page):
+  text = text_of(page)
+  assert "pong, protocol “papers”" in text
+  assert "MonoBeast" not in " ".join(
+    text.partition("protocol “papers”")[2].partition("What papers")[0].split()
+  )
+  assert "301%" in text and "364%" in text
+
+
+def test_files_beside_the_page(page):
+  names = {path.name for path in page.parent.iterdir()}
+  assert {
+    "ablation.png", "aggregates_small_tasks.png", "aggregates_atari.png",
+    "alpha_order_catch_stacx_split_alpha.png", "data", "improved_tasks.png",
+    "index.html", "learning_curves_steps.png", "learning_curves_time.png",
+    "metaparameters_catch_stacx.png", "metaparameters_atari_pong_stacx.png",
+    "probability_small_tasks.png", "profiles_small_tasks.png",
+    "relative_improvement.png", "robustness_discount.png",
+  } <= names
+  # The page is whole by itself.
+  source = page.read_text()
+  assert source.count("data:image/png;base64,") == len(names) - 2
+  assert not re.search(r'(src|href)="(?!data:|#)', source)
+
+
+def test_a_report_of_its_own_data_says_the_same(page, tmp_path):
+  assert report.main([
+    str(page.parent / "data"), f"--output={tmp_path}", "--title=A <study>",
+  ]) == 0
+  number = re.compile(r"-?\d+(?:\.\d+)?")
+  texts = [text_of(path) for path in (page, tmp_path / "index.html")]
+  assert number.sub("", texts[0]) == number.sub("", texts[1])
+  # The data have six digits; what is in the middle is rounded either way.
+  ours, theirs = ([float(x) for x in number.findall(text)] for text in texts)
+  np.testing.assert_allclose(ours, theirs, rtol=0.01)
+
+
+def test_what_is_wrong_is_said(tmp_path, capsys):
+  with pytest.raises(machine.UserError, match="There is no directory"):
+    report.main([str(tmp_path / "x"), f"--output={tmp_path}"])
+  workdirs.make(tmp_path / "runs", "catch", "stac", 0, 1.0)
+  arguments = [str(tmp_path / "runs"), f"--output={tmp_path / 'out'}"]
+  with pytest.raises(machine.UserError, match="'impala'. Agents .*: stac"):
+    report.main(arguments)
+  # One run alone is a page too.
+  assert report.main([*arguments, "--baseline=stac"]) == 0
+  assert "No run" not in text_of(tmp_path / "out" / "index.html")
+
+
+def browser():
+  found = [path for name in _BROWSERS if (path := shutil.which(name))]
+  if not found:
+    pytest.skip(f"needs a browser: one of {', '.join(_BROWSERS)}")
+  return found[0]
+
+
+def show(page, tmp_path, *flags):
+  """Returns what a browser without a network makes of a page."""
+  return subprocess.run(
+    [browser(), "--headless", "--no-sandbox", "--disable-gpu",
+     "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}",
+     "--host-resolver-rules=MAP * ~NOTFOUND", *flags, page.as_uri()],
+    capture_output=True, text=True, timeout=120, check=True,
+  ).stdout
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 900)])
+def test_in_a_browser(page, tmp_path, width, height):
+  """Every picture is drawn, and nothing but tables is wider than the window."""
+  copy = tmp_path / "page.html"
+  # The window of a headless browser cannot be as narrow as a phone: a frame is.
+  copy.write_text(
+    f'<iframe id="frame" width="{width}" height="{height}"></iframe><script>'
+    "const frame = document.getElementById('frame');"
+    "frame.addEventListener('load', () => {"
+    " const page = frame.contentDocument;"
+    " const pictures = [...page.images];"
+    " document.title = JSON.stringify({"
+    "  pictures: pictures.length,"
+    "  drawn: pictures.filter(x => x.complete && x.naturalWidth > 100).length,"
+    "  width: page.documentElement.scrollWidth,"
+    "  headings: page.querySelectorAll('h2').length}); });"
+    f"frame.srcdoc = {_as_script(page.read_text())};</script>"
+  )
+  shown = show(copy, tmp_path, "--dump-dom", "--virtual-time-budget=20000")
+  title = html.unescape(re.search(r"<title>(.*?)</title>", shown)[1])
+
+  found = json.loads(title)
+  assert found["pictures"] == page.read_text().count("<img")
+  assert found["drawn"] == found["pictures"] > 10
+  assert found["width"] <= width
+  assert found["headings"] > 8
+
+
+def _as_script(text):
+
+  return json.dumps(text).replace("</", "<\\/")
+
+
+def test_in_print(page, tmp_path):
+  pdf = tmp_path / "page.pdf"
+  show(page, tmp_path, f"--print-to-pdf={pdf}")
+  data = pdf.read_bytes()
+  assert data.startswith(b"%PDF") and len(data) > 200_000
+  assert data.count(b"/Subtype /Image") >= page.read_text().count("<img")
