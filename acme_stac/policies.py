@@ -16,7 +16,7 @@ import numpy as np
 from acme_stac import environments
 from acme_stac.agent import checkpointing
 from acme_stac.config import STACConfig, check_integer
-from acme_stac.core import TrainingState, conditioning, init_metaparams
+from acme_stac.core import TrainingState, conditioning, init_metaparams, squash
 from acme_stac.networks import (
   ActingState,
   STACNetworks,
@@ -46,6 +46,15 @@ class EpisodeState:
   _key: jax.Array
   _single: bool
 
+  @property
+  def head(self) -> np.ndarray:
+    """Which of the policies that may act did last in each environment, [N].
+
+    A head's number with the behaviour "random_head", which draws one for each
+    episode; otherwise there is one policy, 0.
+    """
+    return np.asarray(self._acting.head)
+
 
 class TrainedPolicy:
   """Acts as a trained agent.
@@ -57,6 +66,8 @@ class TrainedPolicy:
     config: the agent's hyperparameters.
     metadata: of the run: "agent", "environment", "environment_options",
       "environment_steps", and more of its config.json.
+    metaparameters: σ(η) of what is self-tuned, by name, one value for each
+      head, [P].
   """
 
   def __init__(
@@ -68,6 +79,7 @@ class TrainedPolicy:
     condition: Any = None,
     metadata: dict[str, Any] | None = None,
     greedy: bool = False,
+    metaparameters: dict[str, np.ndarray] | None = None,
   ):
     """Makes a policy.
 
@@ -79,9 +91,11 @@ class TrainedPolicy:
       condition: `core.conditioning` of the metaparameters, if any is embedded.
       metadata: of the run.
       greedy: act by the distribution's mode instead of a sample.
+      metaparameters: σ(η) by name, to be looked at; acting takes `condition`.
     """
     self.config = config
     self.metadata = metadata or {}
+    self.metaparameters = metaparameters or {}
     self._spec = environment_spec
     self._leaves = jax.tree_util.tree_leaves(environment_spec.observations)
     self._policy = make_policy(networks, config, greedy)
@@ -202,6 +216,7 @@ def load_policy(
       f" acme_stac wrote it: {type(error).__name__}: {error}"
     ) from error
   state = checkpointing.fit(path, arrays, template)
+  squashed = squash(state.metaparams, config)
   return TrainedPolicy(
     config,
     spec,
@@ -210,7 +225,20 @@ def load_policy(
     conditioning(state.metaparams, config),
     metadata,
     greedy,
+    {name: np.asarray(squashed[name]) for name in config.self_tuned},
   )
+
+
+def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
+  """Returns what a policy's file says of its run.
+
+  Args:
+    path: what `load_policy` takes.
+
+  Raises:
+    CheckpointError: (a ValueError) if there is none, or it is damaged.
+  """
+  return _read(pathlib.Path(path))[2]
 
 
 def export_policy(

@@ -629,6 +629,7 @@ class Evaluator:
 
     from acme_stac.agent import environment_loop
     from acme_stac.environments import EnvironmentFailedError
+    from acme_stac.evaluation import scores
 
     version = self._actor.fetch_variables()
     while True:
@@ -652,8 +653,13 @@ class Evaluator:
       return
     returns = [episode.episode_return for episode in episodes]
     mean_return = float(np.mean(returns))
+    row = {}
+    if scores.game_of(self._experiment.environment) is not None:
+      row["human_normalised_score"] = scores.normalised(
+        self._experiment.environment, mean_return
+      )
     self._log.write({
-      **self._normalised(mean_return),
+      **row,
       "environment_steps": version * self._experiment.config.steps_per_update,
       "learner_steps": version,
       "episodes": len(returns),
@@ -669,21 +675,6 @@ class Evaluator:
   def close(self):
     """Closes the log."""
     self._log.close()
-
-  def _normalised(self, mean_return: float) -> dict[str, float]:
-    """Returns the human-normalised score of a game of Atari-57."""
-    from acme_stac.evaluation import scores
-
-    family, _, game = self._experiment.environment.partition(":")
-    if family != "atari":
-      return {}
-    from acme_stac.environments import atari
-
-    game = atari.rom_name(game)
-    if game not in scores.atari_57():
-      return {}
-    score = scores.human_normalised_score(game, mean_return)
-    return {"human_normalised_score": score}
 
   def run(self):
     """Evaluates every so many steps, and once more at the end."""

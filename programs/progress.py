@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 _TERMINAL_SECONDS = 1.0
@@ -9,13 +10,26 @@ _FILE_SECONDS = 10.0
 
 
 class Progress:
-  """Shows steps, percent, rate, return and time left.
+  """Shows how far something is.
 
   One line that is rewritten on a terminal; a new line every ten seconds in a
   file or pipe.
   """
 
-  def __init__(self, stream: TextIO | None = None):
+  def __init__(
+    self,
+    stream: TextIO | None = None,
+    describe: Callable[[dict[str, Any]], str] | None = None,
+  ):
+    """Makes a line.
+
+    Args:
+      stream: where it is shown; standard output unless it is given.
+      describe: returns the text of a status; unless it is given a status is
+        one of `RunCounter`, shown as steps, percent, rate, return and time
+        left.
+    """
+    self._describe = describe or format_status
     self._stream = stream or sys.stdout
     self._terminal = self._stream.isatty()
     self._last = float("-inf")
@@ -23,14 +37,14 @@ class Progress:
     self.status: dict[str, Any] | None = None
 
   def show(self, status: dict[str, Any]):
-    """Shows a status of `RunCounter`, unless one was shown just before."""
+    """Shows a status, unless one was shown just before."""
     self.status = status
     now = time.monotonic()
     pause = _TERMINAL_SECONDS if self._terminal else _FILE_SECONDS
     if now - self._last < pause:
       return
     self._last = now
-    self._print(format_status(status))
+    self._print(self._describe(status))
 
   def _print(self, line: str):
     if self._terminal:
@@ -51,7 +65,7 @@ class Progress:
   def close(self):
     """Shows the last status once more and ends the line."""
     if self.status is not None:
-      self._print(format_status(self.status))
+      self._print(self._describe(self.status))
     if self._terminal and self._width:
       self._stream.write("\n")
 
@@ -69,13 +83,14 @@ def format_status(status: dict[str, Any]) -> str:
   if status["finished"]:
     parts.append("done")
   elif rate:
-    parts.append(f"{_duration((budget - steps) / rate)} left")
+    parts.append(f"{duration((budget - steps) / rate)} left")
   else:
     parts.append("starting")
   return " | ".join(parts)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+  """Returns "1:02:03" for 3,723 seconds."""
   minutes, seconds = divmod(int(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   return f"{hours}:{minutes:02d}:{seconds:02d}"

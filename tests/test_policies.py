@@ -147,7 +147,7 @@ def test_episodes_have_samples_of_their_own(tmp_path):
     for _ in range(30):
       state = policy.initial_state(**arguments)
       actions.append(int(policy(observation, state)))
-      heads.append(int(state._acting.head[0]))
+      heads.append(int(state.head[0]))
     return heads, actions
 
   heads, actions = play()
@@ -171,6 +171,40 @@ def test_a_learner_of_ones_own(tmp_path):
     )
   with pytest.raises(ValueError, match="num_environments must be"):
     policy.initial_state(0)
+
+
+@pytest.mark.parametrize("metaparameter_range", ["sigmoid", "clip"])
+def test_metaparameters_are_those_of_the_checkpoint(
+  tmp_path, metaparameter_range
+):
+  init = {"sigmoid": 4.6, "clip": 0.2}[metaparameter_range]
+  config = helpers.small_config(
+    self_tuned=("lambda_", "discount"),
+    metaparameter_range=metaparameter_range, metaparameter_init=init,
+  )
+  state, _ = save(tmp_path, helpers.environment_spec(), config)
+  found = acme_stac.load_policy(tmp_path).metaparameters
+  assert list(found) == ["lambda_", "discount"]
+  for name, values in found.items():
+    eta = np.asarray(state.metaparams[name])
+    expected = 1 / (1 + np.exp(-eta)) if metaparameter_range == "sigmoid" else (
+      eta
+    )
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
+    assert len(set(values.tolist())) == 3
+  save(
+    tmp_path / "impala", helpers.environment_spec(),
+    helpers.small_config("impala"),
+  )
+  assert acme_stac.load_policy(tmp_path / "impala").metaparameters == {}
+
+
+def test_metadata_needs_no_networks(tmp_path):
+  wrong = {"networks": "python:not.there:make", "note": "mine"}
+  save(tmp_path, helpers.environment_spec(), helpers.small_config(), wrong)
+  assert policies.read_metadata(tmp_path)["note"] == "mine"
+  with pytest.raises(ValueError, match="There is no file or folder"):
+    policies.read_metadata(tmp_path / "none")
 
 
 def test_nests_of_observations(tmp_path):

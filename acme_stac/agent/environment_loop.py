@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import dm_env
 import numpy as np
 
-from acme_stac.agent import acting
 from acme_stac.environments import BatchedEnvironment
+
+if TYPE_CHECKING:
+  # Brings Acme, which a trained policy does without.
+  from acme_stac.agent import acting
 
 
 class Episode(NamedTuple):
@@ -39,7 +42,7 @@ class BatchedEnvironmentLoop:
   def __init__(
     self,
     environment: BatchedEnvironment,
-    actor: acting.STACActor,
+    actor: "acting.STACActor",
     update: bool = True,
   ):
     """Makes a loop; `update` is whether the actor fetches parameters."""
@@ -114,7 +117,7 @@ class BatchedEnvironmentLoop:
 
 def evaluate(
   environment: BatchedEnvironment,
-  actor: acting.STACActor,
+  actor: "acting.STACActor",
   num_episodes: int,
   should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Episode] | None:

@@ -44,6 +44,10 @@ _MAX_THREADS = 1024
 _FRAME_SKIP = 4
 _STACK = 4
 _SIZE = 84
+# Of the full action set.
+NUM_ACTIONS = 18
+# Pixels of a drawn frame for each of the frame's.
+_DRAWN_SCALE = 3
 
 
 def rom_name(game: str) -> str:
@@ -146,6 +150,7 @@ class Atari(base.BatchedEnvironment):
     self._num_actions = int(space.n)
     self._lives = np.zeros(num_environments, np.int32)
     self._ended = np.zeros(num_environments, bool)
+    self._newest_frame = np.zeros((_SIZE, _SIZE), np.uint8)
 
   def reset(self) -> dm_env.TimeStep:
     observation, info = self._vector.reset(seed=self._seed)
@@ -153,6 +158,7 @@ class Atari(base.BatchedEnvironment):
     self._seed += self.num_environments
     self._lives = info["lives"].copy()
     self._ended = np.zeros(self.num_environments, bool)
+    self._newest_frame = observation[0, -1]
     return base.first_time_step(observation, self.num_environments)
 
   def step(self, actions: np.ndarray) -> dm_env.TimeStep:
@@ -162,6 +168,7 @@ class Atari(base.BatchedEnvironment):
     observation, reward, terminated, truncated, info = self._vector.step(
       np.asarray(actions, np.int32)
     )
+    self._newest_frame = observation[0, -1]
     lives = info["lives"]
     # A game goes on after a lost life as long as there is another one.
     life_lost = terminated & (lives > 0) & (lives < self._lives) & ~first
@@ -173,6 +180,15 @@ class Atari(base.BatchedEnvironment):
     )
     step.discount[life_lost] = 0.0
     return step
+
+  def render(self) -> np.ndarray:
+    """See the base class; what the agent sees, as the screen is out of reach.
+
+    ale-py's vector environment gives the preprocessed frames alone.
+    """
+    frame = self._newest_frame.repeat(_DRAWN_SCALE, axis=0)
+    grey = frame.repeat(_DRAWN_SCALE, axis=1)
+    return np.stack([grey] * 3, axis=-1)
 
   def observation_spec(self) -> specs.BoundedArray:
     return specs.BoundedArray(

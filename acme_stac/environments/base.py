@@ -143,6 +143,19 @@ class BatchedEnvironment(abc.ABC):
     """Returns the spec of one member's discount."""
     return dm_env.specs.BoundedArray((), np.float32, 0.0, 1.0, name="discount")
 
+  def render(self) -> np.ndarray:
+    """Draws the first member as it is at its newest time step.
+
+    Returns:
+      RGB, uint8 [height, width, 3]. The next call may overwrite it.
+
+    Raises:
+      NotImplementedError: if it cannot be drawn.
+    """
+    raise NotImplementedError(
+      f"{type(self).__name__} has no method render() that draws it."
+    )
+
   def close(self):  # noqa: B027  Many have nothing to free.
     """Frees the resources of the environments."""
 
@@ -257,6 +270,14 @@ class BatchOfEnvironments(BatchedEnvironment):
   def action_spec(self) -> Any:
     return self.members[0].action_spec()
 
+  def render(self) -> np.ndarray:
+    member: Any = self.members[0]
+    if not callable(getattr(member, "render", None)):
+      raise NotImplementedError(
+        f"{type(member).__name__} has no method render() that draws it."
+      )
+    return np.asarray(member.render())
+
   def close(self):
     for member in self.members:
       member.close()
@@ -303,6 +324,9 @@ class EnvironmentOfBatch(dm_env.Environment):
 
   def discount_spec(self) -> Any:
     return self.batch.discount_spec()
+
+  def render(self) -> np.ndarray:
+    return self.batch.render()
 
   def close(self):
     self.batch.close()

@@ -8,6 +8,9 @@ from acme_stac import config
 from acme_stac.environments import base
 
 _MAX_SIZE = 1000
+# Of the longer side of a drawn board, in pixels.
+_DRAWN_SIZE = 240
+_BACKGROUND, _BALL, _PADDLE = (24, 24, 32), (240, 190, 60), (80, 160, 240)
 
 
 class Catch(base.BatchedEnvironment):
@@ -64,6 +67,15 @@ class Catch(base.BatchedEnvironment):
     boards[members, self._ball_row, self._ball_column] = 1.0
     boards[members, -1, self._paddle] = 1.0
     return boards
+
+  def render(self) -> np.ndarray:
+    board = np.full((self._rows, self._columns, 3), _BACKGROUND, np.uint8)
+    board[-1, self._paddle[0]] = _PADDLE
+    ball = board[self._ball_row[0], self._ball_column[0]]
+    # White, nearly, where the paddle has the ball.
+    np.maximum(ball, np.array(_BALL, np.uint8), out=ball)
+    cell = max(1, _DRAWN_SIZE // max(self._rows, self._columns))
+    return board.repeat(cell, axis=0).repeat(cell, axis=1)
 
   def observation_spec(self) -> specs.BoundedArray:
     shape = (self._rows, self._columns)

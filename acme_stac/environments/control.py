@@ -74,6 +74,8 @@ _SHADOW_MAP = 512
 # Quadruped's first camera is far away; this is the one that others use.
 _MAX_PIXELS = 2048
 _CAMERAS = {"quadruped": 2}
+# Height and width of what `draw` draws.
+_DRAWN_SIZE = (240, 320)
 
 
 def load(level: str, seed: int) -> dm_env.Environment:
@@ -120,6 +122,23 @@ def _need_renderer(level: str, draw: Callable[[], Any]) -> Any:
       " (Debian: libegl1) or OSMesa (libosmesa6), or set"
       f" {_RENDERER} to egl, osmesa or glfw before dm_control is imported."
     ) from error
+
+
+def camera_of(level: str) -> int:
+  """Returns the camera that shows most of "<domain>/<task>"."""
+  return _CAMERAS.get(level.partition("/")[0], 0)
+
+
+def draw(physics: Any, level: str, camera_id: int) -> np.ndarray:
+  """Returns a picture of physics to look at, uint8 [240, 320, 3].
+
+  Raises:
+    ValueError: if nothing here can draw.
+  """
+  physics.model.vis.quality.shadowsize = _SHADOW_MAP
+  return _need_renderer(
+    level, lambda: physics.render(*_DRAWN_SIZE, camera_id=camera_id)
+  )
 
 
 class _UnitControls(wrappers.Wrapper):
@@ -181,12 +200,17 @@ class Control(base.BatchOfEnvironments):
       ValueError: for an unknown level, with near matches.
     """
     self.action_repeat = action_repeat
+    self._level = level
     super().__init__([
       wrappers.FlatObservation(
         wrappers.ActionRepeat(load(level, seed + member), action_repeat)
       )
       for member in range(num_environments)
     ])
+
+  def render(self) -> np.ndarray:
+    member: Any = self.members[0]
+    return draw(member.physics, self._level, camera_of(self._level))
 
 
 class ControlPixels(base.BatchOfEnvironments):
@@ -224,7 +248,8 @@ class ControlPixels(base.BatchOfEnvironments):
     for name, value in {"height": height, "width": width}.items():
       config.check_integer(name, value, 1, _MAX_PIXELS)
     if camera_id is None:
-      camera_id = _CAMERAS.get(level.partition("/")[0], 0)
+      camera_id = camera_of(level)
+    self._level, self._camera_id = level, camera_id
     self.action_repeat = action_repeat
 
     def make(member_seed: int) -> dm_env.Environment:
@@ -249,3 +274,7 @@ class ControlPixels(base.BatchOfEnvironments):
       return wrappers.FrameStack(_Drawn(repeated, draw, shape), frame_stack)
 
     super().__init__([make(seed + i) for i in range(num_environments)])
+
+  def render(self) -> np.ndarray:
+    member: Any = self.members[0]
+    return draw(member.physics, self._level, self._camera_id)

@@ -1,5 +1,6 @@
 """Gymnasium's environments by id, through its own vectorisation."""
 
+import os
 from typing import Any
 
 import dm_env
@@ -99,6 +100,18 @@ class GymnasiumEnvironment(base.BatchedEnvironment):
 
   def action_spec(self) -> Any:
     return self._action_spec
+
+  def render(self) -> np.ndarray:
+    """See the base class; needs the option render_mode="rgb_array"."""
+    if self._vector.render_mode != "rgb_array":
+      raise NotImplementedError(
+        "An environment of Gymnasium draws itself if it is made with the option"
+        " render_mode='rgb_array', and can do so then."
+      )
+    # pygame, which draws many of them, looks for a screen otherwise.
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    pictures: Any = self._vector.render()
+    return np.asarray(pictures[0])
 
   def close(self):
     self._vector.close()

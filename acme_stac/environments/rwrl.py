@@ -55,7 +55,7 @@ import dm_env
 import numpy as np
 
 # Imports dm-control with a renderer that works, so it must be the first.
-import acme_stac.environments.control  # noqa: F401 isort: skip
+from acme_stac.environments import control as control_suite  # isort: skip
 from dm_control.rl import control
 from dm_control.suite import cartpole, common, humanoid, quadruped, walker
 from lxml import etree
@@ -733,6 +733,7 @@ class RealWorld(base.BatchOfEnvironments):
     known = all_levels()
     if level not in known:
       raise ValueError(config.unknown("Real-World RL task", level, known))
+    self._level = level
     domain, task, difficulty = level.split("/")
     changes = {k: v for k, v in options.items() if v is not None}
     challenges = Challenges.combined(domain, difficulty, **changes)
@@ -748,3 +749,8 @@ class RealWorld(base.BatchOfEnvironments):
       )
       for member in range(num_environments)
     ])
+
+  def render(self) -> np.ndarray:
+    member: Any = self.members[0]
+    camera_id = control_suite.camera_of(self._level)
+    return control_suite.draw(member.physics, self._level, camera_id)

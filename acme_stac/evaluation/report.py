@@ -623,10 +623,8 @@ class Report:
     )
 
   def _published_game(self, task: str):
-    from acme_stac.environments import atari
-
-    game = atari.rom_name(task.partition(":")[2])
-    if game not in scores.atari_57():
+    game = scores.game_of(task)
+    if game is None:
       return
     for protocol in ("papers", "machado"):
       rows = []

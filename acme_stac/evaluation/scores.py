@@ -49,17 +49,24 @@ _UNIT = (0.0, 1000.0, "share of the largest return, 1000")
 
 def _reference(task: str) -> tuple[float, float, str] | None:
   """Returns the returns that count as 0 and 1, and what that means."""
-  family, _, level = task.partition(":")
-  if family in ("control", "control_pixels", "rwrl"):
+  if task.partition(":")[0] in ("control", "control_pixels", "rwrl"):
     return _UNIT
-  if family == "atari":
-    # Brings the emulator, which other tasks do without.
-    from acme_stac.environments import atari
-
-    game = atari.rom_name(level)
-    if game in _table():
-      return *_table()[game], "human-normalised"
+  game = game_of(task)
+  if game is not None:
+    return *_table()[game], "human-normalised"
   return _RANGES.get(task)
+
+
+def game_of(task: str) -> str | None:
+  """Returns the game of `atari_57` that a task is, None for any other."""
+  family, _, level = task.partition(":")
+  if family != "atari":
+    return None
+  # Brings the emulator, which other tasks do without.
+  from acme_stac.environments import atari
+
+  game = atari.rom_name(level)
+  return game if game in _table() else None
 
 
 def normalised(task: str, episode_return: Any) -> Any:

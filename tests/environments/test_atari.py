@@ -256,6 +256,27 @@ def test_machado_protocol():
   }
 
 
+def test_the_newest_frame_is_drawn():
+  environment = environments.make_batched("atari:breakout", 2, seed=0)
+  steps = [environment.reset()]
+  for t in range(40):
+    picture = environment.render()
+    assert picture.shape == (252, 252, 3) and picture.dtype == np.uint8
+    for channel in range(3):
+      np.testing.assert_array_equal(
+        picture[::3, ::3, channel], steps[-1].observation[0, -1]
+      )
+    steps.append(environment.step(np.array([t % 4, 0])))
+
+
+def test_the_full_action_set_has_so_many():
+  for game in ("pong", "breakout"):
+    environment = environments.make_batched(
+      f"atari:{game}", 1, seed=0, full_action_set=True
+    )
+    assert environment.action_spec().num_values == atari.NUM_ACTIONS
+
+
 def test_every_game_of_the_benchmark_is_there():
   assert len(scores.atari_57()) == 57
   assert set(scores.atari_57()) <= set(roms.get_all_rom_ids())

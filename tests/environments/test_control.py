@@ -208,3 +208,54 @@ def test_nothing_to_draw_with(monkeypatch):
   )
   with pytest.raises(ValueError, match="libegl1"):
     environments.make("control_pixels:cartpole/swingup", 0)
+
+
+@needs_renderer
+@pytest.mark.parametrize("name,options", [
+  ("control:cartpole/swingup", {}),
+  ("control_pixels:cartpole/swingup", {"height": 20, "width": 30}),
+  # A level compiles new physics with every episode.
+  ("rwrl:cartpole/swingup/hard", {}),
+])
+def test_the_first_member_is_drawn(name, options):
+  batch = environments.make_batched(name, 2, seed=0, **options)
+  batch.reset()
+  first = batch.render().copy()
+  assert first.shape == (240, 320, 3) and first.dtype == np.uint8
+  np.testing.assert_array_equal(batch.render(), first)
+  spec = batch.action_spec()
+  push = np.stack([spec.maximum, spec.minimum])
+  for _ in range(30):
+    batch.step(push)
+  moved = batch.render().copy()
+  assert np.abs(moved.astype(int) - first).max() > 30
+  # The other member went the other way.
+  other = environments.make_batched(name, 2, seed=0, **options)
+  other.reset()
+  for _ in range(30):
+    other.step(push[::-1])
+  assert np.abs(other.render().astype(int) - moved).max() > 30
+  if name.startswith("rwrl"):
+    batch.reset()
+    assert np.any(batch.render() != moved)
+
+
+@needs_renderer
+def test_cameras(monkeypatch):
+  """Of a quadruped the one that is near; of pixels the one that is chosen."""
+  cameras = []
+
+  def draw(physics, level, camera_id):
+    cameras.append((level, camera_id))
+
+  monkeypatch.setattr(control, "draw", draw)
+  for name, options in (
+    ("control:quadruped/walk", {}), ("control:cheetah/run", {}),
+    ("rwrl:quadruped/walk/none", {}),
+    ("control_pixels:cheetah/run", {"camera_id": 1}),
+  ):
+    environments.make_batched(name, 1, seed=0, **options).render()
+  assert cameras == [
+    ("quadruped/walk", 2), ("cheetah/run", 0), ("quadruped/walk/none", 2),
+    ("cheetah/run", 1),
+  ]

@@ -1,4 +1,5 @@
 import dm_env
+import gymnasium
 import jax
 import numpy as np
 import pytest
@@ -242,3 +243,102 @@ def test_options_of_gymnasium():
   environment.reset()
   # Right of the first of four columns.
   assert (environment.step(np.full(16, 2)).observation == 1).all()
+
+
+def test_catch_is_drawn():
+  environment = environments.make_batched("catch", 3, seed=0, rows=6)
+  step = environment.reset()
+  for _ in range(12):
+    picture = environment.render()
+    assert picture.shape == (240, 200, 3) and picture.dtype == np.uint8
+    # Cells of 40 pixels: those that differ from most are ball and paddle.
+    cells = picture[::40, ::40]
+    np.testing.assert_array_equal(
+      np.any(cells != cells.min((0, 1)), axis=-1), step.observation[0] == 1
+    )
+    np.testing.assert_array_equal(
+      picture, cells.repeat(40, axis=0).repeat(40, axis=1)
+    )
+    step = environment.step(np.array([1, 0, 2]))
+  # As one that is to be the member of another batch.
+  single = environments.make("catch", seed=0)
+  single.reset()
+  assert base.BatchOfEnvironments([single]).render().shape == (240, 120, 3)
+
+
+class Drawn(gymnasium.Env):
+  """Draws what it observes."""
+
+  metadata = {"render_modes": ["rgb_array"]}
+  observation_space = gymnasium.spaces.Box(0.0, 255.0, ())
+  action_space = gymnasium.spaces.Discrete(2)
+
+  def __init__(self, render_mode=None):
+    self.render_mode = render_mode
+
+  def reset(self, *, seed=None, options=None):
+    super().reset(seed=seed)
+    self._number = self.np_random.integers(100)
+    return np.float32(self._number), {}
+
+  def step(self, action):
+    self._number += 1
+    return np.float32(self._number), 0.0, False, False, {}
+
+  def render(self):
+    return np.full((2, 3, 3), self._number, np.uint8)
+
+
+def test_gymnasium_draws_the_first_member(monkeypatch):
+  name = "gymnasium:acme_stac_tests/Drawn-v0"
+  gymnasium.register("acme_stac_tests/Drawn-v0", Drawn)
+  monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+  environment = environments.make_batched(
+    name, 2, seed=0, render_mode="rgb_array"
+  )
+  for number in range(3):
+    step = environment.step(np.zeros(2, int)) if number else (
+      environment.reset()
+    )
+    assert step.observation[0] != step.observation[1]
+    expected = np.full((2, 3, 3), step.observation[0], np.uint8)
+    np.testing.assert_array_equal(environment.render(), expected)
+  environment = environments.make_batched(name, 2, seed=0)
+  environment.reset()
+  with pytest.raises(NotImplementedError, match="render_mode='rgb_array'"):
+    environment.render()
+
+
+def test_cartpole_is_drawn(monkeypatch):
+  pytest.importorskip("pygame")
+  monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+  environment = environments.make_batched(
+    "gymnasium:CartPole-v1", 1, seed=0, render_mode="rgb_array"
+  )
+  environment.reset()
+  before = environment.render()
+  assert before.shape == (400, 600, 3) and before.dtype == np.uint8
+  environment.step(np.ones(1, int))
+  environment.step(np.ones(1, int))
+  assert np.any(environment.render() != before)
+
+
+def test_not_every_environment_can_be_drawn():
+  class Undrawn(dm_env.Environment):
+    def reset(self):
+      return dm_env.restart(np.zeros(1, np.float32))
+
+    step = reset
+
+    def observation_spec(self):
+      return specs.Array((1,), np.float32)
+
+    def action_spec(self):
+      return specs.DiscreteArray(2)
+
+  batch = environments.make_batched(lambda seed: Undrawn(), 1, seed=0)
+  with pytest.raises(NotImplementedError, match="Undrawn has no method render"):
+    batch.render()
+  guarded = environments.GuardedEnvironment(batch)
+  with pytest.raises(NotImplementedError, match="GuardedEnvironment has no"):
+    guarded.render()

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from acme_stac.evaluation import scores
@@ -17,3 +18,33 @@ def test_human_normalised_score():
 
 def test_the_benchmark():
   assert len(scores.atari_57()) == len(set(scores.atari_57())) == 57
+
+
+@pytest.mark.parametrize(
+  ("task", "value", "score"),
+  [
+    ("atari:pong", 14.6, 1.0),
+    ("atari:MsPacman", 400.0, (400.0 - 307.3) / (6951.6 - 307.3)),
+    ("control:cheetah/run", 250.0, 0.25),
+    ("rwrl:walker/walk/easy", 500.0, 0.5),
+    ("catch", 0.0, 0.5),
+    ("gymnasium:CartPole-v1", 475.0, 0.95),
+  ],
+)
+def test_scores_share_a_scale(task, value, score):
+  assert scores.has_scale(task)
+  assert scores.normalised(task, value) == pytest.approx(score)
+  np.testing.assert_allclose(
+    scores.normalised(task, np.array([value, value])), score
+  )
+  assert scores.describe_scale(task)
+
+
+@pytest.mark.parametrize("task", ["atari:adventure", "gymnasium:Pendulum-v1"])
+def test_what_has_no_scale_is_said(task):
+  assert not scores.has_scale(task)
+  assert scores.game_of(task) is None
+  for ask in (lambda: scores.normalised(task, 1.0),
+              lambda: scores.describe_scale(task)):
+    with pytest.raises(ValueError, match="Nothing says which returns"):
+      ask()

@@ -1,0 +1,658 @@
+"""Evaluates a trained policy: returns of whole episodes, and a video of one.
+
+  python -m programs.evaluate runs/cartpole --episodes=100 --video=episode.gif
+
+Writes episodes.csv, a row for each episode, and evaluation.json: how they were
+played, and their statistics. Rewards are the environment's own, never clipped.
+The same seed gives the same episodes.
+"""
+
+import argparse
+import ast
+import contextlib
+import csv
+import importlib.metadata
+import json
+import math
+import pathlib
+import platform
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import dm_env
+import numpy as np
+import scipy.stats
+
+from acme_stac import config as config_lib
+from acme_stac import environments, policies
+from acme_stac.evaluation import scores
+from programs import progress
+from programs.machine import UserError
+
+_MAX_EPISODES = 10**6
+_MAX_FPS = 100.0
+_MAX_ENVIRONMENTS = 16
+_PYTHON = "python:"
+_ATARI = "atari:"
+_CONTROL = ("control", "control_pixels", "rwrl")
+# What an evaluation depends on, where it is installed.
+_PACKAGES = (
+  "acme_stac", "jax", "jaxlib", "dm-haiku", "numpy", "ale-py", "dm-control",
+  "mujoco", "gymnasium",
+)
+
+
+class _Task(NamedTuple):
+  """What is played.
+
+  Attributes:
+    environment: its name.
+    options: its options.
+    remarks: what was chosen for the user, in sentences.
+  """
+
+  environment: str
+  options: dict[str, Any]
+  remarks: list[str]
+
+
+def main(argv: list[str]) -> int:
+  """Runs the command; returns its exit code.
+
+  Raises:
+    UserError: if anything about its arguments cannot work.
+  """
+  arguments = _parser().parse_args(argv)
+  arguments.policy = arguments.policy.expanduser()
+  try:
+    num_environments = _check_numbers(arguments)
+    factory = _network_factory(arguments)
+    policy = policies.load_policy(arguments.policy, arguments.greedy, factory)
+    metadata = policy.metadata
+    task = _task(arguments, metadata)
+  except (ValueError, ImportError) as error:
+    raise UserError(str(error)) from error
+  environment = _make(task, num_environments, arguments.seed)
+  try:
+    _check_specs(task, environment, metadata)
+    output = _make_output(arguments)
+    for remark in task.remarks:
+      print(remark)
+    if arguments.video:
+      _record(arguments, task, policy)
+    try:
+      episodes = play(environment, policy, arguments.episodes, arguments.seed)
+    except environments.EnvironmentFailedError as error:
+      print(f"Error: {error}", file=sys.stderr)
+      return 1
+  finally:
+    environment.close()
+  found = statistics(task.environment, episodes)
+  _write(output, episodes, {
+    "policy": str(arguments.policy),
+    "agent": metadata.get("agent"),
+    "environment_steps": metadata.get("environment_steps"),
+    "environment": task.environment,
+    "environment_options": task.options,
+    "action_repeat": environment.action_repeat,
+    "episodes": arguments.episodes,
+    "environments": num_environments,
+    "seed": arguments.seed,
+    "greedy": arguments.greedy,
+    "remarks": task.remarks,
+    "metaparameters": {
+      name: values.tolist() for name, values in policy.metaparameters.items()
+    },
+    "statistics": found,
+    "versions": _versions(),
+  })
+  steps = metadata.get("environment_steps")
+  trained = "" if steps is None else f" after {steps:,} environment steps"
+  print(
+    f"{metadata.get('agent') or 'A policy'}{trained} on {task.environment},"
+    f" {arguments.episodes:,} episodes"
+    f" ({'greedy' if arguments.greedy else 'sampled'}, seed {arguments.seed})"
+  )
+  for line in _describe(found):
+    print(f"  {line}")
+  print(f"  {output / 'episodes.csv'}\n  {output / 'evaluation.json'}")
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    "programs.evaluate", description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument(
+    "policy", type=pathlib.Path,
+    help="a run's work directory, whose newest checkpoint is taken, or a file:"
+    " a checkpoint, or what programs.export wrote",
+  )
+  parser.add_argument(
+    "--episodes", type=int, default=100, help="100 unless set"
+  )
+  parser.add_argument(
+    "--seed", type=int, default=0,
+    help="of the environments, member i has seed + i, and of the samples",
+  )
+  parser.add_argument(
+    "--greedy", action="store_true",
+    help="take the most probable action instead of a sample",
+  )
+  parser.add_argument(
+    "--environments", type=int,
+    help="played at a time; must divide the episodes, as each plays equally"
+    f" many. Up to {_MAX_ENVIRONMENTS} unless set",
+  )
+  parser.add_argument(
+    "--environment", help="another than the policy's own, with its options"
+  )
+  parser.add_argument(
+    "--option", action="append", default=[], metavar="NAME=VALUE",
+    help="an option of the environment; may be given several times",
+  )
+  parser.add_argument(
+    "--protocol", choices=["papers", "machado"],
+    help="of Atari, in place of the run's",
+  )
+  parser.add_argument(
+    "--networks", metavar="python:MODULE:FACTORY",
+    help="what made the networks of a policy file, if it was code of yours",
+  )
+  parser.add_argument(
+    "--output", type=pathlib.Path,
+    help="folder of the results: WORKDIR/evaluation, or for a file"
+    " FILE_evaluation beside it, unless set. What is in it is replaced",
+  )
+  parser.add_argument(
+    "--video", type=pathlib.Path,
+    help="a .gif or .mp4 file, for a video of one more episode",
+  )
+  parser.add_argument(
+    "--video_fps", type=float,
+    help="frames per second of the video; unless set it lasts ten seconds or so"
+  )
+  return parser
+
+
+def _check_numbers(arguments: argparse.Namespace) -> int:
+  """Returns the number of environments.
+
+  Raises:
+    ValueError: for numbers out of range, and a video of another kind.
+  """
+  episodes = arguments.episodes
+  config_lib.check_integer("--episodes", episodes, 1, _MAX_EPISODES)
+  config_lib.check_integer("--seed", arguments.seed, 0, 2**31 - 1)
+  most = max(n for n in range(1, _MAX_ENVIRONMENTS + 1) if episodes % n == 0)
+  number = arguments.environments or most
+  if arguments.environments is not None:
+    config_lib.check_integer("--environments", arguments.environments, 1)
+    if episodes % number:
+      raise ValueError(
+        f"--environments must divide the {episodes} episodes, as each plays"
+        f" equally many, but {number} does not; {most} does."
+      )
+  if arguments.video_fps is not None:
+    if not arguments.video:
+      raise ValueError("--video_fps is of a video: give --video=FILE too.")
+    config_lib.check_number(
+      "--video_fps", arguments.video_fps, 0.0, _MAX_FPS, above=True
+    )
+  if arguments.video:
+    from programs import video
+
+    if arguments.video.suffix not in video.MAX_FRAMES:
+      raise ValueError(
+        f"--video must be a {' or '.join(video.MAX_FRAMES)} file, got"
+        f" {arguments.video}."
+      )
+    if not arguments.video.absolute().parent.is_dir():
+      raise ValueError(
+        f"There is no folder {arguments.video.absolute().parent} for the"
+        " video: make it, or choose another --video."
+      )
+  return number
+
+
+def _task(arguments: argparse.Namespace, metadata: dict[str, Any]) -> _Task:
+  """Returns what is to be played.
+
+  Raises:
+    ValueError: if arguments and policy do not say it.
+    ImportError: if the environment's package is missing.
+  """
+  own = metadata.get("environment")
+  name = arguments.environment or own
+  if name is None:
+    raise ValueError(
+      f"{arguments.policy} does not say what it was trained on: give"
+      " --environment=NAME."
+    )
+  if not arguments.environment:
+    _check_trust(arguments, "environment", name)
+  options = dict(metadata.get("environment_options") or {})
+  if name != own:
+    options = {}
+  given = _options(name, arguments.option)
+  remarks = []
+  if arguments.protocol:
+    if not name.startswith(_ATARI):
+      raise ValueError(
+        f"--protocol is of Atari, but the environment is {name}. Leave it out."
+      )
+    remarks = _set_protocol(options, given, arguments.protocol, metadata)
+  return _Task(name, {**options, **given}, remarks)
+
+
+def _check_trust(arguments: argparse.Namespace, flag: str, name: str | None):
+  """Raises ValueError if code would run only because a file names it."""
+  # A work directory is of a run that its user started; a file is of anybody.
+  if name and name.startswith(_PYTHON) and not arguments.policy.is_dir():
+    raise ValueError(
+      f"{arguments.policy} was trained with code of its own, {name}. A file"
+      f" does not say what code is to be run: give --{flag}={name} if you know"
+      " it."
+    )
+
+
+def _network_factory(
+  arguments: argparse.Namespace,
+) -> Callable[..., Any] | None:
+  """Returns what made the networks; None for those of this project.
+
+  Raises:
+    ValueError: if there is no policy, or the factory cannot be imported, or
+      must be given.
+  """
+  name = arguments.networks or (
+    policies.read_metadata(arguments.policy).get("networks")
+  )
+  if name is None:
+    return None
+  if not arguments.networks:
+    _check_trust(arguments, "networks", name)
+  return environments.import_factory(
+    name.removeprefix(_PYTHON),
+    "The factory of networks",
+    "environment specs and a STACConfig",
+  )
+
+
+def _options(environment: str, texts: Sequence[str]) -> dict[str, Any]:
+  """Returns NAME=VALUE as values; whether they fit, the environment checks.
+
+  Raises:
+    ValueError: for another form, and for an unknown environment.
+    ImportError: if the environment's package is missing.
+  """
+  known = environments.option_types(environment)
+  options: dict[str, Any] = {}
+  for text in texts:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+      raise ValueError(f"--option must be NAME=VALUE, got {text!r}.")
+    options[name] = value
+    if value in ("true", "false"):
+      options[name] = value == "true"
+    elif known.get(name) is not str:
+      # What is no value of Python is text.
+      with contextlib.suppress(Exception):
+        options[name] = ast.literal_eval(value)
+    try:
+      json.dumps(options[name])
+    except TypeError as error:
+      raise ValueError(
+        f"--option {text!r}: options are numbers, texts, and lists of them."
+      ) from error
+  return options
+
+
+def _set_protocol(
+  options: dict[str, Any],
+  given: dict[str, Any],
+  protocol: str,
+  metadata: dict[str, Any],
+) -> list[str]:
+  """Changes a run's options to those of a protocol, and returns remarks.
+
+  The actions stay those that the policy has.
+
+  Args:
+    options: of the run; changed.
+    given: of the command line, which win.
+    protocol: name of the protocol.
+    metadata: of the policy.
+  """
+  from acme_stac.environments import atari
+
+  preset = atari.PROTOCOLS[protocol]
+  for name in preset:
+    options.pop(name, None)
+  options["protocol"] = protocol
+  number = metadata["environment_spec"]["actions"].get("num_values")
+  full = number == atari.NUM_ACTIONS
+  if "full_action_set" in given or full == preset["full_action_set"]:
+    return []
+  options["full_action_set"] = full
+  return [
+    f"The policy has {number} actions, so full_action_set={full} although the"
+    f" protocol {protocol!r} has {preset['full_action_set']}."
+  ]
+
+
+def _make_output(arguments: argparse.Namespace) -> pathlib.Path:
+  """Makes the folder of the results; raises UserError if it cannot be."""
+  path = arguments.policy
+  output = arguments.output or (
+    path / "evaluation"
+    if path.is_dir()
+    else path.with_name(f"{path.stem}_evaluation")
+  )
+  try:
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=output):
+      pass
+  except OSError as error:
+    raise UserError(
+      f"The results cannot be written to {output}: {error}. Choose another"
+      " folder with --output."
+    ) from error
+  return output
+
+
+def _make(
+  task: _Task, num_environments: int, seed: int, **options: Any
+) -> environments.BatchedEnvironment:
+  """Makes environments; raises UserError if they cannot be made."""
+  try:
+    return environments.make_batched(
+      task.environment, num_environments, seed, **options, **task.options
+    )
+  except Exception as error:  # Whatever an environment may raise.
+    raise UserError(
+      f"{task.environment} with options {task.options} cannot be made:"
+      f" {error}"
+    ) from error
+
+
+def _check_specs(
+  task: _Task,
+  environment: environments.BatchedEnvironment,
+  metadata: dict[str, Any],
+):
+  """Raises UserError unless the policy can act in the environment."""
+  spec = environments.environment_spec(environment)
+  # As a file holds it: tuples are lists there.
+  have = json.loads(json.dumps(environments.spec_to_json(spec)))
+  wanted = metadata["environment_spec"]
+  for name in ("observations", "actions"):
+    if have[name] != wanted[name]:
+      raise UserError(
+        f"The policy does not fit {task.environment} with options"
+        f" {task.options}: its {name} are {json.dumps(have[name])}, but it was"
+        f" trained on {json.dumps(wanted[name])}. Change --environment or"
+        " --option."
+      )
+
+
+class _Actor:
+  """What `environment_loop` acts by: a trained policy in place of an actor."""
+
+  def __init__(
+    self,
+    policy: policies.TrainedPolicy,
+    num_environments: int,
+    seed: int,
+    observed: Callable[[dm_env.TimeStep], None],
+  ):
+    """Makes an actor; `observed` is called with every time step."""
+    self._policy = policy
+    self._state = policy.initial_state(num_environments, seed)
+    self._observed = observed
+
+  def observe_first(self, timestep: dm_env.TimeStep):
+    self._state.begins[:] = timestep.step_type == dm_env.StepType.FIRST
+
+  def select_action(self, observation: Any) -> np.ndarray:
+    return self._policy(observation, self._state)
+
+  def observe(self, action: Any, next_timestep: dm_env.TimeStep):
+    del action
+    self._state.begins[:] = next_timestep.step_type == dm_env.StepType.FIRST
+    self._observed(next_timestep)
+
+
+class _Books:
+  """Counts steps and episodes, and shows them."""
+
+  def __init__(self, num_environments: int, num_episodes: int):
+    self._ends = np.zeros(num_environments, np.int64)
+    self._each = num_episodes // num_environments
+    self._steps = 0
+    self._started = time.monotonic()
+    self.line = progress.Progress(describe=_describe_progress)
+
+  def observed(self, timestep: dm_env.TimeStep):
+    """Takes a time step of the batch."""
+    self._steps += int(np.sum(timestep.step_type != dm_env.StepType.FIRST))
+    self._ends += timestep.step_type == dm_env.StepType.LAST
+    self.line.show({
+      "done": int(np.minimum(self._ends, self._each).sum()),
+      "of": self._each * len(self._ends),
+      "steps": self._steps,
+      "seconds": time.monotonic() - self._started,
+    })
+
+
+def _describe_progress(status: dict[str, Any]) -> str:
+  done, number, seconds = status["done"], status["of"], status["seconds"]
+  parts = [
+    f"{done:,}/{number:,} episodes",
+    f"{status['steps'] / max(seconds, 1e-9):,.0f} steps/s",
+  ]
+  if 0 < done < number:
+    left = progress.duration(seconds / done * (number - done))
+    parts.append(f"{left} left")
+  return " | ".join(parts)
+
+
+def play(
+  environment: environments.BatchedEnvironment,
+  policy: policies.TrainedPolicy,
+  num_episodes: int,
+  seed: int,
+) -> list[Any]:
+  """Plays whole episodes.
+
+  Args:
+    environment: N environments, each of which plays equally many.
+    policy: acts.
+    num_episodes: a multiple of N.
+    seed: of the policy's samples.
+
+  Returns:
+    `acme_stac.agent.environment_loop.Episode`s, member by member.
+
+  Raises:
+    EnvironmentFailedError: if the environment raises, or gives what its specs
+      do not allow.
+  """
+  # Brings the distributed stack, so nothing above has to wait for it.
+  from acme_stac.agent import environment_loop
+
+  guarded = environments.GuardedEnvironment(environment)
+  number = environment.num_environments
+  books = _Books(number, num_episodes)
+  actor: Any = _Actor(policy, number, seed, books.observed)
+  try:
+    episodes = environment_loop.evaluate(guarded, actor, num_episodes)
+  finally:
+    books.line.close()
+  assert episodes is not None  # Nothing stops it.
+  if not np.isfinite([e.episode_return for e in episodes]).all():
+    raise guarded.failure("The environment gave a reward that is not finite.")
+  return sorted(episodes, key=lambda episode: episode.member)
+
+
+def statistics(
+  environment: str, episodes: Sequence[Any]
+) -> dict[str, float | None]:
+  """Returns what is known of the mean return, and of the lengths.
+
+  The interval is Student's, of 95%; of one episode there is none, and no
+  standard deviation.
+
+  Args:
+    environment: its name; it decides which scores there are.
+    episodes: of `play`.
+  """
+  returns = np.array([episode.episode_return for episode in episodes])
+  lengths = np.array([episode.length for episode in episodes])
+  number, mean = len(returns), float(returns.mean())
+  std = low = high = None
+  if number > 1:
+    std = float(returns.std(ddof=1))
+    half = float(scipy.stats.t.ppf(0.975, number - 1)) * std / math.sqrt(number)
+    low, high = mean - half, mean + half
+  found = {
+    "return_mean": mean,
+    "return_mean_low": low,
+    "return_mean_high": high,
+    "return_std": std,
+    "return_median": float(np.median(returns)),
+    "return_min": float(returns.min()),
+    "return_max": float(returns.max()),
+    "length_mean": float(lengths.mean()),
+    "length_min": float(lengths.min()),
+    "length_max": float(lengths.max()),
+    "truncated_share": float(np.mean([e.truncated for e in episodes])),
+  }
+  if scores.game_of(environment) is not None:
+    found["human_normalised_score"] = scores.normalised(environment, mean)
+  elif environment.partition(":")[0] in _CONTROL:
+    found["share_of_1000"] = scores.normalised(environment, mean)
+  return found
+
+
+def _describe(found: dict[str, Any]) -> list[str]:
+  """Returns statistics as lines of text."""
+  line = f"return: mean {found['return_mean']:,.6g}"
+  if found["return_std"] is not None:
+    line += (
+      f" (95% {found['return_mean_low']:,.6g} to"
+      f" {found['return_mean_high']:,.6g}), standard deviation"
+      f" {found['return_std']:,.6g}"
+    )
+  lines = [
+    line,
+    f"return: median {found['return_median']:,.6g}, min"
+    f" {found['return_min']:,.6g}, max {found['return_max']:,.6g}",
+    f"length: mean {found['length_mean']:,.6g} actions, min"
+    f" {found['length_min']:,.6g}, max {found['length_max']:,.6g};"
+    f" {found['truncated_share']:.0%} ended by a limit",
+  ]
+  if "human_normalised_score" in found:
+    lines.append(
+      f"human-normalised score: {found['human_normalised_score']:.4g} (0 is"
+      " random play, 1 the human)"
+    )
+  if "share_of_1000" in found:
+    lines.append(
+      f"scale: returns of DM control are in [0, 1000]; this is"
+      f" {found['share_of_1000']:.1%}"
+    )
+  return lines
+
+
+def _record(
+  arguments: argparse.Namespace,
+  task: _Task,
+  policy: policies.TrainedPolicy,
+):
+  """Writes the video; raises UserError if the environment cannot be drawn."""
+  from programs import video
+
+  options = {}
+  if task.environment.startswith("gymnasium:"):
+    options = {"render_mode": "rgb_array", **task.options}
+  task = task._replace(options={**task.options, **options})
+  path = arguments.video
+  print(f"{path}: an episode is played ...", flush=True)
+  environment = _make(task, 1, arguments.seed)
+  try:
+    film = video.record(
+      environment, policy, arguments.seed, video.MAX_FRAMES[path.suffix]
+    )
+  except Exception as error:  # Each renderer has errors of its own.
+    raise UserError(
+      f"{task.environment} cannot be drawn: {error}\nMend that, or leave out"
+      " --video."
+    ) from error
+  finally:
+    environment.close()
+  fps = arguments.video_fps or video.frame_rate(len(film.frames))
+  try:
+    video.write(path, film.frames, fps)
+  except OSError as error:
+    raise UserError(
+      f"The video cannot be written: {error}. Choose another --video."
+    ) from error
+  every = "" if film.stride == 1 else f", one for {film.stride} actions"
+  print(
+    f"{path}: return {film.episode_return:,.6g} in {film.length:,} actions,"
+    f" {len(film.frames)} frames{every}, {fps:g} per second",
+    flush=True,
+  )
+
+
+def _write(
+  output: pathlib.Path, episodes: Sequence[Any], described: dict[str, Any]
+):
+  """Writes the results; raises UserError if that fails."""
+  try:
+    with open(output / "episodes.csv", "w", newline="") as file:
+      writer = csv.writer(file)
+      writer.writerow(["member", "episode", "return", "length", "truncated"])
+      numbers: dict[int, int] = {}
+      for episode in episodes:
+        number = numbers.get(episode.member, 0)
+        numbers[episode.member] = number + 1
+        writer.writerow([
+          episode.member, number, episode.episode_return, episode.length,
+          int(episode.truncated),
+        ])
+    text = json.dumps(described, indent=2) + "\n"
+    (output / "evaluation.json").write_text(text)
+  except OSError as error:
+    raise UserError(
+      f"The results cannot be written to {output}: {error}. Choose another"
+      " folder with --output."
+    ) from error
+
+
+def _versions() -> dict[str, str]:
+  """Returns the versions of Python and of what is installed."""
+  found = {"python": platform.python_version()}
+  for name in _PACKAGES:
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return found
+
+
+if __name__ == "__main__":
+  try:
+    sys.exit(main(sys.argv[1:]))
+  except KeyboardInterrupt:
+    print("\nStopped.", file=sys.stderr)
+    sys.exit(128 + signal.SIGINT)
+  except UserError as error:
+    print(f"Error: {error}", file=sys.stderr)
+    sys.exit(2)

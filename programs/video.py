@@ -1,0 +1,218 @@
+"""A video of one episode: what the environment draws, the agent beside it."""
+
+import functools
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import dm_env
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from acme_stac import environments, policies
+from acme_stac.evaluation import plots
+
+# Suffix of a file -> the most frames that it gets. A GIF of more is too large
+# to be shown on a page.
+MAX_FRAMES = {".gif": 300, ".mp4": 3000}
+# Unless a rate is given, a video lasts about so long at a rate within these.
+_SECONDS = 10.0
+_MIN_FPS, _MAX_FPS = 4.0, 30.0
+# A GIF begins again at once; its last frame stays for so long.
+_PAUSE_SECONDS = 1.5
+# Smaller pictures are enlarged by whole numbers, larger ones are made smaller.
+_MIN_SIDE, _MAX_SIDE = 240, 480
+_STRIP_WIDTH, _COLUMN_WIDTH = 160, 66
+_LINE_HEIGHT, _MARGIN, _FONT_SIZE = 20, 10, 14
+# Frames from which a GIF's colours are chosen.
+_SAMPLES = 8
+_INK, _PAPER = (20, 20, 20), (236, 236, 236)
+
+
+class Video(NamedTuple):
+  """An episode in pictures.
+
+  Attributes:
+    frames: uint8 [height, width, 3] each, of one size, both even.
+    episode_return: sum of the environment's own rewards.
+    length: actions.
+    stride: actions between two frames; the last frame is the episode's last
+      time step all the same.
+  """
+
+  frames: list[np.ndarray]
+  episode_return: float
+  length: int
+  stride: int
+
+
+def record(
+  environment: environments.BatchedEnvironment,
+  policy: policies.TrainedPolicy,
+  seed: int,
+  max_frames: int,
+) -> Video:
+  """Plays one episode and draws it.
+
+  Every second frame is dropped, and only every second one drawn from there on,
+  whenever there are more than `max_frames`: they are spread evenly over an
+  episode of any length.
+
+  Args:
+    environment: a batch of one, that can be drawn.
+    policy: acts.
+    seed: of its samples.
+    max_frames: the most frames, at least 2.
+
+  Raises:
+    ValueError: if what the environment draws is no picture, or its pictures
+      differ in size.
+    Exception: what the environment raises, if it cannot be drawn.
+  """
+  frames: list[np.ndarray] = []
+  stride = 1
+  total, length = 0.0, 0
+  state = policy.initial_state(1, seed)
+  timestep = environment.reset()
+  while True:
+    last = timestep.step_type[0] == dm_env.StepType.LAST
+    # Before it is drawn: it draws the head that acts, too.
+    if not last:
+      action = policy(timestep.observation, state)
+    if last or length % stride == 0:
+      if len(frames) == max_frames:
+        frames, stride = frames[::2], 2 * stride
+      if last or length % stride == 0:
+        picture = _checked(environment.render())
+        frames.append(_beside(picture, _rows(policy, state, length, total)))
+        if frames[-1].shape != frames[0].shape:
+          raise ValueError(
+            "The environment draws pictures of different sizes,"
+            f" {picture.shape} at step {length}."
+          )
+    if last:
+      return Video(frames, total, length, stride)
+    timestep = environment.step(action)
+    total += float(timestep.reward[0])
+    length += 1
+
+
+def frame_rate(num_frames: int) -> float:
+  """Returns the frames per second at which a video is pleasant to watch."""
+  return float(np.clip(num_frames / _SECONDS, _MIN_FPS, _MAX_FPS))
+
+
+def write(path: pathlib.Path, frames: Sequence[np.ndarray], fps: float):
+  """Writes frames, uint8 [height, width, 3], to a .gif or .mp4 file.
+
+  Raises:
+    OSError: if it cannot be written.
+  """
+  if path.suffix == ".gif":
+    first, *others = _with_one_palette(frames)
+    durations = [1000.0 / fps] * len(frames)
+    durations[-1] = max(durations[-1], 1000.0 * _PAUSE_SECONDS)
+    first.save(
+      path, save_all=True, append_images=others, duration=durations, loop=0
+    )
+    return
+  height, width, _ = frames[0].shape
+  writer = cv2.VideoWriter(
+    str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height)
+  )
+  if not writer.isOpened():
+    raise OSError(f"OpenCV cannot write {path}")
+  for frame in frames:
+    writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+  writer.release()
+
+
+def _with_one_palette(frames: Sequence[np.ndarray]) -> list[Image.Image]:
+  """Returns frames in 256 colours, the same ones in all.
+
+  With colours of its own each frame would differ from the one before wherever
+  it is not plain, and files be several times as large.
+  """
+  sample = np.concatenate(frames[:: max(1, len(frames) // _SAMPLES)])
+  # It keeps what is small, where others keep what is common.
+  palette = Image.fromarray(sample).quantize(
+    method=Image.Quantize.MAXCOVERAGE
+  )
+  return [
+    Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
+    for frame in frames
+  ]
+
+
+def _checked(picture: Any) -> np.ndarray:
+  """Returns a picture; raises ValueError if it is none."""
+  picture = np.asarray(picture)
+  if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+    raise ValueError(
+      "render() of the environment must return RGB, uint8 [height, width, 3],"
+      f" got {picture.dtype} {picture.shape}."
+    )
+  if 0 in picture.shape:
+    raise ValueError(f"render() returned an empty picture, {picture.shape}.")
+  return picture
+
+
+def _rows(
+  policy: policies.TrainedPolicy,
+  state: policies.EpisodeState,
+  step: int,
+  episode_return: float,
+) -> Iterator[tuple[str, str]]:
+  """Yields what is written beside a picture, in two columns."""
+  yield "step", f"{step:,}"
+  yield "return", f"{episode_return:,.5g}"
+  yield "", ""
+  if policy.config.behaviour == "average":
+    heads = slice(None)
+    yield f"{policy.config.num_heads} heads", "mean σ(η)"
+  else:
+    head = int(state.head[0])
+    heads = slice(head, head + 1)
+    yield f"head {head}", "σ(η)" if policy.metaparameters else ""
+  for name, values in policy.metaparameters.items():
+    # Weights relative to the outer ones.
+    symbol = plots.SYMBOLS[name].partition(" /")[0]
+    yield symbol, f"{values[heads].mean():.3f}"
+
+
+def _beside(
+  picture: np.ndarray, rows: Iterator[tuple[str, str]]
+) -> np.ndarray:
+  """Returns a picture with two columns of text on its right."""
+  text = list(rows)
+  image = Image.fromarray(picture)
+  longer = max(image.size)
+  if longer < _MIN_SIDE:
+    scale = -(-_MIN_SIDE // longer)
+    image = image.resize(
+      (image.width * scale, image.height * scale), Image.Resampling.NEAREST
+    )
+  image.thumbnail((_MAX_SIDE, _MAX_SIDE))
+  height = max(image.height, _LINE_HEIGHT * len(text) + 2 * _MARGIN)
+  # Encoders of video halve the colours' resolution.
+  size = (image.width + _STRIP_WIDTH + image.width % 2, height + height % 2)
+  frame = Image.new("RGB", size, _PAPER)
+  frame.paste(image, (0, 0))
+  draw = ImageDraw.Draw(frame)
+  font = _font()
+  left = image.width + _MARGIN
+  for number, columns in enumerate(text):
+    top = _MARGIN + _LINE_HEIGHT * number
+    for column, words in enumerate(columns):
+      place = (left + _COLUMN_WIDTH * column, top)
+      draw.text(place, words, fill=_INK, font=font)
+  return np.asarray(frame)
+
+
+@functools.cache
+def _font() -> ImageFont.FreeTypeFont:
+  # Pillow's own has no Greek letters.
+  folder = pathlib.Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+  return ImageFont.truetype(str(folder / "DejaVuSans.ttf"), _FONT_SIZE)
