@@ -164,6 +164,31 @@ def learning_curves(
   return figure
 
 
+def aggregate_curves(
+  curves: dict[str, np.ndarray], what: str
+) -> Figure:
+  """Draws the mean score over tasks during training (Figs. 2a and 3).
+
+  Args:
+    curves: normalised, [seeds, tasks, K] of each agent at K equal parts of
+      each task's training; NaN where there is no return yet.
+    what: the score's name.
+  """
+  figure, (axes,) = _grid(1, height=3.4)
+  for agent, values in curves.items():
+    drawn = style(agent, list(curves))
+    whole = np.isfinite(values).all(axis=(0, 1))
+    x = 100.0 * np.linspace(0.0, 1.0, values.shape[-1])[whole]
+    mean, (low, high) = statistics.curve_intervals(values[..., whole])
+    axes.plot(x, mean, label=agent, **drawn)
+    axes.fill_between(x, low, high, color=drawn["color"], alpha=0.15, lw=0)
+  axes.set(xlabel="training, % of the environment steps", ylabel=what)
+  axes.grid(alpha=0.3)
+  axes.legend(fontsize="small")
+  figure.tight_layout()
+  return figure
+
+
 def ablation(
   names: Sequence[str],
   bars: dict[str, dict[str, statistics.Estimate]],

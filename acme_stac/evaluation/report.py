@@ -34,6 +34,8 @@ _ABLATIONS = {
   agent for ladder in figures.LADDER.values() for agent in ladder.values()
 } - {"impala", "impala_aux", "stac", "stacx"}
 _STEPS, _SECONDS = "environment_steps", "seconds"
+# Of a curve.
+_POINTS = 50
 
 _PAGE = string.Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -387,6 +389,18 @@ class Report:
     if not several:
       self._text("One seed alone has no intervals: nothing is drawn.")
       return
+    several_curves = {
+      agent: np.stack([
+        self._normalised(task, figures.curve(
+          self._groups.finished(task, agent)[: len(matrix)],
+          "episode_return",
+          np.linspace(0.0, self._horizon(task, _STEPS), _POINTS),
+          _STEPS,
+        ))
+        for task in tasks
+      ], axis=1)
+      for agent, matrix in several.items()
+    }
     estimates = statistics.aggregate(several)
     slug = suite.lower().replace(", ", "_").replace(" ", "_")
     names = list(statistics.AGGREGATES)
@@ -397,6 +411,11 @@ class Report:
          *[estimates[agent][name] for name in names])
         for agent in several
       ],
+    )
+    self._figure(
+      figures.aggregate_curves(several_curves, "mean normalised score"),
+      f"training_{slug}",
+      "Mean normalised score over tasks during training, 95% intervals.",
     )
     self._figure(
       figures.aggregates(estimates), f"aggregates_{slug}",

@@ -4,7 +4,8 @@
 
 Parts, all by default: agents (the four agents and the ablation ladder),
 discount and value_cost (the robustness of section 4.3), init (that of Fig.
-4(c)), control (the dear tasks). Runs are named task/variant/agent/seed.
+4(c)), split (α_ρ and α_c apart, Fig. 5(b)), control (the dear tasks). Runs are
+named task/variant/agent/seed.
 """
 
 import math
@@ -105,6 +106,15 @@ def _init(seed: int) -> _Runs:
   return runs
 
 
+def _split(seed: int) -> _Runs:
+  return {
+    f"{_name(environment)}/right/stacx_split_alpha/{seed}": _cheap(
+      environment, "stacx_split_alpha", seed
+    )
+    for environment in _CHEAP
+  }
+
+
 def _control(seed: int) -> _Runs:
   if seed > 2:
     return {}
@@ -128,6 +138,7 @@ _PARTS = {
   "discount": lambda seed: _perturbed(seed, "discount"),
   "value_cost": lambda seed: _perturbed(seed, "value_cost"),
   "init": _init,
+  "split": _split,
   "control": _control,
 }
 

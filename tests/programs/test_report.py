@@ -130,6 +130,7 @@ def test_files_beside_the_page(page):
     "metaparameters_catch_stacx.png", "metaparameters_atari_pong_stacx.png",
     "probability_small_tasks.png", "profiles_small_tasks.png",
     "relative_improvement.png", "robustness_discount.png",
+    "training_atari.png", "training_small_tasks.png",
   } <= names
   # The page is whole by itself.
   source = page.read_text()
