@@ -699,14 +699,9 @@ def _changes(task: str, name: str, members: Sequence[Run]) -> list[tuple]:
       f"{figures.short(task)}, {name}",
       plots.SYMBOLS[parameter],
       f"{start:.4f}",
-      _fine(statistics.mean_interval(ends[:, 0])),
-      _fine(statistics.mean_interval(auxiliary.mean(axis=1)))
+      statistics.mean_interval(ends[:, 0]).shown(".4f"),
+      statistics.mean_interval(auxiliary.mean(axis=1)).shown(".4f")
       if auxiliary.shape[1] else "",
       apart,
     ))
   return rows
-
-
-def _fine(estimate: Estimate) -> str:
-  value, low, high = estimate
-  return f"{value:.4f} [{low:.4f}, {high:.4f}]"

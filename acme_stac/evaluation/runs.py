@@ -148,16 +148,17 @@ def _num_updates(settings: Mapping[str, Any]) -> int:
 
 
 def _with_seconds(log: plots.Columns) -> plots.Columns:
-  """Returns a log with the seconds of training up to every row.
+  """Returns a log with the seconds of training from its first row to each.
 
-  Between two runs of the same directory, and while it was killed, no time
-  passes.
+  Compilation comes before the first row. Between two runs of the same
+  directory, and while it was killed, no time passes.
   """
   if not log:
     return {}
   steps = np.diff(log["environment_steps"], prepend=0.0)
   rate = log["environment_steps_per_second"]
-  return {**log, "seconds": np.cumsum(steps / rate)}
+  seconds = np.cumsum(steps / rate)
+  return {**log, "seconds": seconds - seconds[0]}
 
 
 def export(runs: Sequence[Run], directory: pathlib.Path) -> list[pathlib.Path]:

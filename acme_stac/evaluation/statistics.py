@@ -1,6 +1,7 @@
 """Statistics over seeds and tasks by rliable (Agarwal et al., 2021)."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -25,7 +26,14 @@ class Estimate(NamedTuple):
   high: float
 
   def __str__(self) -> str:
-    return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+    return self.shown(".3g")
+
+  def shown(self, digits: str) -> str:
+    """Returns it as text, with a format's digits; one seed has no interval."""
+    value = f"{self.value:{digits}}"
+    if math.isnan(self.low):
+      return value
+    return f"{value} [{self.low:{digits}}, {self.high:{digits}}]"
 
 
 def _mean(scores: np.ndarray) -> float:

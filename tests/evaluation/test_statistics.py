@@ -54,6 +54,8 @@ def test_seeds_are_drawn_for_each_task_apart():
 def test_one_seed_has_no_interval():
   value, low, high = statistics.mean_interval(np.array([2.0]))
   assert value == 2.0 and np.isnan([low, high]).all()
+  assert str(statistics.Estimate(value, low, high)) == "2"
+  assert str(statistics.Estimate(2.0, 1.234, 3.0)) == "2 [1.23, 3]"
   assert np.isnan(statistics.mean_interval(np.array([])).value)
 
 
