@@ -16,7 +16,7 @@ import yaml
 from absl import flags
 
 import acme_stac
-from programs import cluster, command_line, experiment
+from programs import cluster, command_line, experiment, sweep
 from tests.agent import test_layouts
 from tests.programs import runs
 
@@ -286,8 +286,9 @@ def test_runs_that_are_shown(tmp_path, monkeypatch):
     experiment.make_experiment(
       parsed.config, parsed.num_actors, parsed.workdir
     )
-  sweeps = {words[1] for _, words in commands() if words[0] == "programs.sweep"}
-  assert all((ROOT / name).exists() for name in sweeps)
+  for _, words in commands():
+    if words[0] == "programs.sweep":
+      assert sweep.load_runs(words[1])
 
 
 def test_cluster_files(tmp_path):

@@ -4,8 +4,8 @@
 
 Parts, all by default: agents (the four agents and the ablation ladder),
 discount and value_cost (the robustness of section 4.3), init (that of Fig.
-4(c)), split (α_ρ and α_c apart, Fig. 5(b)), control (the dear tasks). Runs are
-named task/variant/agent/seed.
+4(c)), split (α_ρ and α_c apart, Fig. 5(b)), scale (why heads slow learning),
+control (the dear tasks). Runs are named task/variant/agent/seed.
 """
 
 import math
@@ -115,6 +115,22 @@ def _split(seed: int) -> _Runs:
   }
 
 
+def _scale(seed: int) -> _Runs:
+  """Returns runs that say whether heads slow each other by 1/P alone.
+
+  The mean over P heads divides the acting head's gradient by P. RMSProp makes
+  that good but for its ε; ε / P² does so for all of it, and P² ε does to one
+  head what P heads do to the acting one.
+  """
+  changes = {"impala": 0.9, "impala_aux": 0.1 / 9, "stacx": 0.1 / 9}
+  return {
+    f"catch/rmsprop_eps={epsilon:.4g}/{agent}/{seed}": _cheap(
+      "catch", agent, seed, f"--config.stac.rmsprop_eps={epsilon:.4g}"
+    )
+    for agent, epsilon in changes.items()
+  }
+
+
 def _control(seed: int) -> _Runs:
   if seed > 2:
     return {}
@@ -139,6 +155,7 @@ _PARTS = {
   "value_cost": lambda seed: _perturbed(seed, "value_cost"),
   "init": _init,
   "split": _split,
+  "scale": _scale,
   "control": _control,
 }
 

@@ -1,5 +1,6 @@
 """Sweeps of tiny runs, with real processes."""
 
+import collections
 import csv
 import os
 import signal
@@ -7,8 +8,9 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags as absl_flags
 
-from programs import machine, sweep
+from programs import command_line, experiment, machine, sweep
 from tests.programs.test_train import environment, wait_for
 
 FLAGS = """[
@@ -97,6 +99,42 @@ def test_shipped_sweeps_are_of_known_agents():
   assert {f"cartpole/{agent}" for agent in acme_stac.AGENTS} <= set(agents)
   robustness = sweep.load_runs("configs/sweeps/robustness.py")
   assert len(robustness) == 2 * 6 * 2 * 5
+
+
+def test_a_sweep_file_has_parts(tmp_path):
+  path = tmp_path / "s.py"
+  path.write_text("def get_runs(part='all'): return {part: ['--x']}")
+  assert list(sweep.load_runs(str(path))) == ["all"]
+  assert list(sweep.load_runs(f"{path}:some")) == ["some"]
+  with pytest.raises(machine.UserError, match="agents, discount, .*, control"):
+    sweep.load_runs("configs/sweeps/study.py:nothing")
+
+
+def test_the_study_is_of_what_it_says(tmp_path):
+  """One run of each task, agent and perturbation could be started."""
+  study = sweep.load_runs("configs/sweeps/study.py")
+  seeds = collections.defaultdict(set)
+  for name in study:
+    group, _, seed = name.rpartition("/")
+    seeds[group].add(int(seed))
+  cheap = {"CartPole-v1", "catch"}
+  for group, found in seeds.items():
+    assert found == set(range(5 if group.split("/")[0] in cheap else 3))
+  checked = 0
+  for group in seeds:
+    # An environment is made for each.
+    task, _, agent = group.partition("/right/")
+    if task == "catch" or agent == "stac" or group.startswith("catch/"):
+      flags = command_line.parse(
+        ["x", f"--workdir={tmp_path}", *study[f"{group}/0"]],
+        absl_flags.FlagValues(),
+      )
+      run = experiment.make_experiment(
+        flags.config, flags.num_actors, flags.workdir
+      )
+      assert run.seed == 0 and run.config.variable_update_period == 4
+      checked += 1
+  assert checked > 20
 
 
 @pytest.mark.parametrize("text,message", [
