@@ -401,14 +401,14 @@ class Report:
       ], axis=1)
       for agent, matrix in several.items()
     }
-    estimates = statistics.aggregate(several)
+    aggregates = statistics.aggregate(several)
     slug = suite.lower().replace(", ", "_").replace(" ", "_")
     names = list(statistics.AGGREGATES)
     self._table(
       ("agent", "seeds × tasks", *names),
       [
         (agent, "×".join(map(str, several[agent].shape)),
-         *[estimates[agent][name] for name in names])
+         *[aggregates[agent][name] for name in names])
         for agent in several
       ],
     )
@@ -418,7 +418,7 @@ class Report:
       "Mean normalised score over tasks during training, 95% intervals.",
     )
     self._figure(
-      figures.aggregates(estimates), f"aggregates_{slug}",
+      figures.aggregates(aggregates), f"aggregates_{slug}",
       "Aggregates over tasks with 95% intervals; a smaller optimality gap is"
       " better.",
     )
@@ -426,13 +426,15 @@ class Report:
       figures.profiles(several), f"profiles_{slug}", "Performance profiles."
     )
     if self._baseline in several and len(several) > 1:
+      estimates = statistics.probability_of_improvement(
+        several, self._baseline
+      )
       self._figure(
-        figures.probabilities(
-          statistics.probability_of_improvement(several, self._baseline),
-          self._baseline,
-        ),
+        figures.probabilities(estimates, self._baseline),
         f"probability_{slug}",
-        "Probability that a run is better than one of the baseline.",
+        "Probability that a run is better than one of the baseline: "
+        + "; ".join(f"{agent} {found}" for agent, found in estimates.items())
+        + ".",
       )
 
   def _ablation(self):
@@ -490,6 +492,14 @@ class Report:
       figures.relative_improvement(shown, baseline), "relative_improvement",
       f"Relative improvement of the normalised score over {baseline} with 95%"
       " intervals, logarithmic beyond ±10%.",
+    )
+    tasks = dict.fromkeys(task for of in improvements.values() for task in of)
+    self._table(
+      ("%", *map(figures.short, tasks)),
+      [
+        (agent, *[of.get(task, "") for task in tasks])
+        for agent, of in improvements.items()
+      ],
     )
     self._figure(
       figures.improved_tasks(shown, baseline), "improved_tasks",
