@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import psutil
 from matplotlib import figure
+from scipy import stats
 
 from acme_stac.evaluation import plots
 from programs import program
@@ -116,8 +117,7 @@ def _growth(samples: list[_Sample]) -> dict[str, Any]:
   return {
     node: {
       "minutes": (warm[-1].seconds - warm[0].seconds) / 60,
-      # The newest minute against the first one: single samples jump.
-      "memory_growth": _ratio([s.megabytes for s in warm]) - 1,
+      "memory_growth": _trend(warm),
       "megabytes": warm[-1].megabytes,
       "files_growth": warm[-1].files - warm[0].files,
     }
@@ -125,9 +125,19 @@ def _growth(samples: list[_Sample]) -> dict[str, Any]:
   }
 
 
-def _ratio(values: list[float]) -> float:
-  number = max(1, min(int(60 / _SAMPLE_SECONDS), len(values) // 3))
-  return float(np.median(values[-number:]) / np.median(values[:number]))
+def _trend(life: list[_Sample]) -> float:
+  """Returns by what share memory grows over a life along a straight line.
+
+  The line is the median of those through any two samples: messages that are on
+  their way, tens of megabytes at a time, make single samples jump.
+  """
+  seconds = np.array([sample.seconds for sample in life])
+  values = [sample.megabytes for sample in life]
+  if len(life) < 2:
+    return 0.0
+  slope, intercept, _, _ = stats.theilslopes(values, seconds)
+  start, end = intercept + slope * seconds[[0, -1]]
+  return float(end / start - 1)
 
 
 def _column(path: pathlib.Path, name: str) -> np.ndarray:

@@ -1,0 +1,36 @@
+"""How the soak judges memory."""
+
+import random
+
+import pytest
+
+from programs import soak
+
+
+def life(growth, jumps, node="learner", pid=1, number=200):
+  rng = random.Random(0)
+  return [
+    soak._Sample(
+      5.0 * i, node, pid,
+      600.0 * (1.0 + growth * i / number) + rng.uniform(-jumps, jumps), 30,
+    )
+    for i in range(number)
+  ]
+
+
+@pytest.mark.parametrize("growth", [0.0, 0.1, 0.27])
+@pytest.mark.parametrize("jumps", [0.0, 25.0])
+def test_growth_is_told_from_jumps(growth, jumps):
+  found = soak._growth(life(growth, jumps))["learner"]
+  # The first minute does not count.
+  assert found["minutes"] == pytest.approx((200 - 1 - 13) * 5 / 60)
+  assert found["memory_growth"] == pytest.approx(growth, abs=0.025)
+  assert (found["memory_growth"] > soak._MAX_GROWTH) == (growth > 0)
+
+
+def test_the_longest_life_of_each_node_counts():
+  samples = life(0.0, 0.0, pid=1) + life(0.5, 0.0, pid=2, number=50)
+  samples += life(0.3, 0.0, node="actor/0")
+  found = soak._growth(samples)
+  assert found["learner"]["memory_growth"] == pytest.approx(0.0)
+  assert found["actor/0"]["memory_growth"] > 0.2
