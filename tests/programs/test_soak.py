@@ -23,8 +23,9 @@ def life(growth, jumps, node="learner", pid=1, number=200):
 def test_growth_is_told_from_jumps(growth, jumps):
   found = soak._growth(life(growth, jumps))["learner"]
   # The first minute does not count.
-  assert found["minutes"] == pytest.approx((200 - 1 - 13) * 5 / 60)
-  assert found["memory_growth"] == pytest.approx(growth, abs=0.025)
+  first, last = (1.0 + growth * i / 200 for i in (13, 199))
+  assert found["minutes"] == pytest.approx((199 - 13) * 5 / 60)
+  assert found["memory_growth"] == pytest.approx(last / first - 1, abs=0.025)
   assert (found["memory_growth"] > soak._MAX_GROWTH) == (growth > 0)
 
 
