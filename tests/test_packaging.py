@@ -1,6 +1,8 @@
 """What an installed package is, without the project around it."""
 
+import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -255,3 +257,36 @@ def test_pip_installs_the_core(wheel, tmp_path):
   )
   assert result.returncode == 0, result.stderr
   assert result.stdout.startswith("100 updates: ")
+
+
+@pytest.mark.slow
+def test_the_stack_comes_by_the_one_command_that_is_documented(
+  source, tmp_path
+):
+  """In an empty environment of the user's; needs the package index."""
+  page = (ROOT / "docs" / "acme.md").read_text()
+  (command,) = re.findall(r"^    (pip install .*)$", page, re.MULTILINE)
+  venv = tmp_path / "venv"
+  clone = shutil.copytree(source, tmp_path / "clone")
+  environment = {
+    name: value for name, value in os.environ.items() if name != "PYTHONPATH"
+  }
+  environment["PATH"] = f"{venv / 'bin'}:{environment['PATH']}"
+  try:
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    install = subprocess.run(
+      command, shell=True, cwd=clone, env=environment, capture_output=True,
+      text=True,
+    )
+    assert install.returncode == 0, install.stderr[-2000:]
+    shutil.rmtree(clone)
+    check = subprocess.run(
+      ["python", "-m", "acme_stac.doctor"], cwd=tmp_path, env=environment,
+      capture_output=True, text=True,
+    )
+    assert check.returncode == 0, check.stdout
+    for name in ("core", "versions", "binaries", "Reverb", "courier"):
+      assert f"ok     {name}: " in check.stdout
+  finally:
+    # It has gigabytes.
+    shutil.rmtree(venv, ignore_errors=True)
