@@ -560,12 +560,14 @@ class Report:
   def _metaparameters(self):
     self._section("Metaparameters over training")
     drawn = False
-    rows = []
+    rows: list[tuple] = []
+    perturbed: list[tuple] = []
     for (task, agent, variation), _ in self._groups.items():
       members = self._groups.finished(task, agent, variation)
       if not members or (variation and len(members) < 2):
         continue
-      rows += _changes(task, label(agent, variation), members)
+      changes = _changes(task, label(agent, variation), members)
+      (perturbed if variation else rows).extend(changes)
       if variation or agent in _ABLATIONS:
         continue
       title = f"{figures.short(task)}, {agent}, {len(members)} seeds"
@@ -591,11 +593,17 @@ class Report:
         "σ(η) at the end of training, means and intervals over seeds. Apart:"
         " seeds whose auxiliary heads are all on one side of the acting head."
       )
-      self._table(
-        ("task, agent", "σ(η) of", "acting head, start", "acting head, end",
-         "auxiliary heads, end", "apart"),
-        rows,
+      head = (
+        "task, agent", "σ(η) of", "acting head, start", "acting head, end",
+        "auxiliary heads, end", "apart",
       )
+      self._table(head, rows)
+      if perturbed:
+        self._parts.append(
+          "<details><summary>With settings perturbed</summary>"
+        )
+        self._table(head, perturbed)
+        self._parts.append("</details>")
     elif not drawn:
       self._text("No finished run tunes any.")
 

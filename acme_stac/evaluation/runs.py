@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from acme_stac.config import AGENTS, STACConfig
 from acme_stac.evaluation import plots, summary
 
 _RUNS = "runs.csv"
@@ -139,8 +140,6 @@ def _read_work_directory(workdir: pathlib.Path) -> Run:
 
 
 def _num_updates(settings: Mapping[str, Any]) -> int:
-  from acme_stac.config import STACConfig
-
   names = {field.name for field in dataclasses.fields(STACConfig)}
   return STACConfig(
     **{name: value for name, value in settings.items() if name in names}
@@ -245,6 +244,8 @@ def _read_exported(directory: pathlib.Path) -> list[Run]:
 class Groups:
   """Runs by task, agent and variation, with what was the usual setting.
 
+  Tasks are in the order of their runs, agents in that of `acme_stac.AGENTS`.
+
   A setting's usual value is the one that most runs of an agent on a task have;
   where several are as frequent, the one that most runs of the task have. A
   group's variation is where its settings differ from that.
@@ -282,6 +283,15 @@ class Groups:
           self._groups.setdefault(
             (task, agent, _hashable(variation)), []
           ).append(run)
+    tasks, presets = list(by_task), list(AGENTS)
+    self._groups = dict(sorted(
+      self._groups.items(),
+      key=lambda item: (
+        tasks.index(item[0][0]),
+        presets.index(item[0][1]) if item[0][1] in presets else len(presets),
+        str(item[0][2]),
+      ),
+    ))
 
   @property
   def tasks(self) -> list[str]:
