@@ -285,12 +285,28 @@ class Report:
         figures.short(task), label(agent, variation), _listed(done),
         _listed(absent), ", ".join(unfinished),
       ))
-    for text in missing:
+    for text in (*missing, *self._unequal_budgets()):
       self._text(text, "warning")
     self._table(
       ("task", "agent", "finished seeds", "missing seeds", "unfinished"),
       rows, "text",
     )
+
+  def _unequal_budgets(self) -> Iterable[str]:
+    """Yields what is to be said of tasks whose runs end at different steps."""
+    for task in self._groups.tasks:
+      ends = {
+        agent: min(run.steps[-1] for run in members)
+        for agent in self._agents
+        if (members := self._groups.finished(task, agent))
+      }
+      if ends and max(ends.values()) > 1.01 * min(ends.values()):
+        first = min(ends, key=lambda agent: ends[agent])
+        yield (
+          f"{figures.short(task)}: runs end at different steps. All are"
+          f" compared at {ends[first]:,.0f}, where the first of {first} ends;"
+          " leave those out to compare the others at their own end."
+        )
 
   def _expected(self, task: str, variation: Variation) -> list[int]:
     """Returns the seeds that some agent has with the same variation."""

@@ -289,7 +289,7 @@ class Groups:
       key=lambda item: (
         tasks.index(item[0][0]),
         presets.index(item[0][1]) if item[0][1] in presets else len(presets),
-        str(item[0][2]),
+        len(item[0][2]), str(item[0][2]),
       ),
     ))
 

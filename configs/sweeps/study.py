@@ -122,12 +122,15 @@ def _scale(seed: int) -> _Runs:
   that good but for its ε; ε / P² does so for all of it, and P² ε does to one
   head what P heads do to the acting one.
   """
-  changes = {"impala": 0.9, "impala_aux": 0.1 / 9, "stacx": 0.1 / 9}
+  changes = [
+    ("impala", 0.9), ("impala", 0.1 / 9), ("impala_aux", 0.1 / 9),
+    ("stacx", 0.1 / 9),
+  ]
   return {
     f"catch/rmsprop_eps={epsilon:.4g}/{agent}/{seed}": _cheap(
       "catch", agent, seed, f"--config.stac.rmsprop_eps={epsilon:.4g}"
     )
-    for agent, epsilon in changes.items()
+    for agent, epsilon in changes
   }
 
 

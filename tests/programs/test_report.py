@@ -162,6 +162,19 @@ def test_what_is_wrong_is_said(tmp_path, capsys):
   assert "No run" not in text_of(tmp_path / "out" / "index.html")
 
 
+def test_other_budgets_are_said(tmp_path):
+  for agent, steps in (("impala", 64_000), ("stac", 32_000)):
+    workdirs.make(
+      tmp_path / agent, "catch", agent, 0, 1.0, num_environment_steps=steps
+    )
+  output = tmp_path / "out"
+  assert report.main([str(tmp_path), f"--output={output}"]) == 0
+  text = text_of(output / "index.html")
+  assert "All are compared at 32,000, where the first of stac ends" in text
+  (row,) = [row for row in cells(output / "index.html", "impala", "1")]
+  assert row[2] == "0.5"
+
+
 def browser():
   found = [path for name in _BROWSERS if (path := shutil.which(name))]
   if not found:
