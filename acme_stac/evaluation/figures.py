@@ -335,7 +335,9 @@ def robustness(
     axes.set_ylabel("final return")
     axes.grid(axis="y", alpha=0.3)
   grid[-1].set_xlabel(setting)
-  grid[0].legend(fontsize="small", ncols=len(agents))
+  # Room above the bars.
+  grid[0].margins(y=0.3)
+  grid[0].legend(fontsize="small", ncols=len(agents), loc="upper left")
   figure.tight_layout()
   return figure
 
