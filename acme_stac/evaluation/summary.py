@@ -17,6 +17,18 @@ def _whole(number: float) -> int:
   return int(number) if math.isfinite(number) else 0
 
 
+def _mean_over_steps(steps: np.ndarray, returns: np.ndarray) -> float:
+  """Returns the mean of a curve from its first known value to its last.
+
+  Rows of a log are apart by time: their mean would be one over time.
+  """
+  known = np.isfinite(returns)
+  if known.sum() < 2:
+    return float(returns[known][0]) if known.any() else math.nan
+  x, y = steps[known], returns[known]
+  return float(np.trapz(y, x) / (x[-1] - x[0]))
+
+
 def summarise_run(workdir: pathlib.Path) -> dict[str, Any]:
   """Returns what the logs of a work directory say of a run.
 
@@ -24,7 +36,8 @@ def summarise_run(workdir: pathlib.Path) -> dict[str, Any]:
     environment_steps, learner_steps: how far it is.
     evaluation: mean return of the last evaluation.
     final_return: mean return of the last 100 training episodes.
-    mean_return: mean of that over the run, the area under its learning curve.
+    mean_return: mean of that over the run's steps, the area under its learning
+      curve.
     steps_per_second: median over the rows of the log.
     skipped_updates: updates that were not finite.
     dropped_trajectories: that the learner could not use, since it was started.
@@ -52,9 +65,7 @@ def summarise_run(workdir: pathlib.Path) -> dict[str, Any]:
     "learner_steps": int(last(learner, "learner_steps")),
     "evaluation": last(evaluator, "episode_return_mean"),
     "final_return": float(returns[-1]),
-    "mean_return": float(np.nanmean(returns))
-    if np.isfinite(returns).any()
-    else math.nan,
+    "mean_return": _mean_over_steps(learner["environment_steps"], returns),
     "steps_per_second": float(
       np.median(learner["environment_steps_per_second"])
     ),

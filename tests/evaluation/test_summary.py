@@ -56,6 +56,14 @@ def test_summary_of_a_run(tmp_path):
   assert summary.summarise_run(tmp_path / "nothing") == {}
 
 
+def test_mean_return_is_one_over_steps_not_over_rows(tmp_path):
+  rows = [learner_row(1, 0.5, 0.0), learner_row(2, 0.5, 10.0),
+          learner_row(11, 0.5, 10.0)]
+  write(tmp_path / "logs" / "learner.csv", rows)
+  # From 0 to 10 over a tenth of the steps, 10 over the others.
+  assert summary.summarise_run(tmp_path)["mean_return"] == pytest.approx(9.5)
+
+
 def test_averages_over_seeds():
   rows = {
     f"task/agent/{seed}": {
