@@ -176,8 +176,8 @@ def test_serial_is_repeatable_and_resumes(tmp_path):
 def test_serial_killed_and_resumed_is_as_if_it_had_not_been(tmp_path):
   arguments = (
     "--launch=serial",
-    "--config.num_environment_steps=5120",
-    "--config.checkpoint_every_updates=4",
+    "--config.num_environment_steps=64000",
+    "--config.checkpoint_every_updates=40",
     "--config.stac.learning_rate=1e-2",
     *SMALL,
     "--config.evaluation.episodes=0",
@@ -188,19 +188,20 @@ def test_serial_killed_and_resumed_is_as_if_it_had_not_been(tmp_path):
   process = start(killed, *arguments)
   try:
     # It dies some updates behind the checkpoint.
-    wait_for(lambda: learner_steps(killed) >= 6)
+    wait_for(lambda: learner_steps(killed) >= 44)
   finally:
     process.kill()
     process.communicate()
   saved = checkpointing.list_checkpoints(killed / "checkpoints")
   step = int(saved[-1].stem.split("_")[1])
-  assert step == 4
+  # How soon the signal comes is the machine's matter.
+  assert step in (40, 80)
   result = run(killed, *arguments)
   assert f"Resuming after {step} updates" in result.stdout
   states = []
   for workdir in (whole, killed):
     newest = checkpointing.list_checkpoints(workdir / "checkpoints")[-1]
-    assert newest.name == "checkpoint_000000008.npz"
+    assert newest.name == "checkpoint_000000100.npz"
     with np.load(newest) as file:
       states.append({k: file[k] for k in file.files if k != "metadata"})
   for name, array in states[0].items():
