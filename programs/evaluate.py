@@ -38,7 +38,6 @@ _MAX_FPS = 100.0
 _MAX_ENVIRONMENTS = 16
 _PYTHON = "python:"
 _ATARI = "atari:"
-_CONTROL = ("control", "control_pixels", "rwrl")
 # What an evaluation depends on, where it is installed.
 _PACKAGES = (
   "acme_stac", "jax", "jaxlib", "dm-haiku", "numpy", "ale-py", "dm-control",
@@ -535,7 +534,7 @@ def statistics(
   }
   if scores.game_of(environment) is not None:
     found["human_normalised_score"] = scores.normalised(environment, mean)
-  elif environment.partition(":")[0] in _CONTROL:
+  elif environment.partition(":")[0] in scores.CONTROL_FAMILIES:
     found["share_of_1000"] = scores.normalised(environment, mean)
   return found
 

@@ -99,16 +99,15 @@ class STACBuilder(
   @property
   def _queue_size(self) -> int:
     """Items that each queue has room for."""
-    items = self._items_per_batch * max(
-      self._config.queue_batches * self._config.batches_per_update,
-      self._config.batches_to_begin,
+    config = self._config
+    # A program of one thread, and of one environment, updates when it sees the
+    # batches of an update, and between two looks an episode's end may add two
+    # items.
+    alone = self._environments_per_actor == 1
+    items = max(
+      config.queue_batches * config.batches_per_update * self._items_per_batch,
+      config.batches_to_begin * self._items_per_batch + alone,
     )
-    if self._environments_per_actor == 1:
-      # A program of one thread updates when it sees the batches of an update,
-      # and between two looks an episode's end may add two items.
-      items = max(
-        items, self._config.batches_to_begin * self._items_per_batch + 1
-      )
     return -(-items // self._num_queues)
 
   def make_local_queue(self) -> queues.LocalQueue:

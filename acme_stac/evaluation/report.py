@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from acme_stac.evaluation import (
   figures,
+  plots,
   published,
   runs,
   scores,
@@ -714,8 +715,6 @@ def _listed(items: Iterable[Any]) -> str:
 
 def _changes(task: str, name: str, members: Sequence[Run]) -> list[tuple]:
   """Returns rows on where the metaparameters of a group's heads end."""
-  from acme_stac.evaluation import plots
-
   rows = []
   for parameter, heads in plots.sigmas([run.curves for run in members]).items():
     ends = np.array([

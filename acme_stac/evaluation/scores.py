@@ -44,12 +44,14 @@ _RANGES = {
   "catch": (-1.0, 1.0, "return −1 is 0, return 1 is 1"),
   "gymnasium:CartPole-v1": (0.0, 500.0, "share of the 500 steps"),
 }
+# Families of environments whose episodes of 1,000 steps have such returns.
+CONTROL_FAMILIES = ("control", "control_pixels", "rwrl")
 _UNIT = (0.0, 1000.0, "share of the largest return, 1000")
 
 
 def _reference(task: str) -> tuple[float, float, str] | None:
   """Returns the returns that count as 0 and 1, and what that means."""
-  if task.partition(":")[0] in ("control", "control_pixels", "rwrl"):
+  if task.partition(":")[0] in CONTROL_FAMILIES:
     return _UNIT
   game = game_of(task)
   if game is not None:
