@@ -1,7 +1,7 @@
 """The papers' figures of groups of runs, as matplotlib figures."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import matplotlib
@@ -485,9 +485,16 @@ def probabilities(
   return figure
 
 
-def describe_setting(name: str, value: Any) -> str:
-  """Returns a setting's value as it is said: η₀ also by its σ(η₀)."""
-  if name == "metaparameter_init":
+def describe_setting(name: str, value: Any, ranges: Collection[str]) -> str:
+  """Returns a setting's value as it is said: η₀ also by its σ(η₀).
+
+  Args:
+    name: of the setting.
+    value: of the setting.
+    ranges: every `metaparameter_range` among the runs; with "clip" η₀ is the
+      value itself.
+  """
+  if name == "metaparameter_init" and "clip" not in ranges:
     return f"{value:g}\n(σ = {1 / (1 + math.exp(-value)):.3f})"
   return f"{value:g}"
 

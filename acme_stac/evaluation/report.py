@@ -106,7 +106,7 @@ class Report:
     self._baseline = baseline
     self._title = title
     self._say = say
-    self._agents = self._groups.agents()
+    self._agents = self._groups.agents
     if baseline not in self._agents:
       raise ValueError(
         f"No run is of the baseline {baseline!r}. Agents of these runs:"
@@ -565,10 +565,16 @@ class Report:
           f"{agent} has the higher mean than {self._baseline} in {better} of"
           f" {len(pairs)} configurations ({100 * better / len(pairs):.0f}%)."
         )
+    ranges = {
+      self._groups.usual(task, agent, "metaparameter_range")
+      for task, of in cells.items()
+      for agents in of.values()
+      for agent in agents
+    }
     self._figure(
       figures.robustness(
         cells, setting,
-        lambda value: figures.describe_setting(setting, value),
+        lambda value: figures.describe_setting(setting, value, ranges),
       ),
       f"robustness_{setting}",
       f"Final return with {setting} perturbed, means and 95% intervals.",

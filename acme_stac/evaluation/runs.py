@@ -298,13 +298,11 @@ class Groups:
     """Tasks in the order of their runs."""
     return list(self.seeds)
 
-  def agents(self, tasks: Iterable[str] | None = None) -> list[str]:
-    """Agents that have runs without variation on one of the tasks."""
-    wanted = set(self.tasks if tasks is None else tasks)
+  @property
+  def agents(self) -> list[str]:
+    """Agents that have runs without variation on some task."""
     return list(dict.fromkeys(
-      agent
-      for task, agent, variation in self._groups
-      if task in wanted and not variation
+      agent for _, agent, variation in self._groups if not variation
     ))
 
   def runs(

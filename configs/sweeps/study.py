@@ -16,11 +16,11 @@ _CHEAP = {
   "catch": (100_000, 0.99, 0.25),
 }
 _DEAR = {
-  "control:cartpole/swingup": 800_000,
-  "control:cheetah/run": 800_000,
-  "rwrl:cartpole/swingup/easy": 800_000,
-  "rwrl:walker/walk/easy": 800_000,
-  "atari:breakout": 1_200_000,
+  "control:cartpole/swingup": 500_000,
+  "control:cheetah/run": 500_000,
+  "rwrl:cartpole/swingup/easy": 500_000,
+  "rwrl:walker/walk/easy": 500_000,
+  "atari:breakout": 600_000,
 }
 _AGENTS = ("impala", "impala_aux", "stac", "stacx")
 _LADDER = tuple(

@@ -128,8 +128,7 @@ def test_what_most_runs_have_is_usual(tmp_path):
     ("gymnasium:CartPole-v1", "stac"): [7],
   }
   # As in the list of presets, whatever was found first.
-  assert groups.agents() == ["impala", "stac"]
-  assert groups.agents(["gymnasium:CartPole-v1"]) == ["stac"]
+  assert groups.agents == ["impala", "stac"]
   assert groups.perturbed() == {"discount": [0.9, 0.99]}
   assert groups.usual("catch", "stac", "discount") == 0.99
   assert groups.seeds == {"catch": [0, 1], "gymnasium:CartPole-v1": [7]}
