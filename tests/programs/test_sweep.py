@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 from absl import flags as absl_flags
 
@@ -75,6 +76,8 @@ def test_stopped_sweep_goes_on(tmp_path):
   log = tmp_path / "long" / "logs" / "learner.csv"
   try:
     wait_for(lambda: log.exists() and log.read_text().count("\n") > 5)
+    (run,) = psutil.Process(process.pid).children()
+    assert set(run.cpu_affinity()) == sweep.shares(2)[0]
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
   finally:
@@ -82,6 +85,13 @@ def test_stopped_sweep_goes_on(tmp_path):
   assert "Stopped. The same command goes on." in output
   assert list((tmp_path / "long" / "checkpoints").iterdir())
   assert not os.path.exists(tmp_path / "long" / "finished.json")
+
+
+def test_runs_have_cores_of_their_own(monkeypatch):
+  monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 5, 7})
+  assert sweep.shares(1) == [{0, 1, 2, 5, 7}]
+  assert sweep.shares(2) == [{0, 2, 7}, {1, 5}]
+  assert sweep.shares(6) == [{0, 1, 2, 5, 7}] * 6
 
 
 def test_files_that_are_no_sweeps(tmp_path):
