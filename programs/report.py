@@ -41,11 +41,13 @@ def main(argv: list[str]) -> int:
   from acme_stac.evaluation import report, runs
 
   try:
-    found = runs.find(options.directories)
+    found, problems = runs.find(options.directories)
     print(f"{len(found)} runs", flush=True)
+    for problem in problems:
+      print(f"  Left out: {problem}", file=sys.stderr, flush=True)
     files = report.Report(
       found, options.output, options.baseline, options.title,
-      lambda text: print(f"  {text}", flush=True),
+      lambda text: print(f"  {text}", flush=True), problems,
     ).write()
   except (ValueError, OSError) as error:
     raise UserError(str(error)) from error

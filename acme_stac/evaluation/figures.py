@@ -13,7 +13,10 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from acme_stac.evaluation import plots, statistics
-from acme_stac.evaluation.runs import Groups, Run
+from acme_stac.evaluation.runs import ALPHA_ORDER, Groups, Run
+
+# Names of tasks and agents are no formulas.
+matplotlib.rcParams["text.parse_math"] = False
 
 # As in the papers: self-tuned solid, fixed dashed; one head green, three blue.
 _STYLES = {
@@ -46,6 +49,11 @@ LADDER = {
 _LADDER_COLOURS = {"STAC": "tab:green", "STACX": "tab:blue"}
 # Two panels side by side can be read on a phone.
 _WIDTH = 7.0
+# In per cent: improvements up to here are drawn to scale, and ticks beyond.
+_LINEAR_TO = 50.0
+_IMPROVEMENTS = [
+  sign * 10**power for sign in (-1, 1) for power in range(1, 7)
+] + [0]
 _POINTS = 50
 
 Scores = dict[str, np.ndarray]
@@ -61,6 +69,13 @@ def style(agent: str, agents: Sequence[str]) -> dict[str, Any]:
   return {
     "color": _OTHER_COLOURS[number % len(_OTHER_COLOURS)], "linestyle": "-"
   }
+
+
+def _bars(agent: str, agents: Sequence[str]) -> dict[str, Any]:
+  """Returns how an agent's bars are drawn: hatched where its line is dashed."""
+  drawn = style(agent, agents)
+  hatch = "////" if drawn["linestyle"] == "--" else None
+  return {"color": drawn["color"], "hatch": hatch, "edgecolor": "white"}
 
 
 def short(task: str) -> str:
@@ -84,13 +99,14 @@ def _grid(
 def curve(
   runs: Sequence[Run], column: str, x: np.ndarray, axis: str
 ) -> np.ndarray:
-  """Returns a column of runs at points of an axis, [runs, K]; NaN beyond.
+  """Returns a column of runs at points of an axis, [runs, K].
 
   Args:
     runs: of one group.
     column: of their curves.
     x: [K] points.
-    axis: "environment_steps" or "seconds".
+    axis: "environment_steps", beyond whose end there is NaN, or "seconds",
+      where a run that has ended keeps its last value.
   """
   values = np.full((len(runs), len(x)), np.nan)
   for row, run in zip(values, runs, strict=True):
@@ -98,7 +114,8 @@ def curve(
       known = np.isfinite(run.curves[column])
       if known.any():
         row[:] = np.interp(
-          x, run.curves[axis][known], run.curves[column][known], right=np.nan
+          x, run.curves[axis][known], run.curves[column][known],
+          right=np.nan if axis == "environment_steps" else None,
         )
   return values
 
@@ -138,7 +155,8 @@ def learning_curves(
       finished = [run for run in runs if run.finished]
       drawn = style(agent, agents)
       if finished:
-        end = min(run.curves[axis][-1] for run in finished)
+        ends = [run.curves[axis][-1] for run in finished]
+        end = min(ends) if axis == "environment_steps" else np.median(ends)
         x = np.linspace(0.0, end, _POINTS)
         name = f"{agent} ({len(finished)})"
         _draw_band(
@@ -190,19 +208,16 @@ def aggregate_curves(
 
 
 def ablation(
-  names: Sequence[str],
-  bars: dict[str, dict[str, statistics.Estimate]],
-  what: str,
+  bars: dict[str, dict[str, statistics.Estimate]], what: dict[str, str]
 ) -> Figure:
   """Draws what tuning more metaparameters gives (Figs. 2b and 4).
 
   Args:
-    names: panels' titles.
     bars: panel -> agent -> its score.
-    what: the score's name.
+    what: panel -> the score's name.
   """
-  figure, grid = _grid(len(names), height=3.2)
-  for axes, name in zip(grid, names, strict=True):
+  figure, grid = _grid(len(bars), height=3.2)
+  for axes, name in zip(grid, bars, strict=True):
     ticks = []
     position = 0.0
     for family, ladder in LADDER.items():
@@ -219,7 +234,7 @@ def ablation(
       position += 0.5
     axes.set_yticks(*zip(*ticks, strict=True), fontsize="small")
     axes.set_title(name, fontsize="medium")
-    axes.set_xlabel(what)
+    axes.set_xlabel(what[name])
     axes.grid(axis="x", alpha=0.3)
   figure.tight_layout()
   return figure
@@ -259,7 +274,9 @@ def relative_improvement(
       fontsize="small",
     )
     axes.axvline(0.0, color="black", lw=0.8)
-    axes.set_xscale("symlog", linthresh=10.0)
+    if max(map(abs, axes.get_xlim())) > _LINEAR_TO:
+      axes.set_xscale("symlog", linthresh=10.0)
+      axes.xaxis.set_major_locator(ticker.FixedLocator(_IMPROVEMENTS))
     axes.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
     axes.set_title(f"{agent} over {baseline}", fontsize="medium")
     axes.set_xlabel("relative improvement, %")
@@ -280,11 +297,13 @@ def improved_tasks(
   figure, (axes,) = _grid(1, height=3.2)
   thresholds = np.array([-50, -20, -10, -5, 0, 5, 10, 20, 50, 100])
   agents = list(improvements)
-  for agent in agents:
+  for number, agent in enumerate(agents):
     values = np.array([e.value for e in improvements[agent].values()])
     counts = (values[None, :] >= thresholds[:, None]).sum(axis=1)
+    # Beside each other, as lines of few tasks lie on each other.
+    beside = 0.12 * (number - (len(agents) - 1) / 2)
     axes.plot(
-      range(len(thresholds)), counts, marker="o",
+      np.arange(len(thresholds)) + beside, counts, marker="o",
       label=f"{agent} ({len(values)} tasks)", **style(agent, agents),
     )
   axes.set_xticks(range(len(thresholds)), [f"{x:g}%" for x in thresholds])
@@ -328,7 +347,7 @@ def robustness(
         [place + offset for place, _ in found],
         [estimate.value for _, estimate in found],
         width, yerr=_errors([estimate for _, estimate in found]),
-        label=agent, color=style(agent, agents)["color"], error_kw={"lw": 1},
+        label=agent, error_kw={"lw": 1}, **_bars(agent, agents),
       )
     axes.set_xticks(range(len(values)), [describe(value) for value in values])
     axes.set_title(short(task), fontsize="medium")
@@ -403,21 +422,20 @@ def alpha_order(runs: Sequence[Run], title: str) -> Figure | None:
     axes.grid(alpha=0.3)
   grid[0].legend(fontsize="small")
   figure.suptitle(title, fontsize="medium")
+  figure.supxlabel("environment steps", fontsize="small")
   figure.tight_layout()
   return figure
 
 
-def alpha_order_share(runs: Sequence[Run]) -> dict[int, float]:
+def alpha_order_share(runs: Sequence[Run]) -> dict[int, statistics.Estimate]:
   """Returns by head the share of rows in which α_ρ ≥ α_c; {} without them."""
-  found = plots.sigmas([run.curves for run in runs])
-  if not {"alpha_rho", "alpha_c"} <= set(found):
-    return {}
   return {
-    head: float(np.mean(np.concatenate([
-      run.curves[found["alpha_rho"][head]] >= run.curves[found["alpha_c"][head]]
-      for run in runs
-    ])))
-    for head in found["alpha_rho"]
+    int(name.removeprefix(ALPHA_ORDER)): statistics.mean_interval(
+      np.array([run.figures[name] for run in runs])
+    )
+    for name in runs[0].figures
+    if name.startswith(ALPHA_ORDER)
+    and all(math.isfinite(run.figures.get(name, math.nan)) for run in runs)
   }
 
 
@@ -436,6 +454,7 @@ def aggregates(
       axes.vlines(value, row - 0.3, row + 0.3, color=colour, lw=2)
     axes.set_yticks(range(len(agents)), agents[::-1], fontsize="small")
     axes.set_title(name, fontsize="medium")
+    axes.margins(x=0.1)
     axes.grid(axis="x", alpha=0.3)
   figure.tight_layout()
   return figure

@@ -3,8 +3,10 @@
 import base64
 import html
 import io
+import json
 import math
 import pathlib
+import re
 import string
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -13,6 +15,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from acme_stac.config import AGENTS
 from acme_stac.evaluation import (
   figures,
   plots,
@@ -21,7 +24,7 @@ from acme_stac.evaluation import (
   scores,
   statistics,
 )
-from acme_stac.evaluation.runs import Groups, Run, Variation, label
+from acme_stac.evaluation.runs import OPTION, Groups, Run, Variation, label
 from acme_stac.evaluation.statistics import Estimate
 
 _SUITES = {
@@ -77,6 +80,11 @@ def suite_of(task: str) -> str:
   return _SUITES.get(task.partition(":")[0], _OTHER_TASKS)
 
 
+def _slug(text: str) -> str:
+  """Returns a part of a file's name."""
+  return re.sub(r"[^A-Za-z0-9=_-]+", "_", text)[:80].strip("_")
+
+
 class Report:
   """Makes the page and the files beside it."""
 
@@ -87,6 +95,7 @@ class Report:
     baseline: str = "impala",
     title: str = "Runs",
     say: Callable[[str], None] = lambda text: None,
+    problems: Sequence[str] = (),
   ):
     """Takes the runs.
 
@@ -96,6 +105,7 @@ class Report:
       baseline: agent that others are compared with.
       title: of the page.
       say: is told what is being made.
+      problems: what could not be read, of `runs.find`.
 
     Raises:
       ValueError: if no run has this agent's usual settings.
@@ -106,6 +116,7 @@ class Report:
     self._baseline = baseline
     self._title = title
     self._say = say
+    self._problems = problems
     self._agents = self._groups.agents
     if baseline not in self._agents:
       raise ValueError(
@@ -125,7 +136,7 @@ class Report:
     self._overview()
     self._scores()
     self._curves()
-    for suite in dict.fromkeys(map(suite_of, self._groups.tasks)):
+    for suite in dict.fromkeys(map(self._suite, self._groups.tasks)):
       self._aggregates(suite)
     self._ablation()
     self._improvement()
@@ -178,7 +189,11 @@ class Report:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     plt.close(figure)
-    path = self._output / f"{name}.png"
+    path = self._output / f"{_slug(name)}.png"
+    number = 1
+    while path in self._written:
+      number += 1
+      path = self._output / f"{_slug(name)}_{number}.png"
     path.write_bytes(buffer.getvalue())
     self._written.append(path)
     encoded = base64.b64encode(buffer.getvalue()).decode()
@@ -189,6 +204,21 @@ class Report:
     )
 
   # Scores.
+
+  def _option(self, task: str, name: str, default: Any = None) -> Any:
+    """Returns an option of a task's environment."""
+    for agent in self._agents:
+      if self._groups.runs(task, agent):
+        value = self._groups.usual(task, agent, OPTION + name)
+        return default if value is None else value
+    return default
+
+  def _suite(self, task: str) -> str:
+    """Returns the suite of a task, by protocol where returns depend on it."""
+    suite = suite_of(task)
+    if suite != _SUITES["atari"]:
+      return suite
+    return f"{suite}, protocol {self._option(task, 'protocol', 'papers')}"
 
   def _range(self, task: str) -> tuple[float, float] | None:
     """Returns the returns that count as 0 and 1 on a task without a scale."""
@@ -210,14 +240,19 @@ class Report:
     return (value - ends[0]) / (ends[1] - ends[0])
 
   def _horizon(self, task: str, axis: str) -> float:
-    """Returns how far every finished run of the usual settings has come."""
+    """Returns where finished runs of the usual settings are compared.
+
+    In steps that is how far each of them has come, in seconds the median of the
+    agent that needs least.
+    """
+    of_agents = [
+      [float(run.curves[axis][-1]) for run in members]
+      for agent in self._agents
+      if (members := self._groups.finished(task, agent))
+    ]
+    summarise = min if axis == _STEPS else np.median
     return min(
-      (
-        float(run.curves[axis][-1])
-        for agent in self._agents
-        for run in self._groups.finished(task, agent)
-      ),
-      default=math.nan,
+      (float(summarise(ends)) for ends in of_agents), default=math.nan
     )
 
   def _returns(
@@ -264,7 +299,8 @@ class Report:
       f" {len(self._groups.tasks)} tasks. Statistics are of finished runs;"
       " intervals are 95% of a stratified bootstrap over seeds."
     )
-    rows, missing = [], []
+    rows: list[tuple] = []
+    missing: list[str] = []
     for (task, agent, variation), members in self._groups.items():
       group = sorted(members, key=lambda run: run.seed)
       absent = sorted(
@@ -286,12 +322,62 @@ class Report:
         figures.short(task), label(agent, variation), _listed(done),
         _listed(absent), ", ".join(unfinished),
       ))
-    for text in (*missing, *self._unequal_budgets()):
+    for text in (
+      *self._problems, *self._absent_groups(), *missing, *self._repeated(),
+      *self._unequal_budgets(), *self._unequal_settings(),
+    ):
       self._text(text, "warning")
     self._table(
       ("task", "agent", "finished seeds", "missing seeds", "unfinished"),
       rows, "text",
     )
+
+  def _absent_groups(self) -> Iterable[str]:
+    """Yields agents that have runs on some tasks but none on others."""
+    for agent in self._agents:
+      absent = [
+        figures.short(task) for task in self._groups.tasks
+        if not self._groups.runs(task, agent)
+      ]
+      if absent:
+        yield f"{agent} has no run on {_listed(absent)}."
+
+  def _repeated(self) -> Iterable[str]:
+    """Yields groups in which a seed counts more than once."""
+    for (task, agent, variation), members in self._groups.items():
+      seeds = [run.seed for run in members if run.finished]
+      twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+      if twice:
+        yield (
+          f"{figures.short(task)}, {label(agent, variation)}: several runs have"
+          f" seed {_listed(twice)}, and count as independent."
+        )
+
+  def _unequal_settings(self) -> Iterable[str]:
+    """Yields settings in which agents differ although their presets do not."""
+    for task in self._groups.tasks:
+      agents = [a for a in self._agents if self._groups.runs(task, a)]
+      names = dict.fromkeys(
+        name
+        for agent in agents
+        for run in self._groups.runs(task, agent)
+        for name in run.settings
+        if name != "num_environment_steps" and not name.startswith(OPTION)
+      )
+      for name in names:
+        values: dict[str, list[str]] = {}
+        for agent in agents:
+          if name not in AGENTS.get(agent, {}):
+            value = json.dumps(self._groups.usual(task, agent, name))
+            values.setdefault(value, []).append(agent)
+        if len(values) > 1:
+          said = "; ".join(
+            f"{value} for {_listed(of)}" for value, of in values.items()
+          )
+          yield (
+            f"{figures.short(task)}: agents differ in {name}, which their"
+            f" presets do not say: {said}."
+          )
 
   def _unequal_budgets(self) -> Iterable[str]:
     """Yields what is to be said of tasks whose runs end at different steps."""
@@ -330,7 +416,9 @@ class Report:
     self._text(
       "Means of the last 100 training episodes, sampled actions, with intervals"
       " over seeds: at equal environment steps, as the mean over all training"
-      " up to there, and at equal training time (that of the fastest agent)."
+      " up to there, and at equal training time (the median of the fastest"
+      " agent; compilation is not part of it, and runs that have ended keep"
+      " their last value). Evaluation: the last one of each run, at its end."
     )
     for task in self._groups.tasks:
       rows = []
@@ -345,21 +433,26 @@ class Report:
           continue
         members = self._groups.finished(task, agent, variation)
         timed = self._returns(task, agent, variation, _SECONDS)
+        evaluated = np.array([
+          score for run in members
+          if math.isfinite(score := run.figures.get("evaluation", math.nan))
+        ])
         rows.append((
           label(agent, variation),
           len(final),
           statistics.mean_interval(final),
           statistics.mean_interval(np.array(
-            [run.figures["mean_return"] for run in members]
+            [run.mean_return(horizon) for run in members]
           )),
           statistics.mean_interval(timed) if len(timed) else "",
+          statistics.mean_interval(evaluated) if len(evaluated) else "",
         ))
       self._parts.append(f"<h3>{html.escape(figures.short(task))}</h3>")
       seconds = self._horizon(task, _SECONDS)
       self._table(
         (
           "agent", "seeds", f"at {horizon:,.0f} steps", "mean over training",
-          f"at {seconds:,.0f} s",
+          f"at {seconds:,.0f} s", "evaluation",
         ),
         rows,
       )
@@ -378,7 +471,8 @@ class Report:
   def _aggregates(self, suite: str):
     tasks = [
       task for task in self._groups.tasks
-      if suite_of(task) == suite and math.isfinite(self._horizon(task, _STEPS))
+      if self._suite(task) == suite
+      and math.isfinite(self._horizon(task, _STEPS))
     ]
     if not tasks:
       return
@@ -403,6 +497,15 @@ class Report:
         f" {_listed(left_out)}."
       )
     several = {a: m for a, m in matrices.items() if len(m) > 1}
+    for agent, matrix in matrices.items():
+      finished = [len(self._groups.finished(task, agent)) for task in tasks]
+      if len(matrix) == 1:
+        self._text(f"{agent} has one seed on some task, and is left out.")
+      elif max(finished) > len(matrix):
+        self._text(
+          f"{agent}: the first {len(matrix)} seeds of each task, as one has no"
+          " more."
+        )
     if not several:
       self._text("One seed alone has no intervals: nothing is drawn.")
       return
@@ -419,7 +522,7 @@ class Report:
       for agent, matrix in several.items()
     }
     aggregates = statistics.aggregate(several)
-    slug = suite.lower().replace(", ", "_").replace(" ", "_")
+    slug = _slug(suite.lower())
     names = list(statistics.AGGREGATES)
     self._table(
       ("agent", "seeds × tasks", *names),
@@ -475,11 +578,45 @@ class Report:
       }
       for task in tasks
     }
+    what = dict.fromkeys(bars, "return at the end")
+    if len(tasks) > 1:
+      together = f"{len(tasks)} tasks together"
+      what[together] = "mean normalised score"
+      bars[together] = {
+        agent: found["mean"]
+        for agent, found in statistics.aggregate(
+          self._matrix(tasks, ladder)
+        ).items()
+      }
     self._section("What is self-tuned")
     self._figure(
-      figures.ablation(list(bars), bars, "return at the end"), "ablation",
+      figures.ablation(bars, what), "ablation",
       "The ablation ladder: one head (green) and three (blue), with more and"
       " more self-tuned, and 95% intervals.",
+    )
+    self._text("Each step of a ladder over its own first one, in %:")
+    rows = []
+    for family, of in figures.LADDER.items():
+      first = of["{}"]
+      for step, agent in of.items():
+        cells = [
+          self._improved(task, agent, first) or ""
+          for task in tasks
+        ]
+        if agent != first and any(cells):
+          rows.append((f"{family} {step}", *cells))
+    self._table(("", *map(figures.short, tasks)), rows)
+
+  def _improved(
+    self, task: str, agent: str, baseline: str
+  ) -> Estimate | None:
+    """Returns by how many per cent an agent improves on another, if it ran."""
+    mine = self._returns(task, agent)
+    theirs = self._returns(task, baseline)
+    if not (len(mine) and len(theirs)):
+      return None
+    return statistics.relative_improvement(
+      self._normalised(task, mine), self._normalised(task, theirs)
     )
 
   def _improvement(self):
@@ -488,14 +625,9 @@ class Report:
       if agent == self._baseline:
         continue
       for task in self._groups.tasks:
-        mine = self._returns(task, agent)
-        theirs = self._returns(task, self._baseline)
-        if len(mine) and len(theirs):
-          improvements.setdefault(agent, {})[task] = (
-            statistics.relative_improvement(
-              self._normalised(task, mine), self._normalised(task, theirs)
-            )
-          )
+        improved = self._improved(task, agent, self._baseline)
+        if improved is not None:
+          improvements.setdefault(agent, {})[task] = improved
     if not improvements:
       return
     baseline = self._baseline
@@ -508,7 +640,7 @@ class Report:
     self._figure(
       figures.relative_improvement(shown, baseline), "relative_improvement",
       f"Relative improvement of the normalised score over {baseline} with 95%"
-      " intervals, logarithmic beyond ±10%.",
+      " intervals; where some are beyond ±50%, logarithmic beyond ±10%.",
     )
     tasks = dict.fromkeys(task for of in improvements.values() for task in of)
     self._table(
@@ -594,7 +726,7 @@ class Report:
       if variation or agent in _ABLATIONS:
         continue
       title = f"{figures.short(task)}, {agent}, {len(members)} seeds"
-      slug = figures.short(task).replace(":", "_").replace("/", "_")
+      slug = figures.short(task)
       figure = figures.metaparameters(members, title)
       drawn |= figure is not None
       self._figure(
@@ -609,7 +741,7 @@ class Report:
       shares = figures.alpha_order_share(members)
       if shares:
         self._text("Rows of the logs with α_ρ ≥ α_c: " + ", ".join(
-          f"head {head} {100 * share:.1f}%" for head, share in shares.items()
+          f"head {head} {share.shown('.1%')}" for head, share in shares.items()
         ) + ".")
     if rows:
       self._text(
@@ -635,29 +767,33 @@ class Report:
     rows = []
     for task in self._groups.tasks:
       rates = {
-        agent: np.median([
-          run.figures["steps_per_second"]
-          for run in self._groups.finished(task, agent)
-        ])
+        agent: np.array([run.figures["steps_per_second"] for run in members])
         for agent in self._agents
-        if self._groups.finished(task, agent)
+        if (members := self._groups.finished(task, agent))
       }
-      for agent, rate in rates.items():
+      for agent, of_agent in rates.items():
+        rate = np.median(of_agent)
         members = self._groups.finished(task, agent)
         minutes = np.median(
           [run.figures["training_seconds"] / 60 for run in members]
         )
-        ratio = rates.get(self._baseline, math.nan) / rate
+        ratio = np.median(rates.get(self._baseline, math.nan)) / rate
         rows.append((
-          f"{figures.short(task)}, {agent}", f"{rate:,.0f}", f"{minutes:.2f}",
+          f"{figures.short(task)}, {agent}", f"{rate:,.0f}",
+          f"{min(of_agent):,.0f} to {max(of_agent):,.0f}", f"{minutes:.2f}",
           f"{ratio:.2f}",
         ))
     self._text(
       "Medians over seeds, on whatever machine and beside whatever else they"
-      " ran; compare only runs that ran alike."
+      " ran; compare only runs that ran alike. Where the lowest and the highest"
+      " rate are far apart, time says more of the machine than of the agent."
     )
     self._table(
-      ("task, agent", "steps/s", "minutes", f"time / {self._baseline}"), rows
+      (
+        "task, agent", "steps/s", "lowest to highest", "minutes",
+        f"time / {self._baseline}",
+      ),
+      rows,
     )
 
   def _published(self):
@@ -665,54 +801,59 @@ class Report:
     games = [task for task in self._groups.tasks if suite_of(task) == "Atari"]
     for task in games:
       self._published_game(task)
-    self._text("What papers report; their protocol is theirs.")
+    self._text(
+      "What the paper of STACX reports, in its protocols (Atari with the"
+      " protocol “papers”)."
+    )
     self._table(
       ("agent", "measure", "value", "source"), published.FIGURES, "text"
     )
-    self._text(
-      "Medians over the 57 games of published per-game scores,"
-      " human-normalised. " + published.REMARK
-    )
-    self._table(
-      ("agent", "protocol", "median"),
-      [
-        (name, protocol, f"{100 * median:.0f}%")
-        for name, (protocol, median) in published.medians().items()
-      ],
-      "text",
-    )
+    for protocol in published.PROTOCOLS:
+      self._parts.append(
+        f"<h3>Atari-57, protocol “{protocol}”: median of published scores</h3>"
+      )
+      self._table(
+        ("agent", "median, human-normalised", "source"),
+        [
+          (column.agent, f"{100 * median:.0f}%", column.source)
+          for column, median in published.medians(protocol).items()
+        ],
+        "text",
+      )
+    self._text(published.REMARK)
 
   def _published_game(self, task: str):
     game = scores.game_of(task)
     if game is None:
       return
-    for protocol in ("papers", "machado"):
-      rows = []
-      for agent in self._agents:
-        members = self._groups.finished(task, agent)
-        mine = [
-          run for run in members
-          if run.settings.get("protocol", "papers") == protocol
-        ]
-        if not mine:
-          continue
-        mean = float(np.mean([run.figures["final_return"] for run in mine]))
-        frames = min(run.steps[-1] for run in mine)
-        rows.append((
-          f"{agent}, these runs, {frames / 1e6:.3g}M frames", f"{mean:.4g}",
-          f"{100 * scores.human_normalised_score(game, mean):.1f}%",
-        ))
-      if not rows:
+    protocol = self._option(task, "protocol", "papers")
+    rows = []
+    for agent in self._agents:
+      members = self._groups.finished(task, agent)
+      if not members:
         continue
-      for name, value in published.returns(game, protocol).items():
-        rows.append((
-          f"{name}, 200M frames", f"{value:.4g}",
-          f"{100 * scores.human_normalised_score(game, value):.1f}%",
-        ))
-      self._parts.append(
-        f"<h3>{html.escape(game)}, protocol “{protocol}”</h3>"
+      returns = statistics.mean_interval(
+        np.array([run.figures["final_return"] for run in members])
       )
-      self._table(("agent", "return", "human-normalised"), rows)
+      frames = min(run.steps[-1] for run in members)
+      rows.append((
+        f"{agent}, these runs: training, sampled actions,"
+        f" {frames / 1e6:.3g}M frames",
+        str(returns),
+        f"{100 * scores.human_normalised_score(game, returns.value):.1f}%", "",
+      ))
+    for column, value in published.returns(game, protocol).items():
+      rows.append((
+        f"{column.agent}, 200M frames", f"{value:.4g}",
+        f"{100 * scores.human_normalised_score(game, value):.1f}%",
+        column.source,
+      ))
+    self._parts.append(
+      f"<h3>{html.escape(game)}, protocol “{html.escape(protocol)}”</h3>"
+    )
+    self._table(
+      ("agent", "return", "human-normalised", "source"), rows, "text"
+    )
 
 
 def _listed(items: Iterable[Any]) -> str:

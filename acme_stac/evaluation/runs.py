@@ -6,8 +6,9 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,9 +21,17 @@ _CURVES = "curves.csv"
 _SETTINGS = "settings.json"
 # Columns of a log that are kept beside those of metaparameters.
 _KEPT = ("environment_steps", "learner_steps", "seconds", "episode_return")
-# What hosts and clocks decide, or what only says how long a run is.
+# What only says how long a run is.
 _NO_SETTINGS = ("num_environment_steps",)
+# Before the names of an environment's options, among the settings.
+OPTION = "environment_options."
+# Share of a run's rows in which α_ρ ≥ α_c, by head.
+ALPHA_ORDER = "alpha_order_share_head"
 _POINTS = 40
+# What reading files of any content may raise.
+_DAMAGED = (
+  OSError, ValueError, KeyError, IndexError, TypeError, AttributeError,
+)
 
 # Names and values of the settings in which runs differ from the usual ones.
 Variation: TypeAlias = tuple[tuple[str, Any], ...]
@@ -36,10 +45,12 @@ class Run:
     name: where it was found.
     task: the environment's name.
     agent: the agent preset's name.
-    settings: the agent's hyperparameters and the environment's options.
+    settings: the agent's hyperparameters, and the environment's options, whose
+      names begin with `OPTION`.
     seed: of everything.
     finished: whether all its updates were done.
-    figures: of `summary.summarise_run`, and "training_seconds".
+    figures: of `summary.summarise_run`, "training_seconds", and `ALPHA_ORDER`
+      of each head.
     curves: columns of the learner's log, "seconds" of training among them.
   """
 
@@ -73,36 +84,82 @@ class Run:
       return math.nan
     return float(np.interp(at, x[known], y[known]))
 
+  def mean_return(self, end: float) -> float:
+    """Returns the mean return over training up to an environment step."""
+    if end >= self.steps[-1]:
+      return float(self.figures["mean_return"])
+    x = np.append(self.steps[self.steps < end], end)
+    y = [self.value_at("episode_return", step, "environment_steps")
+         for step in x]
+    return summary.mean_over_steps(x, np.array(y))
 
-def find(paths: Iterable[pathlib.Path]) -> list[Run]:
-  """Returns the runs in or below directories, by name.
+  def same_as(self) -> tuple[Any, ...]:
+    """Returns what two copies of one run have in common, and no others."""
+    kept = ("learner_steps", "final_return", "mean_return")
+    return (
+      self.task, self.agent, self.seed, json.dumps(self.settings),
+      *[f"{float(self.figures.get(name, 0.0)):.5g}" for name in kept],
+    )
+
+
+def find(paths: Iterable[pathlib.Path]) -> tuple[list[Run], list[str]]:
+  """Returns the runs in or below directories, and what could not be read.
+
+  A run that is found twice, as a work directory or in exported data, is one.
 
   Args:
     paths: work directories of programs.train, directories with such below, and
-      directories that `export` wrote.
+      directories that `export` wrote. Links are followed.
+
+  Returns:
+    The runs, and a sentence about every run or file that is damaged, and about
+    every run of a sweep that failed before it began.
 
   Raises:
-    ValueError: if a path is none of them, or a file there is damaged.
+    ValueError: if there is no run in a path.
   """
-  runs: list[Run] = []
+  runs: dict[tuple[Any, ...], Run] = {}
+  problems: dict[str, None] = {}
   for path in map(pathlib.Path, paths):
     found: list[Run] = []
+    of_path: list[str] = []
     if not path.is_dir():
       raise ValueError(f"There is no directory {path}.")
-    for file in sorted(path.rglob(_RUNS)):
-      if (file.parent / _SETTINGS).exists():
-        found += _read_exported(file.parent)
-    for file in sorted(path.rglob("config.json")):
-      found.append(_read_work_directory(file.parent))
+    for directory, files in _walk(path):
+      try:
+        if {_RUNS, _SETTINGS} <= files:
+          found += _read_exported(directory)
+        if "config.json" in files:
+          found.append(_read_work_directory(directory))
+        elif "sweep.log" in files:
+          of_path.append(f"{directory} failed before it began: see sweep.log.")
+      except ValueError as error:
+        of_path.append(str(error))
     if not found:
       raise ValueError(
-        f"{path} has no run: neither it nor a directory below is a work"
-        " directory of programs.train (with a config.json) or data that a"
-        f" report kept (with {_RUNS})."
+        " ".join([
+          f"{path} has no run: neither it nor a directory below is a work"
+          " directory of programs.train (with a config.json) or data that a"
+          f" report kept (with {_RUNS} and {_SETTINGS}).", *of_path[:3],
+        ])
       )
-    runs += found
-  unique = {(run.name, run.seed): run for run in runs}
-  return list(unique.values())
+    for run in found:
+      runs.setdefault(run.same_as(), run)
+    problems.update(dict.fromkeys(of_path))
+  return list(runs.values()), list(problems)
+
+
+def _walk(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, set[str]]]:
+  """Yields directories with the names of their files, each once, in order."""
+  seen: set[str] = set()
+  for directory, below, files in os.walk(path, followlinks=True):
+    real = os.path.realpath(directory)
+    if real in seen:
+      below.clear()
+      continue
+    seen.add(real)
+    below.sort()
+    yield pathlib.Path(directory), set(files)
 
 
 def _read_work_directory(workdir: pathlib.Path) -> Run:
@@ -110,7 +167,10 @@ def _read_work_directory(workdir: pathlib.Path) -> Run:
     described = json.loads((workdir / "config.json").read_text())
     settings = {
       **described["config"],
-      **described["environment_options"],
+      **{
+        OPTION + name: value
+        for name, value in described["environment_options"].items()
+      },
       **({"networks": n} if (n := described.get("networks")) else {}),
     }
     figures = summary.summarise_run(workdir)
@@ -122,11 +182,11 @@ def _read_work_directory(workdir: pathlib.Path) -> Run:
       settings=settings,
       seed=described["seed"],
       finished=False,
-      figures=figures,
+      figures={**figures, **_alpha_order(log)},
       curves=_with_seconds(log),
     )
     updates = _num_updates(settings)
-  except (OSError, ValueError, KeyError, TypeError) as error:
+  except _DAMAGED as error:
     raise ValueError(
       f"{workdir} is no work directory that can be read:"
       f" {type(error).__name__}: {error}"
@@ -135,8 +195,21 @@ def _read_work_directory(workdir: pathlib.Path) -> Run:
   return dataclasses.replace(
     run,
     finished=figures.get("learner_steps", 0) >= updates,
-    figures={**figures, "training_seconds": float(seconds)},
+    figures={**run.figures, "training_seconds": float(seconds)},
   )
+
+
+def _alpha_order(log: plots.Columns) -> dict[str, float]:
+  """Returns by head the share of rows in which α_ρ ≥ α_c; {} without them."""
+  found = plots.sigmas([log])
+  if not {"alpha_rho", "alpha_c"} <= set(found):
+    return {}
+  return {
+    f"{ALPHA_ORDER}{head}": float(
+      np.mean(log[column] >= log[found["alpha_c"][head]])
+    )
+    for head, column in found["alpha_rho"].items()
+  }
 
 
 def _num_updates(settings: Mapping[str, Any]) -> int:
@@ -217,6 +290,11 @@ def _read_exported(directory: pathlib.Path) -> list[Run]:
     runs = []
     for row in rows:
       of_run = number == float(row.pop("run"))
+      mine = {
+        name: values[of_run]
+        for name, values in curves.items()
+        if np.isfinite(values[of_run]).any()
+      }
       runs.append(
         Run(
           name=row.pop("name"),
@@ -225,16 +303,19 @@ def _read_exported(directory: pathlib.Path) -> list[Run]:
           settings=settings[int(row.pop("settings"))],
           seed=int(row.pop("seed")),
           finished=row.pop("finished") == "True",
-          figures={name: plots.number(text) for name, text in row.items()},
-          curves={
-            name: values[of_run]
-            for name, values in curves.items()
-            if np.isfinite(values[of_run]).any()
+          figures={
+            **_alpha_order(mine),
+            **{
+              name: plots.number(text)
+              for name, text in row.items()
+              if text or not name.startswith(ALPHA_ORDER)
+            },
           },
+          curves=mine,
         )
       )
     return runs
-  except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+  except _DAMAGED as error:
     raise ValueError(
       f"{directory} is not what a report keeps, or damaged:"
       f" {type(error).__name__}: {error}"
@@ -247,8 +328,11 @@ class Groups:
   Tasks are in the order of their runs, agents in that of `acme_stac.AGENTS`.
 
   A setting's usual value is the one that most runs of an agent on a task have;
-  where several are as frequent, the one that most runs of the task have. A
-  group's variation is where its settings differ from that.
+  where several are as frequent, the one that most runs of the task have. Of an
+  environment's options it is always the latter: runs of another environment are
+  not compared. If no run has all usual values, those of the run that has most
+  of them are the usual ones. A group's variation is where its settings differ
+  from that.
 
   Attributes:
     seeds: every seed that some run of a task has, by task.
@@ -264,13 +348,23 @@ class Groups:
     self._usual: dict[tuple[str, str], dict[str, Any]] = {}
     self._groups: dict[tuple[str, str, Variation], list[Run]] = {}
     for task, members in by_task.items():
-      of_task = _frequencies(members)
+      names = list(dict.fromkeys(n for run in members for n in run.settings))
+      of_task = _frequencies(members, names)
       for agent, mine in _grouped(members, lambda run: run.agent).items():
-        counts = _frequencies(mine)
+        counts = _frequencies(mine, names)
         usual = {
-          name: _most_frequent(counter, of_task[name])
+          name: _most_frequent(
+            of_task[name] if name.startswith(OPTION) else counter,
+            of_task[name],
+          )
           for name, counter in counts.items()
         }
+        nearest = max(mine, key=lambda run: _in_common(run, usual))
+        usual.update({
+          name: _text(nearest, name)
+          for name in usual
+          if name not in _NO_SETTINGS and not name.startswith(OPTION)
+        })
         self._usual[task, agent] = {
           name: json.loads(text) for name, text in usual.items()
         }
@@ -333,7 +427,10 @@ class Groups:
       if len(variation) == 1:
         ((name, value),) = variation
         pair = (value, self.usual(task, agent, name))
-        if all(isinstance(one, int | float) for one in pair):
+        if all(
+          isinstance(one, int | float) and not isinstance(one, bool)
+          for one in pair
+        ):
           values.setdefault(name, set()).update(pair)
     return {name: sorted(found) for name, found in sorted(values.items())}
 
@@ -350,9 +447,8 @@ def _text(run: Run, name: str) -> str:
 
 
 def _frequencies(
-  runs: Sequence[Run],
+  runs: Sequence[Run], names: Iterable[str]
 ) -> dict[str, collections.Counter[str]]:
-  names = dict.fromkeys(name for run in runs for name in run.settings)
   return {
     name: collections.Counter(_text(run, name) for run in runs)
     for name in names
@@ -366,13 +462,22 @@ def _most_frequent(
   return max(counter, key=lambda value: (counter[value], others[value]))
 
 
-def _hashable(variation: Variation) -> Variation:
-  return tuple(
-    (name, tuple(value) if isinstance(value, list) else value)
-    for name, value in variation
-  )
+def _in_common(run: Run, usual: Mapping[str, str]) -> int:
+  return sum(_text(run, name) == text for name, text in usual.items())
+
+
+def _hashable(value: Any) -> Any:
+  """Returns lists and dictionaries, at any depth, as tuples."""
+  if isinstance(value, Mapping):
+    return tuple((name, _hashable(one)) for name, one in value.items())
+  if isinstance(value, list | tuple):
+    return tuple(map(_hashable, value))
+  return value
 
 
 def label(agent: str, variation: Variation = ()) -> str:
   """Returns how a group is called, for example "stac, discount=0.9"."""
-  return ", ".join([agent, *[f"{name}={value}" for name, value in variation]])
+  return ", ".join([
+    agent,
+    *[f"{name.removeprefix(OPTION)}={value}" for name, value in variation],
+  ])

@@ -161,7 +161,7 @@ def _shares_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 
 def probability_of_improvement(
-  scores: Mapping[str, np.ndarray], baseline: str, samples: int = 500
+  scores: Mapping[str, np.ndarray], baseline: str, samples: int = _SAMPLES
 ) -> dict[str, Estimate]:
   """Returns how probable it is that a run of an agent beats the baseline's.
 

@@ -17,7 +17,7 @@ def _whole(number: float) -> int:
   return int(number) if math.isfinite(number) else 0
 
 
-def _mean_over_steps(steps: np.ndarray, returns: np.ndarray) -> float:
+def mean_over_steps(steps: np.ndarray, returns: np.ndarray) -> float:
   """Returns the mean of a curve from its first known value to its last.
 
   Rows of a log are apart by time: their mean would be one over time.
@@ -65,7 +65,7 @@ def summarise_run(workdir: pathlib.Path) -> dict[str, Any]:
     "learner_steps": int(last(learner, "learner_steps")),
     "evaluation": last(evaluator, "episode_return_mean"),
     "final_return": float(returns[-1]),
-    "mean_return": _mean_over_steps(learner["environment_steps"], returns),
+    "mean_return": mean_over_steps(learner["environment_steps"], returns),
     "steps_per_second": float(
       np.median(learner["environment_steps_per_second"])
     ),

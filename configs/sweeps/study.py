@@ -5,7 +5,7 @@
 Parts, all by default: agents (the four agents and the ablation ladder),
 discount and value_cost (the robustness of section 4.3), init (that of Fig.
 4(c)), split (α_ρ and α_c apart, Fig. 5(b)), scale (why heads slow learning),
-control (the dear tasks). Runs are named task/variant/agent/seed.
+control and atari (the dear tasks). Runs are named task/variant/agent/seed.
 """
 
 import math
@@ -16,11 +16,12 @@ _CHEAP = {
   "catch": (100_000, 0.99, 0.25),
 }
 _DEAR = {
-  "control:cartpole/swingup": 500_000,
-  "control:cheetah/run": 500_000,
-  "rwrl:cartpole/swingup/easy": 500_000,
-  "rwrl:walker/walk/easy": 500_000,
-  "atari:breakout": 600_000,
+  "control:cartpole/swingup": 300_000,
+  "control:cheetah/run": 300_000,
+  "rwrl:cartpole/swingup/easy": 300_000,
+  "rwrl:walker/walk/easy": 300_000,
+  # Frames.
+  "atari:breakout": 800_000,
 }
 _AGENTS = ("impala", "impala_aux", "stac", "stacx")
 _LADDER = tuple(
@@ -134,7 +135,7 @@ def _scale(seed: int) -> _Runs:
   }
 
 
-def _control(seed: int) -> _Runs:
+def _dear(seed: int, family: str) -> _Runs:
   if seed > 2:
     return {}
   return {
@@ -148,6 +149,7 @@ def _control(seed: int) -> _Runs:
       "--launch=serial",
     ]
     for environment, steps in _DEAR.items()
+    if (family == "atari") == environment.startswith("atari")
     for agent in _AGENTS
   }
 
@@ -159,7 +161,8 @@ _PARTS = {
   "init": _init,
   "split": _split,
   "scale": _scale,
-  "control": _control,
+  "control": lambda seed: _dear(seed, "control"),
+  "atari": lambda seed: _dear(seed, "atari"),
 }
 
 

@@ -13,7 +13,7 @@ def test_a_work_directory_is_read(tmp_path):
     tmp_path / "a", "catch", "stac", 3, 0.8, rate=200.0,
     sigmas={"sigma_discount_head0": 0.95},
   )
-  (run,) = runs.find([tmp_path])
+  (run,), _ = runs.find([tmp_path])
   assert (run.task, run.agent, run.seed, run.finished) == (
     "catch", "stac", 3, True
   )
@@ -33,7 +33,7 @@ def test_a_work_directory_is_read(tmp_path):
 def test_unfinished_and_empty_runs(tmp_path):
   workdirs.make(tmp_path / "a", "catch", "stac", 0, 0.8, share=0.5)
   workdirs.make(tmp_path / "b", "catch", "stac", 1, 0.8, share=0.0)
-  half, empty = runs.find([tmp_path])
+  (half, empty), _ = runs.find([tmp_path])
   assert not half.finished and half.steps[-1] == 32_000
   assert not empty.finished and not len(empty.steps)
   assert np.isnan(empty.value_at("episode_return", 1.0, "environment_steps"))
@@ -47,10 +47,10 @@ def test_what_is_exported_is_read_again(tmp_path):
       sigmas={"sigma_alpha_head0": 0.9}, discount=0.99 if seed else 0.9,
     )
   workdirs.make(tmp_path / "runs" / "x", "catch", "impala", 0, 1.0, share=0.0)
-  found = runs.find([tmp_path / "runs"])
+  found, _ = runs.find([tmp_path / "runs"])
   files = runs.export(found, tmp_path / "kept")
   assert all(path.parent == tmp_path / "kept" for path in files)
-  again = runs.find([tmp_path / "kept"])
+  again, _ = runs.find([tmp_path / "kept"])
   assert [dataclasses.replace(run, figures={}, curves={}) for run in again] == [
     dataclasses.replace(run, figures={}, curves={}) for run in found
   ]
@@ -104,7 +104,87 @@ def make_groups(tmp_path, described):
     workdirs.make(
       tmp_path / str(number), task, agent, seed, 1.0, rows=2, **settings
     )
-  return runs.Groups(runs.find([tmp_path]))
+  return runs.Groups(runs.find([tmp_path])[0])
+
+
+def test_what_cannot_be_read_is_left_out_and_said(tmp_path):
+  workdirs.make(tmp_path / "good", "catch", "stac", 0, 1.0)
+  bad = {
+    "foreign": ("config.json", b'{"model_type": "bert"}'),
+    "list": ("config.json", b"[1]"),
+    "binary": ("config.json", b"\xff\xfe\x00"),
+    "failed": ("sweep.log", b"Error: no such environment"),
+    "kept": ("settings.json", b"[]"),
+  }
+  for name, (file, content) in bad.items():
+    (tmp_path / name).mkdir()
+    (tmp_path / name / file).write_bytes(content)
+  (tmp_path / "kept" / "runs.csv").write_text("run,name\n0,x\n")
+  workdirs.make(tmp_path / "log", "catch", "stac", 1, 1.0)
+  (tmp_path / "log" / "logs" / "learner.csv").write_text("a,b\n1,2\n")
+  found, problems = runs.find([tmp_path])
+  assert [run.name for run in found] == [str(tmp_path / "good")]
+  assert len(problems) == len(bad) + 1
+  for name in (*bad, "log"):
+    (problem,) = [text for text in problems if str(tmp_path / name) in text]
+  assert "failed before it began" in "".join(problems)
+
+
+def test_a_run_is_found_once_and_through_links(tmp_path, monkeypatch):
+  workdirs.make(tmp_path / "a", "catch", "stac", 0, 1.0)
+  workdirs.make(tmp_path / "elsewhere" / "b", "catch", "stac", 1, 0.5)
+  (tmp_path / "all").mkdir()
+  (tmp_path / "all" / "link").symlink_to(tmp_path / "elsewhere")
+  # One that leads back does not lead round for ever.
+  (tmp_path / "all" / "round").symlink_to(tmp_path / "all")
+  assert [run.seed for run in runs.find([tmp_path / "all"])[0]] == [1]
+  monkeypatch.chdir(tmp_path)
+  found, _ = runs.find(["a", tmp_path / "a", "elsewhere/../a", "all"])
+  runs.export(found, tmp_path / "kept")
+  again, _ = runs.find(["kept", "a", "all"])
+  assert sorted(run.seed for run in again) == [0, 1]
+  # Data of two machines may have the same names.
+  workdirs.make(tmp_path / "other" / "a", "catch", "stac", 0, 0.7)
+  monkeypatch.chdir(tmp_path / "other")
+  runs.export(runs.find(["a"])[0], tmp_path / "other" / "kept")
+  assert len(runs.find([tmp_path / "kept", "kept"])[0]) == 3
+
+
+def test_mean_return_up_to_a_step(tmp_path):
+  workdirs.make(tmp_path / "a", "catch", "stac", 0, 1.0, rows=100)
+  (run,), _ = runs.find([tmp_path])
+  # A line from 0 to 1: its mean up to x is x / 2, but for the first row.
+  assert run.mean_return(64_000) == pytest.approx(0.505, abs=1e-3)
+  assert run.mean_return(16_000) == pytest.approx(0.13, abs=1e-3)
+
+
+def test_options_of_environments_are_those_of_the_task(tmp_path):
+  """Runs of another protocol are a variation, whoever's all of them are."""
+  for seed in range(2):
+    workdirs.make(tmp_path / f"i{seed}", "atari:pong", "impala", seed, 1.0)
+    workdirs.make(
+      tmp_path / f"s{seed}", "atari:pong", "stacx", seed, 1.0,
+      options={"protocol": "machado", "batch_size": "large"} if seed else {},
+    )
+  groups = runs.Groups(runs.find([tmp_path])[0])
+  varied = [(agent, dict(v)) for (_, agent, v), _ in groups.items() if v]
+  assert varied == [("stacx", {
+    "environment_options.protocol": "machado",
+    "environment_options.batch_size": "large",
+  })]
+  assert runs.label(*next(k[1:] for k, _ in groups.items() if k[2])) == (
+    "stacx, batch_size=large, protocol=machado"
+  )
+
+
+def test_a_grid_without_its_middle_has_usual_settings(tmp_path):
+  groups = make_groups(tmp_path, [
+    ("catch", "stac", 0, {"discount": 0.9}),
+    ("catch", "stac", 0, {"value_cost": 0.1}),
+    ("catch", "stac", 0, {"discount": 0.9, "entropy_cost": 0.5}),
+    ("catch", "stac", 1, {"value_cost": 0.1, "entropy_cost": 0.5}),
+  ])
+  assert groups.agents == ["stac"]
 
 
 def test_what_most_runs_have_is_usual(tmp_path):
@@ -137,9 +217,13 @@ def test_what_most_runs_have_is_usual(tmp_path):
 def test_lists_can_be_varied(tmp_path):
   groups = make_groups(tmp_path, [
     *[("catch", "stac", seed, {}) for seed in range(2)],
-    ("catch", "stac", 0, {"torso_sizes": (8,)}),
+    ("catch", "stac", 0, {"torso_sizes": (8,), "embedding_per_head": True}),
+    ("catch", "stac", 1, {"embedding_per_head": True}),
+    ("catch", "stac", 0, {"options": {"sizes": [[1], {"a": [2]}]}}),
   ])
-  (variation,) = [v for (_, _, v), _ in groups.items() if v]
-  assert variation == (("torso_sizes", (8,)),)
+  _, nested, variation = [v for (_, _, v), _ in groups.items() if v]
+  assert variation == (("embedding_per_head", True), ("torso_sizes", (8,)))
+  assert nested == (("environment_options.sizes", ((1,), (("a", (2,)),))),)
+  # A truth value is no grid either.
   assert groups.perturbed() == {}
   assert json.dumps(groups.finished("catch", "stac", variation)[0].settings)

@@ -11,7 +11,7 @@ import acme_stac
 
 def make(
   directory, task, agent, seed, final, share=1.0, rows=12, sigmas=None,
-  rate=100.0, **settings,
+  rate=100.0, options=None, **settings,
 ):
   """Writes a work directory whose return rises along a line to `final`.
 
@@ -25,6 +25,7 @@ def make(
     rows: of its log.
     sigmas: column -> value at the end; they begin at 0.99.
     rate: environment steps a second.
+    options: of the environment.
     **settings: of the agent.
   """
   config = acme_stac.make_config(
@@ -35,7 +36,7 @@ def make(
   (directory / "config.json").write_text(json.dumps({
     "agent": agent,
     "environment": task,
-    "environment_options": {},
+    "environment_options": options or {},
     "networks": None,
     "seed": seed,
     "config": dataclasses.asdict(config),

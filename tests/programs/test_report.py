@@ -99,7 +99,7 @@ def test_numbers_are_those_of_the_logs(page):
   (row,) = cells(page, "stacx, discount=0.9")
   assert row[1] == "2" and row[2].startswith("90.5 [")
   # IMPALA is twice as fast: at its end STACX is half way, on a line.
-  finals = {row[0]: row for row in cells(page, "stacx") if len(row) == 5}
+  finals = {row[0]: row for row in cells(page, "stacx", "3")}
   end, timed = (
     float(finals["stacx"][i].split(" ")[0]) for i in (2, 4)
   )
@@ -115,22 +115,23 @@ def test_numbers_are_those_of_the_logs(page):
 def test_published_numbers_of_the_same_protocol(page):
   text = text_of(page)
   assert "pong, protocol “papers”" in text
-  assert "MonoBeast" not in " ".join(
-    text.partition("protocol “papers”")[2].partition("What papers")[0].split()
-  )
+  of_papers = text.partition("pong, protocol “papers”")[2]
+  assert "MonoBeast" not in of_papers.partition("“machado”")[0]
+  assert text.count("Huang et al. (2023)") == 4
   assert "301%" in text and "364%" in text
 
 
 def test_files_beside_the_page(page):
   names = {path.name for path in page.parent.iterdir()}
   assert {
-    "ablation.png", "aggregates_small_tasks.png", "aggregates_atari.png",
+    "ablation.png", "aggregates_small_tasks.png",
+    "aggregates_atari_protocol_papers.png",
     "alpha_order_catch_stacx_split_alpha.png", "data", "improved_tasks.png",
     "index.html", "learning_curves_steps.png", "learning_curves_time.png",
     "metaparameters_catch_stacx.png", "metaparameters_atari_pong_stacx.png",
     "probability_small_tasks.png", "profiles_small_tasks.png",
     "relative_improvement.png", "robustness_discount.png",
-    "training_atari.png", "training_small_tasks.png",
+    "training_atari_protocol_papers.png", "training_small_tasks.png",
   } <= names
   # The page is whole by itself.
   source = page.read_text()
@@ -173,6 +174,91 @@ def test_other_budgets_are_said(tmp_path):
   assert "All are compared at 32,000, where the first of stac ends" in text
   (row,) = [row for row in cells(output / "index.html", "impala", "1")]
   assert row[2] == "0.5"
+
+
+def test_what_cannot_be_compared_is_said(tmp_path):
+  runs = tmp_path / "runs"
+  for seed in range(2):
+    workdirs.make(runs / f"i{seed}", "catch", "impala", seed, 1.0)
+    workdirs.make(
+      runs / f"s{seed}", "catch", "stac", seed, 1.0 + seed, batch_size=64
+    )
+    for agent in ("impala", "stacx"):
+      workdirs.make(
+        runs / f"p{agent}{seed}", "atari:pong", agent, seed, 1.0,
+        options={"protocol": "machado"},
+      )
+  # Seed 1 of IMPALA twice, which are not copies of each other.
+  workdirs.make(runs / "again", "catch", "impala", 1, 0.9)
+  (runs / "failed").mkdir()
+  (runs / "failed" / "sweep.log").write_text("Error")
+  output = tmp_path / "out"
+  assert report.main([str(runs), f"--output={output}"]) == 0
+  text = " ".join(text_of(output / "index.html").split())
+  for said in (
+    "failed before it began",
+    "stac has no run on atari:pong.",
+    "stacx has no run on catch.",
+    "catch, impala: several runs have seed 1, and count as independent.",
+    "catch: agents differ in batch_size, which their presets do not say: 32 for"
+    " impala; 64 for stac.",
+    "All tasks together: Atari, protocol machado",
+  ):
+    assert said in text, said
+  # Settings in which presets differ, such as the heads, are no such thing.
+  assert "agents differ in self_tuned" not in text
+  (row,) = cells(output / "index.html", "impala", "3")
+  assert row[2].startswith("0.967")
+
+
+def test_mean_over_training_ends_where_runs_are_compared(tmp_path):
+  for agent, steps in (("impala", 16_000), ("stac", 64_000)):
+    workdirs.make(
+      tmp_path / "runs" / agent, "catch", agent, 0, 1.0, rows=100,
+      num_environment_steps=steps,
+    )
+  output = tmp_path / "out"
+  assert report.main([str(tmp_path / "runs"), f"--output={output}"]) == 0
+  (row,) = cells(output / "index.html", "stac", "1")
+  assert float(row[2]) == pytest.approx(0.25, abs=0.01)
+  assert float(row[3]) == pytest.approx(0.13, abs=0.01)
+
+
+def test_time_is_compared_at_the_median_of_the_fastest(tmp_path):
+  # One run of IMPALA had the machine to itself.
+  for seed, rate in enumerate((1000.0, 200.0, 200.0)):
+    workdirs.make(
+      tmp_path / "runs" / f"i{seed}", "catch", "impala", seed, 1.0, rate=rate
+    )
+    workdirs.make(tmp_path / "runs" / f"s{seed}", "catch", "stac", seed, 1.0)
+  output = tmp_path / "out"
+  assert report.main([str(tmp_path / "runs"), f"--output={output}"]) == 0
+  page = output / "index.html"
+  assert "at 317 s" in text_of(page)
+  (impala,), (stac,) = cells(page, "impala", "3"), cells(page, "stac", "3")
+  assert impala[4].startswith("1 [")
+  assert float(stac[4].split()[0]) == pytest.approx(0.5, abs=0.02)
+  (row,) = cells(page, "catch, impala", "200")
+  assert row[2] == "200 to 1,000"
+
+
+def test_names_are_only_names(tmp_path):
+  for name in ("a$b$c", "$\\frac$", "x/../../y", "<b>", "l" * 300):
+    for agent in ("impala", "stac"):
+      for seed in range(2):
+        workdirs.make(
+          tmp_path / "runs" / f"{abs(hash(name))}{agent}{seed}", name, agent,
+          seed, 1.0 + seed, sigmas={"sigma_alpha_head0": 0.9},
+        )
+  output = tmp_path / "deep" / "out"
+  assert report.main([str(tmp_path / "runs"), f"--output={output}"]) == 0
+  assert {p.name for p in tmp_path.iterdir()} == {"runs", "deep"}
+  assert {p.name for p in (tmp_path / "deep").iterdir()} == {"out"}
+  page = output / "index.html"
+  source = page.read_text()
+  assert "<b>" not in source and "<b>" in html.unescape(source)
+  # Long names are cut, and of no two tasks the same file.
+  assert len(list(output.glob("metaparameters_*.png"))) == 5 * 2
 
 
 def browser():
