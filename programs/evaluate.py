@@ -29,12 +29,12 @@ import scipy.stats
 
 from acme_stac import config as config_lib
 from acme_stac import environments, policies
+from acme_stac.agent import checkpointing
 from acme_stac.evaluation import scores
 from programs import progress
 from programs.machine import UserError
 
 _MAX_EPISODES = 10**6
-_MAX_FPS = 100.0
 _MAX_ENVIRONMENTS = 16
 _PYTHON = "python:"
 _ATARI = "atari:"
@@ -43,6 +43,11 @@ _PACKAGES = (
   "acme_stac", "jax", "jaxlib", "dm-haiku", "numpy", "ale-py", "dm-control",
   "mujoco", "gymnasium",
 )
+# What an environment is made with besides its options -> the flag that says it.
+_FLAGS = {
+  "environment": "--environment", "level": "--environment",
+  "num_environments": "--environments", "seed": "--seed",
+}
 
 
 class _Task(NamedTuple):
@@ -69,8 +74,9 @@ def main(argv: list[str]) -> int:
   arguments.policy = arguments.policy.expanduser()
   try:
     num_environments = _check_numbers(arguments)
-    factory = _network_factory(arguments)
-    policy = policies.load_policy(arguments.policy, arguments.greedy, factory)
+    file = _file(arguments.policy)
+    factory = _network_factory(arguments, file)
+    policy = policies.load_policy(file, arguments.greedy, factory)
     metadata = policy.metadata
     task = _task(arguments, metadata)
   except (ValueError, ImportError) as error:
@@ -93,6 +99,9 @@ def main(argv: list[str]) -> int:
   found = statistics(task.environment, episodes)
   _write(output, episodes, {
     "policy": str(arguments.policy),
+    "checkpoint": str(
+      file.relative_to(arguments.policy) if arguments.policy.is_dir() else file
+    ),
     "agent": metadata.get("agent"),
     "environment_steps": metadata.get("environment_steps"),
     "environment": task.environment,
@@ -174,7 +183,8 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument(
     "--video_fps", type=float,
-    help="frames per second of the video; unless set it lasts ten seconds or so"
+    help="frames per second of the video, up to 50 of a GIF and 100 of an MP4;"
+    " unless set it lasts ten seconds or so",
   )
   return parser
 
@@ -187,7 +197,6 @@ def _check_numbers(arguments: argparse.Namespace) -> int:
   """
   episodes = arguments.episodes
   config_lib.check_integer("--episodes", episodes, 1, _MAX_EPISODES)
-  config_lib.check_integer("--seed", arguments.seed, 0, 2**31 - 1)
   most = max(n for n in range(1, _MAX_ENVIRONMENTS + 1) if episodes % n == 0)
   number = arguments.environments or most
   if arguments.environments is not None:
@@ -197,12 +206,13 @@ def _check_numbers(arguments: argparse.Namespace) -> int:
         f"--environments must divide the {episodes} episodes, as each plays"
         f" equally many, but {number} does not; {most} does."
       )
-  if arguments.video_fps is not None:
-    if not arguments.video:
-      raise ValueError("--video_fps is of a video: give --video=FILE too.")
-    config_lib.check_number(
-      "--video_fps", arguments.video_fps, 0.0, _MAX_FPS, above=True
+  if not 0 <= arguments.seed <= 2**31 - number:
+    raise ValueError(
+      f"--seed must be in [0, {2**31 - number}], as member i of the {number}"
+      f" environments has seed + i, got {arguments.seed}."
     )
+  if arguments.video_fps is not None and not arguments.video:
+    raise ValueError("--video_fps is of a video: give --video=FILE too.")
   if arguments.video:
     from programs import video
 
@@ -216,7 +226,24 @@ def _check_numbers(arguments: argparse.Namespace) -> int:
         f"There is no folder {arguments.video.absolute().parent} for the"
         " video: make it, or choose another --video."
       )
+    if arguments.video_fps is not None:
+      config_lib.check_number(
+        f"--video_fps of a {arguments.video.suffix} file", arguments.video_fps,
+        0.0, video.MAX_RATES[arguments.video.suffix], above=True,
+      )
   return number
+
+
+def _file(policy: pathlib.Path) -> pathlib.Path:
+  """Returns the file that is played: a work directory's newest checkpoint.
+
+  What is no policy is returned as it is: `policies` says what is wrong.
+
+  Raises:
+    CheckpointError: (a ValueError) if no checkpoint can be read.
+  """
+  newest = checkpointing.read_newest(policy / "checkpoints")
+  return newest[0] if newest else policy
 
 
 def _task(arguments: argparse.Namespace, metadata: dict[str, Any]) -> _Task:
@@ -226,6 +253,8 @@ def _task(arguments: argparse.Namespace, metadata: dict[str, Any]) -> _Task:
     ValueError: if arguments and policy do not say it.
     ImportError: if the environment's package is missing.
   """
+  if arguments.environment == "":
+    raise ValueError("--environment is empty: give a name, or leave it out.")
   own = metadata.get("environment")
   name = arguments.environment or own
   if name is None:
@@ -261,7 +290,7 @@ def _check_trust(arguments: argparse.Namespace, flag: str, name: str | None):
 
 
 def _network_factory(
-  arguments: argparse.Namespace,
+  arguments: argparse.Namespace, file: pathlib.Path
 ) -> Callable[..., Any] | None:
   """Returns what made the networks; None for those of this project.
 
@@ -269,9 +298,7 @@ def _network_factory(
     ValueError: if there is no policy, or the factory cannot be imported, or
       must be given.
   """
-  name = arguments.networks or (
-    policies.read_metadata(arguments.policy).get("networks")
-  )
+  name = arguments.networks or policies.read_metadata(file).get("networks")
   if name is None:
     return None
   if not arguments.networks:
@@ -296,6 +323,10 @@ def _options(environment: str, texts: Sequence[str]) -> dict[str, Any]:
     name, equals, value = text.partition("=")
     if not (name and equals):
       raise ValueError(f"--option must be NAME=VALUE, got {text!r}.")
+    if name in _FLAGS:
+      raise ValueError(
+        f"--option {text!r}: {name} is no option, the flag is {_FLAGS[name]}."
+      )
     options[name] = value
     if value in ("true", "false"):
       options[name] = value == "true"

@@ -128,7 +128,7 @@ class _Node:
         stderr=log,
         # Ctrl-C reaches the launcher alone, which then stops the nodes.
         start_new_session=True,
-        preexec_fn=functools.partial(_die_with_parent, os.getpid()),
+        preexec_fn=functools.partial(die_with_parent, os.getpid()),
         pass_fds=self.files,
       )
 
@@ -327,7 +327,7 @@ def _describe(
 _LIBC = ctypes.CDLL(None)
 
 
-def _die_with_parent(parent: int):
+def die_with_parent(parent: int):
   """Has the kernel send SIGTERM to this process when its parent dies."""
   set_parent_death_signal = 1
   _LIBC.prctl(set_parent_death_signal, signal.SIGTERM)

@@ -9,10 +9,15 @@ sweep. A run that fails does not stop the others; it is named at the end.
 summary.csv has a row for each run, averages.csv means over seeds: see
 acme_stac.evaluation.summary. learning_curves.png has a panel for the runs whose
 names differ in the last part.
+
+The exit code is 0 if all runs are done, 1 if some failed or the summary could
+not be written, 2 for what the user can mend. Stopped by Ctrl-C or SIGTERM, a
+sweep ends by that signal, so that a shell's loop stops as well. However it
+ends, its runs save their checkpoints and end with it.
 """
 
 import argparse
-import contextlib
+import csv
 import importlib.util
 import json
 import os
@@ -20,14 +25,17 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from programs import machine
+from programs import ending, machine
 
 _POLL_SECONDS = 0.2
 _REPORT_SECONDS = 30.0
 _FINISHED = "finished.json"
+# Of the end of a log; a row of many metaparameters has some thousands.
+_TAIL_BYTES = 2**16
 
 
 def load_runs(path: str) -> dict[str, list[str]]:
@@ -51,22 +59,59 @@ def load_runs(path: str) -> dict[str, list[str]]:
     raise machine.UserError(
       f"{path!r} is no sweep file. Sweeps: {known}."
     ) from error
-  except Exception as error:  # A user's file may raise anything.
+  # A user's file may raise anything, or end the program.
+  except (Exception, SystemExit) as error:
     raise machine.UserError(
       f"{path} raised {type(error).__name__}: {error}"
     ) from error
   if not hasattr(module, "get_runs"):
     raise machine.UserError(f"{path} has no function get_runs().")
   try:
-    return {
-      str(name): [str(flag) for flag in flags]
-      for name, flags in module.get_runs(*[argument][: bool(argument)]).items()
-    }
-  except Exception as error:
+    runs = module.get_runs(*[argument][: bool(argument)])
+    _check_runs(runs)
+    return {name: list(flags) for name, flags in runs.items()}
+  except (Exception, SystemExit) as error:
     raise machine.UserError(
       f"get_runs() of {path} must return names of runs with their flags:"
       f" {type(error).__name__}: {error}"
     ) from error
+
+
+def _check_runs(runs: Mapping[str, Sequence[str]]):
+  """Raises ValueError unless names are directories of their own, with flags."""
+  if not runs:
+    raise ValueError("there is no run.")
+  for name, flags in runs.items():
+    # An absolute path begins with an empty part.
+    if not isinstance(name, str) or {"", ".", ".."} & set(name.split("/")):
+      raise ValueError(
+        f"{name!r} must be a relative path without empty parts, '.' and '..'."
+      )
+    for directory in map(str, pathlib.PurePath(name).parents):
+      if directory in runs:
+        raise ValueError(
+          f"{name!r} must not lie in the directory of the run {directory!r}."
+        )
+    if not isinstance(flags, list | tuple) or not all(
+      isinstance(flag, str) for flag in flags
+    ):
+      raise ValueError(
+        f"flags of {name!r} must be a list of texts, got {flags!r}."
+      )
+
+
+def make_directories(runs: Iterable[str], workdir: pathlib.Path):
+  """Makes the directories of runs; raises UserError if one cannot be used."""
+  for directory in (workdir, *(workdir / name for name in runs)):
+    try:
+      directory.mkdir(parents=True, exist_ok=True)
+      with tempfile.TemporaryFile(dir=directory):
+        pass
+    except OSError as error:
+      raise machine.UserError(
+        f"Nothing can be written to {directory}: {error}. Mend that, or choose"
+        " another --workdir."
+      ) from error
 
 
 def shares(parallel: int) -> list[set[int]]:
@@ -90,6 +135,24 @@ def is_done(directory: pathlib.Path, flags: Sequence[str]) -> bool:
     return False
 
 
+def share_made(directory: pathlib.Path) -> float:
+  """Returns which share of its steps a run has made; 0 if that is unknown."""
+  try:
+    described = json.loads((directory / "config.json").read_text())
+    with open(directory / "logs" / "learner.csv", "rb") as file:
+      names = file.readline()
+      size = os.fstat(file.fileno()).st_size
+      file.seek(max(file.tell(), size - _TAIL_BYTES))
+      # What follows the last end of a line is half written.
+      *_, values, _ = file.read().split(b"\n")
+    header, row = csv.reader([names.decode(), values.decode()])
+    steps = float(dict(zip(header, row, strict=True))["environment_steps"])
+    share = steps / described["config"]["num_environment_steps"]
+  except Exception:  # They may be missing, half written, or another program's.
+    return 0.0
+  return min(share, 1.0) if share > 0 else 0.0
+
+
 class Sweep:
   """Keeps a number of runs going until all are done."""
 
@@ -103,14 +166,14 @@ class Sweep:
     self._running: dict[str, subprocess.Popen] = {}
     self._cores: dict[str, set[int]] = {}
     self._started = time.monotonic()
-    self._todo = len(self._waiting)
+    # Which share of each is to be made: some were cut off.
+    self._todo = {
+      name: 1.0 - share_made(workdir / name) for name in self._waiting
+    }
     self.failed: list[str] = []
 
-  def run(self, parallel: int) -> bool:
-    """Runs what is missing; returns False if it was stopped by a signal."""
-    stop: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-      signal.signal(number, lambda number, _: stop.append(number))
+  def run(self, parallel: int, stop: ending.StopRequest):
+    """Runs what is missing, or until it is to stop."""
     reported = float("-inf")
     free = shares(parallel)
     try:
@@ -129,11 +192,19 @@ class Sweep:
       for process in self._running.values():
         process.wait()
     print(self.status(), flush=True)
-    return not stop
 
   def _start(self, name: str, cores: set[int]):
+    # Not before machine.check has said what cannot be imported.
+    from programs import processes
+
+    parent = os.getpid()
+
+    def prepare():
+      # Before anything makes threads.
+      os.sched_setaffinity(0, cores)
+      processes.die_with_parent(parent)
+
     directory = self._workdir / name
-    directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "sweep.log", "a") as log:
       self._running[name] = subprocess.Popen(
         [sys.executable, "-m", "programs.train", f"--workdir={directory}",
@@ -142,11 +213,9 @@ class Sweep:
         stderr=subprocess.STDOUT,
         # A Ctrl-C is for this process, which tells the runs.
         start_new_session=True,
+        preexec_fn=prepare,
       )
     self._cores[name] = cores
-    # Before it has imported anything that makes threads.
-    with contextlib.suppress(ProcessLookupError):
-      os.sched_setaffinity(self._running[name].pid, cores)
 
   def _collect(self) -> list[set[int]]:
     """Takes note of runs that have ended; returns the cores they had."""
@@ -168,45 +237,75 @@ class Sweep:
   def status(self) -> str:
     """Returns one line: runs done, running, failed, and the time left."""
     parts = [f"{self._done}/{len(self._runs)} runs done"]
-    if self._running:
-      parts.append(f"running: {', '.join(self._running)}")
+    running = {name: share_made(self._workdir / name) for name in self._running}
+    if running:
+      named = [
+        f"{name} ({share:.0%})" if share else name
+        for name, share in running.items()
+      ]
+      parts.append(f"running: {', '.join(named)}")
     if self.failed:
       parts.append(f"{len(self.failed)} failed")
-    ended = self._todo - len(self._waiting) - len(self._running)
-    left = self._todo - ended
-    if ended and left:
-      seconds = (time.monotonic() - self._started) / ended * left
+    left = {
+      **dict.fromkeys(self._todo, 0.0),
+      **{name: self._todo[name] for name in self._waiting},
+      **{name: 1.0 - share for name, share in running.items()},
+    }
+    made = sum(self._todo[name] - left[name] for name in left)
+    missing = sum(left.values())
+    if made > 0 and missing:
+      seconds = (time.monotonic() - self._started) / made * missing
       parts.append(f"about {seconds / 60:.0f} minutes left")
     return " | ".join(parts)
 
 
 def write_summary(
-  runs: Iterable[str], workdir: pathlib.Path
+  runs: Mapping[str, list[str]], workdir: pathlib.Path
 ) -> list[pathlib.Path]:
   """Writes tables and a plot of the runs that have a log; returns the files.
 
-  summary.csv has a row for each run, averages.csv one for the runs whose names
-  differ in the last part alone; learning_curves.png draws all.
+  summary.csv has a row for each run, averages.csv one for the finished runs
+  whose names differ in the last part alone; learning_curves.png draws all. A
+  run whose log cannot be read is said to be left out.
+
+  Raises:
+    OSError: if they cannot be written.
   """
   from acme_stac.evaluation import plots, summary
 
-  rows = {name: summary.summarise_run(workdir / name) for name in runs}
-  rows = {name: row for name, row in rows.items() if row}
-  curves = plots.plot_sweep(runs, workdir)
+  rows = {}
+  for name, flags in runs.items():
+    try:
+      row = summary.summarise_run(workdir / name)
+    except Exception as error:  # Another program's file may raise anything.
+      print(
+        f"{name} is left out of the summary, as its log cannot be read:"
+        f" {type(error).__name__}: {error}",
+        file=sys.stderr,
+      )
+      continue
+    if row:
+      rows[name] = {"finished": is_done(workdir / name, flags), **row}
+  finished = {name: row for name, row in rows.items() if row["finished"]}
+  curves = plots.plot_sweep(rows, workdir)
   return [
     summary.write_csv(
       workdir / "summary.csv",
       [{"run": name, **row} for name, row in rows.items()],
     ),
     summary.write_csv(
-      workdir / "averages.csv", summary.average_over_seeds(rows)
+      workdir / "averages.csv", summary.average_over_seeds(finished)
     ),
     *([curves] if curves else []),
   ]
 
 
 def main(argv: list[str]) -> int:
-  """Runs the command; returns its exit code."""
+  """Runs the command; returns its exit code, or ends by the signal it got.
+
+  Raises:
+    UserError: if anything about its arguments cannot work.
+  """
   parser = argparse.ArgumentParser(
     "programs.sweep", description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -226,15 +325,24 @@ def main(argv: list[str]) -> int:
     )
   workdir = options.workdir
   runs = load_runs(options.file)
+  make_directories(runs, workdir)
   sweep = Sweep(runs, workdir)
-  whole = sweep.run(options.parallel)
-  for path in write_summary(runs, workdir):
-    print(path)
-  if not whole:
-    print("Stopped. The same command goes on.")
-  for name in sweep.failed:
-    print(f"Failed: {name}", file=sys.stderr)
-  return 1 if sweep.failed else 0
+  with ending.StopRequest() as stop:
+    sweep.run(options.parallel, stop)
+    for name in sweep.failed:
+      print(f"Failed: {name}", file=sys.stderr)
+    code = 1 if sweep.failed else 0
+    try:
+      for path in write_summary(runs, workdir):
+        print(path)
+    except OSError as error:
+      print(f"The summary could not be written: {error}", file=sys.stderr)
+      code = 1
+  if stop.number is not None:
+    print("Stopped. The same command goes on.", flush=True)
+    signal.signal(stop.number, signal.SIG_DFL)
+    os.kill(os.getpid(), stop.number)
+  return code
 
 
 if __name__ == "__main__":

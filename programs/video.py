@@ -17,6 +17,8 @@ from acme_stac.evaluation import plots
 # Suffix of a file -> the most frames that it gets. A GIF of more is too large
 # to be shown on a page.
 MAX_FRAMES = {".gif": 300, ".mp4": 3000}
+# The most of them in a second. Browsers show a GIF that is faster at 10.
+MAX_RATES = {".gif": 50.0, ".mp4": 100.0}
 # Unless a rate is given, a video lasts about so long at a rate within these.
 _SECONDS = 10.0
 _MIN_FPS, _MAX_FPS = 4.0, 30.0
@@ -107,26 +109,48 @@ def frame_rate(num_frames: int) -> float:
 def write(path: pathlib.Path, frames: Sequence[np.ndarray], fps: float):
   """Writes frames, uint8 [height, width, 3], to a .gif or .mp4 file.
 
+  It is written whole or not at all.
+
   Raises:
     OSError: if it cannot be written.
   """
-  if path.suffix == ".gif":
-    first, *others = _with_one_palette(frames)
-    durations = [1000.0 / fps] * len(frames)
-    durations[-1] = max(durations[-1], 1000.0 * _PAUSE_SECONDS)
-    first.save(
-      path, save_all=True, append_images=others, duration=durations, loop=0
-    )
-    return
+  write_file = _write_gif if path.suffix == ".gif" else _write_mp4
+  temporary = path.with_name(f".{path.name}")
+  try:
+    write_file(temporary, frames, fps)
+    temporary.replace(path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def _write_gif(path: pathlib.Path, frames: Sequence[np.ndarray], fps: float):
+  first, *others = _with_one_palette(frames)
+  durations = [1000.0 / fps] * len(frames)
+  durations[-1] = max(durations[-1], 1000.0 * _PAUSE_SECONDS)
+  first.save(
+    path, save_all=True, append_images=others, duration=durations, loop=0
+  )
+
+
+def _write_mp4(path: pathlib.Path, frames: Sequence[np.ndarray], fps: float):
   height, width, _ = frames[0].shape
+  # VP9: browsers do not play MPEG-4 part 2, and OpenCV has no encoder of H.264.
   writer = cv2.VideoWriter(
-    str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height)
+    str(path), cv2.VideoWriter.fourcc(*"vp09"), fps, (width, height)
   )
   if not writer.isOpened():
     raise OSError(f"OpenCV cannot write {path}")
   for frame in frames:
     writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
   writer.release()
+  # It does not say so if the disk is full.
+  film = cv2.VideoCapture(str(path))
+  written = film.get(cv2.CAP_PROP_FRAME_COUNT) if film.isOpened() else 0
+  film.release()
+  if written != len(frames):
+    raise OSError(
+      f"{path} has {written:.0f} of {len(frames)} frames; is the disk full?"
+    )
 
 
 def _with_one_palette(frames: Sequence[np.ndarray]) -> list[Image.Image]:
@@ -179,7 +203,7 @@ def _rows(
   for name, values in policy.metaparameters.items():
     # Weights relative to the outer ones.
     symbol = plots.SYMBOLS[name].partition(" /")[0]
-    yield symbol, f"{values[heads].mean():.3f}"
+    yield symbol, f"{values[heads].mean():.4f}"
 
 
 def _beside(

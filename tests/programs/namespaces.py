@@ -78,7 +78,7 @@ class Network:
       stdout=subprocess.DEVNULL,
       stderr=subprocess.PIPE,
       text=True,
-      preexec_fn=functools.partial(processes._die_with_parent, os.getpid()),
+      preexec_fn=functools.partial(processes.die_with_parent, os.getpid()),
     )
     self._holders[name] = process
     comm = pathlib.Path(f"/proc/{process.pid}/comm")
@@ -167,7 +167,7 @@ class Network:
     return subprocess.Popen(
       self.command(name, *command),
       stdin=subprocess.DEVNULL,
-      preexec_fn=functools.partial(processes._die_with_parent, os.getpid()),
+      preexec_fn=functools.partial(processes.die_with_parent, os.getpid()),
       **kwargs,
     )
 

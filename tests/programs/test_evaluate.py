@@ -1,5 +1,7 @@
 import csv
 import json
+import re
+import resource
 import subprocess
 import sys
 
@@ -17,7 +19,7 @@ from acme_stac.agent import environment_loop
 from programs import evaluate, video
 from programs.machine import UserError
 from tests import helpers, test_policies
-from tests.programs import runs
+from tests.programs import runs, test_report
 
 HERE = "python:tests.programs.test_evaluate"
 
@@ -162,6 +164,7 @@ def test_seeds_and_greed(walk, tmp_path):
   assert play("--seed=1") == (first, described)
   other, greedy = play("--seed=2"), play("--seed=1", "--greedy")
   assert len({first, other[0], greedy[0]}) == 3
+  play(f"--seed={2**31 - 8}")  # Eight environments have this one and the next.
   assert (described["greedy"], greedy[1]["greedy"]) == (False, True)
 
   policy = acme_stac.load_policy(walk)
@@ -199,6 +202,7 @@ def test_statistics_are_of_the_rows(walk):
   assert described["environment"] == f"{HERE}:Walk"
   assert described["environment_options"] == {"limit": 10}
   assert described["environment_steps"] == 1200
+  assert described["checkpoint"] == "checkpoints/checkpoint_000000007.npz"
   assert described["versions"]["jax"]
   assert list(described["metaparameters"]) == list(
     acme_stac.load_policy(walk).config.self_tuned
@@ -260,18 +264,23 @@ def test_atari(tmp_path, capsys):
   (["--episodes=0"], "--episodes must be a whole number of at least 1"),
   (["--episodes=-3"], "--episodes must be a whole number of at least 1"),
   (["--seed=-1"], "--seed must be"),
+  (["--seed=2147483647"], r"in \[0, 2147483638\], as member i of the 10 env"),
   (["--episodes=10", "--environments=4"], "but 4 does not; 10 does"),
   (["--environments=-4"], "--environments must be"),
   (["--environments=0"], "--environments must be"),
   (["--video=x.avi"], "must be a .gif or .mp4 file, got x.avi"),
   (["--video=no/such/x.gif"], "no folder .*no/such for the video"),
   (["--video_fps=10"], "give --video=FILE too"),
-  (["--video=x.gif", "--video_fps=-1"], "--video_fps must be"),
+  (["--video=x.gif", "--video_fps=-1"], "--video_fps of a .gif file must be"),
+  (["--video=x.gif", "--video_fps=51"], r".gif file .* \(0.0, 50.0\], got 51"),
   (["--option", "limit"], "must be NAME=VALUE, got 'limit'"),
   (["--option", "limits=3"], "Did you mean 'limit'"),
+  (["--option", "seed=1"], "seed is no option, the flag is --seed"),
+  (["--option", "environment=catch"], "the flag is --environment"),
   (["--option", "limit={1, 2}"], "options are numbers, texts, and lists"),
   (["--option", "limit=soon"], "must be of type int, got 'soon'"),
   (["--environment=cach"], "Did you mean 'catch'"),
+  (["--environment="], "--environment is empty"),
   (["--environment=catch"], r"observations are .*\[10, 5\].*trained on .*\[4"),
   (["--protocol=machado"], "--protocol is of Atari"),
   (["--networks=python:not.there:make"], "factory of networks.*imported"),
@@ -309,6 +318,7 @@ def test_a_file_runs_no_code_that_only_it_names(walk, tmp_path, monkeypatch):
   found = results(tmp_path / "policy_evaluation")
   # The run's options, as it is the run's environment.
   assert found["environment_options"] == {"limit": 10}
+  assert found["checkpoint"] == str(path)
 
   own = tmp_path / "own"
   config = helpers.small_config()
@@ -372,14 +382,52 @@ def test_mp4(walk, tmp_path):
   assert evaluate.main([
     str(walk), f"--environment={HERE}:Drawn", "--episodes=1",
     f"--video={path}", f"--output={tmp_path}", "--option", "limit=8",
+    "--video_fps=60",
   ]) == 0
   film = cv2.VideoCapture(str(path))
   assert film.isOpened()
   assert 2 <= film.get(cv2.CAP_PROP_FRAME_COUNT) <= 9
   # 9 × 7 pixels, enlarged.
   assert film.get(cv2.CAP_PROP_FRAME_WIDTH) > 243
+  assert film.get(cv2.CAP_PROP_FPS) == 60
   with pytest.raises(UserError, match="Walk has no method render"):
     evaluate.main([str(walk), f"--video={path}", f"--output={tmp_path}"])
+
+
+def pictures(number):
+  rng = np.random.default_rng(0)
+  return [rng.integers(0, 256, (64, 96, 3), np.uint8) for _ in range(number)]
+
+
+def test_mp4_in_a_browser(tmp_path):
+  video.write(tmp_path / "x.mp4", pictures(20), 10.0)
+  page = tmp_path / "page.html"
+  page.write_text(
+    '<video id="video" src="x.mp4" muted></video><script>'
+    "const video = document.getElementById('video');"
+    "for (const name of ['loadeddata', 'error']) video.addEventListener("
+    " name, () => { document.title ="
+    " `${name} ${video.videoWidth} ${video.duration}`; });</script>"
+  )
+  shown = test_report.show(
+    page, tmp_path, "--dump-dom", "--virtual-time-budget=20000"
+  )
+  assert re.search(r"<title>(.*?)</title>", shown)[1] == "loadeddata 96 2"
+
+
+@pytest.mark.parametrize("name", ["x.gif", "x.mp4"])
+def test_half_a_video_is_none(tmp_path, name):
+  path = tmp_path / name
+  path.write_text("old")
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  # As a full disk.
+  resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+  try:
+    with pytest.raises(OSError, match="File too large|has 0 of 30 frames"):
+      video.write(path, pictures(30), 10.0)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+  assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_long_episodes_have_frames_all_along(tmp_path):
@@ -405,7 +453,7 @@ def test_long_episodes_have_frames_all_along(tmp_path):
     heads.add(head)
     assert written[f"head {head}"] == "σ(η)"
     gamma = policy.metaparameters["discount"][head]
-    assert written["γ"] == f"{gamma:.3f}"
+    assert written["γ"] == f"{gamma:.4f}"
     assert len(written) == 4 + len(policy.metaparameters)
   assert len(heads) > 1
 

@@ -2,16 +2,20 @@
 
 import collections
 import csv
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import psutil
 import pytest
 from absl import flags as absl_flags
 
 from programs import command_line, experiment, machine, sweep
+from tests.evaluation import test_summary
 from tests.programs.test_train import environment, wait_for
 
 FLAGS = """[
@@ -50,7 +54,7 @@ def test_sweep_runs_what_is_missing_and_lists_what_failed(tmp_path):
     (row,) = csv.DictReader(table)
   assert row["run"] == "good"
   assert row["environment_steps"] == "3200"
-  assert row["finite"] == "True"
+  assert row["finite"] == row["finished"] == "True"
   assert 0.0 < float(row["largest_change"]) < 0.1
   assert 0.9 < float(row["smallest_sigma"]) <= float(row["largest_sigma"]) < 1
   # What is done is not run again; with other flags it is not done.
@@ -82,6 +86,8 @@ def test_stopped_sweep_goes_on(tmp_path):
     output, _ = process.communicate(timeout=60)
   finally:
     process.kill()
+  # What waits for it must not take it for done.
+  assert process.returncode == -signal.SIGINT
   assert "Stopped. The same command goes on." in output
   assert list((tmp_path / "long" / "checkpoints").iterdir())
   assert not os.path.exists(tmp_path / "long" / "finished.json")
@@ -92,6 +98,151 @@ def test_runs_have_cores_of_their_own(monkeypatch):
   assert sweep.shares(1) == [{0, 1, 2, 5, 7}]
   assert sweep.shares(2) == [{0, 2, 7}, {1, 5}]
   assert sweep.shares(6) == [{0, 1, 2, 5, 7}] * 6
+
+
+def test_runs_end_with_the_sweep(tmp_path, monkeypatch):
+  program = tmp_path / "python"
+  program.write_text("#!/bin/sh\nexec sleep 60\n")
+  program.chmod(0o700)
+  monkeypatch.setattr(sys, "executable", str(program))
+  (tmp_path / "run").mkdir()
+  ours = sweep.Sweep({"run": []}, tmp_path)
+  # A parent is the thread that started a process: its death is enough.
+  thread = threading.Thread(target=ours._start, args=("run", {0}))
+  thread.start()
+  thread.join()
+  process = ours._running["run"]
+  try:
+    assert process.wait(timeout=10) == -signal.SIGTERM
+  finally:
+    process.kill()
+
+
+def make_run(directory, steps, budget=100):
+  """Writes what a run that has made so many steps has written."""
+  (directory / "logs").mkdir(parents=True, exist_ok=True)
+  described = {"config": {"num_environment_steps": budget}}
+  (directory / "config.json").write_text(json.dumps(described))
+  log = f"learner_steps,environment_steps\r\n1,{steps}\r\n"
+  (directory / "logs" / "learner.csv").write_text(log)
+
+
+def test_share_of_a_run(tmp_path):
+  assert sweep.share_made(tmp_path) == 0.0
+  make_run(tmp_path, 25)
+  log = tmp_path / "logs" / "learner.csv"
+  found = []
+  # Only the end of a long one is read.
+  long = b"\xff\n" * 10**5 + b"7,75\n"
+  for more in (b"", b"2,5", b"0\r\n", long, b"8,800\n"):
+    with open(log, "ab") as file:
+      file.write(more)
+    found.append(sweep.share_made(tmp_path))
+  assert found == [0.25, 0.25, 0.5, 0.75, 1.0]
+  for content in (
+    b"", b"environment_steps\n", b"x\n1\n", b"environment_steps\nnan\n",
+    b"environment_steps\n1,2\n", b"environment_steps\n\xff\n", b"\n\n",
+  ):
+    log.write_bytes(content)
+    assert sweep.share_made(tmp_path) == 0.0
+  for text in ("", "[]", '{"config": {}}', '{"config": {"num_envi'):
+    make_run(tmp_path, 25)
+    (tmp_path / "config.json").write_text(text)
+    assert sweep.share_made(tmp_path) == 0.0
+  make_run(tmp_path, 25, budget=0)
+  assert sweep.share_made(tmp_path) == 0.0
+
+
+def test_status_counts_what_runs_have_made(tmp_path, monkeypatch):
+  now = 0.0
+  monkeypatch.setattr(time, "monotonic", lambda: now)
+  make_run(tmp_path / "a/0", 40)  # It was cut off.
+  ours = sweep.Sweep({"a/0": [], "b/1": [], "c": []}, tmp_path)
+  monkeypatch.setattr(ours, "_waiting", ["c"])
+  monkeypatch.setattr(ours, "_running", {"a/0": None, "b/1": None})
+  assert ours.status() == "0/3 runs done | running: a/0 (40%), b/1"
+  now = 60.0
+  make_run(tmp_path / "a/0", 70)
+  # 0.3 of a run in a minute, and 2.3 runs are left.
+  assert ours.status() == (
+    "0/3 runs done | running: a/0 (70%), b/1 | about 8 minutes left"
+  )
+  ours._running.pop("a/0")
+  assert ours.status().endswith("running: b/1 | about 3 minutes left")
+
+
+def test_the_summary_is_of_logs_that_can_be_read(tmp_path, capsys):
+  foreign = {
+    "b/keys": b"x,y\n1,2\n", "b/bytes": b"\xff\xfe\n1\n", "b/nul": b"a\n\0\n",
+    "b/losses": b"learner_steps,environment_steps\n1,10\n",
+  }
+  names = ["a/0", "a/1", "a/cut_off", *foreign, "c/not_started"]
+  for number, name in enumerate(names[:-1]):
+    log = tmp_path / name / "logs" / "learner.csv"
+    log.parent.mkdir(parents=True)
+    test_summary.write(log, [test_summary.learner_row(1, 0.5, float(number))])
+    if name in foreign:
+      log.write_bytes(foreign[name])
+    if name != "a/cut_off":
+      (tmp_path / name / "finished.json").write_text('["--x"]')
+  written = sweep.write_summary(dict.fromkeys(names, ["--x"]), tmp_path)
+  assert [path.name for path in written] == [
+    "summary.csv", "averages.csv", "learning_curves.png"
+  ]
+  errors = capsys.readouterr().err.splitlines()
+  assert [line.split()[0] for line in errors] == list(foreign)
+  assert "cannot be read: KeyError: 'learner_steps'" in errors[0]
+
+  tables = []
+  for path in written[:2]:
+    with open(path, newline="") as table:
+      tables.append(list(csv.DictReader(table)))
+  summary, averages = tables
+  assert [(row["run"], row["finished"]) for row in summary] == [
+    ("a/0", "True"), ("a/1", "True"), ("a/cut_off", "False")
+  ]
+  (row,) = averages
+  assert (row["group"], row["runs"], row["final_return"]) == ("a", "2", "0.5")
+
+
+class Failed:
+  """A process that has failed."""
+
+  returncode = 1
+
+  def poll(self):
+    return self.returncode
+
+
+def test_failures_are_listed_without_a_summary(tmp_path, monkeypatch, capsys):
+  def start(self, name, cores):
+    self._running[name] = Failed()
+    self._cores[name] = cores
+
+  monkeypatch.setattr(sweep.Sweep, "_start", start)
+  monkeypatch.setattr(machine, "check", lambda: None)
+  (tmp_path / "summary.csv").mkdir()
+  file = write(tmp_path / "s.py", bad=1)
+  assert sweep.main(["sweep", file, f"--workdir={tmp_path}"]) == 1
+  failed, summary = capsys.readouterr().err.splitlines()
+  assert failed == "Failed: bad"
+  assert summary.startswith("The summary could not be written: ")
+  assert "summary.csv" in summary
+
+
+@pytest.mark.parametrize("place", ["", "a/b"])
+def test_directories_that_cannot_be_written(tmp_path, monkeypatch, place):
+  monkeypatch.setattr(sweep.Sweep, "_start", lambda *_: pytest.fail())
+  monkeypatch.setattr(machine, "check", lambda: None)
+  file = tmp_path / "s.py"
+  file.write_text("def get_runs(): return {'x': [], 'a/b/c': []}")
+  taken = tmp_path / "runs" / place
+  taken.parent.mkdir(parents=True, exist_ok=True)
+  taken.write_text("")
+  with pytest.raises(
+    machine.UserError, match=f"written to {taken}.*: .*(exists|directory)"
+  ):
+    sweep.main(["sweep", str(file), f"--workdir={tmp_path / 'runs'}"])
 
 
 def test_files_that_are_no_sweeps(tmp_path):
@@ -152,7 +303,20 @@ def test_the_study_is_of_what_it_says(tmp_path):
   ("def get_runs(:", "raised SyntaxError"),
   ("def get_runs(): return 1 / 0", "get_runs.. of .*ZeroDivisionError"),
   ("def get_runs(): return None", "must return names of runs"),
-  ("def get_runs(): return {'a': 3}", "must return names of runs"),
+  ("def get_runs(): return {}", "there is no run"),
+  ("def get_runs(): return {'a': 3}", "flags of 'a' must be a list .* got 3"),
+  ("def get_runs(): return {'a': '--x'}", "flags of 'a' must be a list"),
+  ("def get_runs(): return {'a': [1]}", "flags of 'a' must be a list"),
+  ("def get_runs(): return {'': []}", "'' must be a relative path"),
+  ("def get_runs(): return {1: []}", "1 must be a relative path"),
+  ("def get_runs(): return {'/a': []}", "'/a' must be a relative path"),
+  ("def get_runs(): return {'a//b': []}", "'a//b' must be a relative path"),
+  ("def get_runs(): return {'a/.': []}", "'a/.' must be a relative path"),
+  ("def get_runs(): return {'../a': []}", "'../a' must be a relative path"),
+  ("def get_runs(): return {'a': [], 'a/b/c': []}",
+   "'a/b/c' must not lie in the directory of the run 'a'"),
+  ("import sys; sys.exit(3)", "raised SystemExit: 3"),
+  ("def get_runs(): raise SystemExit", "get_runs.. of .*SystemExit"),
 ])
 def test_what_a_sweep_file_can_get_wrong(tmp_path, text, message):
   path = tmp_path / "s.py"
