@@ -13,7 +13,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from acme_stac.evaluation import plots, statistics
-from acme_stac.evaluation.runs import ALPHA_ORDER, Groups, Run
+from acme_stac.evaluation.runs import ALPHA_ORDER, Run
 
 # Names of tasks and agents are no formulas.
 matplotlib.rcParams["text.parse_math"] = False
@@ -136,7 +136,7 @@ def _draw_band(axes, x, values: np.ndarray, name: str, **drawn: Any):
 
 
 def learning_curves(
-  groups: Groups, agents: Sequence[str], axis: str = "environment_steps"
+  panels: dict[str, dict[str, Sequence[Run]]], axis: str = "environment_steps"
 ) -> Figure:
   """Draws returns over training, a panel a task (Figs. 2a and 3).
 
@@ -144,23 +144,22 @@ def learning_curves(
   to where they are.
 
   Args:
-    groups: the runs.
-    agents: to be drawn.
+    panels: task -> name of a group -> its runs.
     axis: "environment_steps", or "seconds" of training.
   """
-  figure, grid = _grid(len(groups.tasks))
-  for axes, task in zip(grid, groups.tasks, strict=True):
-    for agent in agents:
-      runs = groups.runs(task, agent)
+  figure, grid = _grid(len(panels))
+  names = list(dict.fromkeys(name for of in panels.values() for name in of))
+  for axes, (task, groups) in zip(grid, panels.items(), strict=True):
+    for name, runs in groups.items():
       finished = [run for run in runs if run.finished]
-      drawn = style(agent, agents)
+      drawn = style(name, names)
       if finished:
         ends = [run.curves[axis][-1] for run in finished]
         end = min(ends) if axis == "environment_steps" else np.median(ends)
         x = np.linspace(0.0, end, _POINTS)
-        name = f"{agent} ({len(finished)})"
         _draw_band(
-          axes, x, curve(finished, "episode_return", x, axis), name, **drawn
+          axes, x, curve(finished, "episode_return", x, axis),
+          f"{name} ({len(finished)})", **drawn,
         )
       unfinished = [run for run in runs if not run.finished and run.curves]
       for run in unfinished:
@@ -168,7 +167,7 @@ def learning_curves(
           run.curves[axis],
           run.curves.get("episode_return", np.full(len(run.steps), np.nan)),
           color=drawn["color"], linestyle=":", lw=1,
-          label=f"{agent}, seed {run.seed}: unfinished",
+          label=f"{name}, seed {run.seed}: unfinished",
         )
     axes.set_title(short(task), fontsize="medium")
     axes.set_xlabel(axis.replace("_", " "))

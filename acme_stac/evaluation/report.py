@@ -460,12 +460,28 @@ class Report:
   def _curves(self):
     self._section("Learning curves")
     agents = [agent for agent in self._agents if agent not in _ABLATIONS]
+    panels: dict[str, dict[str, Sequence[Run]]] = {
+      task: {agent: self._groups.runs(task, agent) for agent in agents}
+      for task in self._groups.tasks
+    }
     for axis, name in ((_STEPS, "steps"), (_SECONDS, "time")):
       self._figure(
-        figures.learning_curves(self._groups, agents, axis),
+        figures.learning_curves(panels, axis),
         f"learning_curves_{name}",
         f"Return over {axis.replace('_', ' ')} of training; means over seeds"
         " (their number in brackets) and 95% intervals. Dotted: unfinished.",
+      )
+    # Numbers that are perturbed alone have grids.
+    grids = self._groups.perturbed()
+    varied: dict[str, dict[str, Sequence[Run]]] = {}
+    for (task, agent, variation), members in self._groups.items():
+      if len(variation) > 1 or (variation and variation[0][0] not in grids):
+        varied.setdefault(task, {})[label(agent, variation)] = members
+    if varied:
+      self._figure(
+        figures.learning_curves(varied), "learning_curves_varied",
+        "Return over environment steps of runs with other settings than the"
+        " usual ones.",
       )
 
   def _aggregates(self, suite: str):

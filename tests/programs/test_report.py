@@ -209,6 +209,19 @@ def test_what_cannot_be_compared_is_said(tmp_path):
   assert "agents differ in self_tuned" not in text
   (row,) = cells(output / "index.html", "impala", "3")
   assert row[2].startswith("0.967")
+  assert not (output / "learning_curves_varied.png").exists()
+
+
+def test_runs_that_differ_in_several_settings_are_drawn(tmp_path):
+  for seed in range(2):
+    workdirs.make(tmp_path / "runs" / f"i{seed}", "catch", "impala", seed, 1.0)
+  workdirs.make(
+    tmp_path / "runs" / "v", "catch", "impala", 0, 0.5, discount=0.9,
+    batch_size=64,
+  )
+  output = tmp_path / "out"
+  assert report.main([str(tmp_path / "runs"), f"--output={output}"]) == 0
+  assert (output / "learning_curves_varied.png").exists()
 
 
 def test_mean_over_training_ends_where_runs_are_compared(tmp_path):
