@@ -24,7 +24,14 @@ from acme_stac.evaluation import (
   scores,
   statistics,
 )
-from acme_stac.evaluation.runs import OPTION, Groups, Run, Variation, label
+from acme_stac.evaluation.runs import (
+  NO_SETTINGS,
+  OPTION,
+  Groups,
+  Run,
+  Variation,
+  label,
+)
 from acme_stac.evaluation.statistics import Estimate
 
 _SUITES = {
@@ -362,7 +369,7 @@ class Report:
         for agent in agents
         for run in self._groups.runs(task, agent)
         for name in run.settings
-        if name != "num_environment_steps" and not name.startswith(OPTION)
+        if name not in NO_SETTINGS and not name.startswith(OPTION)
       )
       for name in names:
         values: dict[str, list[str]] = {}

@@ -22,7 +22,7 @@ _SETTINGS = "settings.json"
 # Columns of a log that are kept beside those of metaparameters.
 _KEPT = ("environment_steps", "learner_steps", "seconds", "episode_return")
 # What only says how long a run is.
-_NO_SETTINGS = ("num_environment_steps",)
+NO_SETTINGS = ("num_environment_steps",)
 # Before the names of an environment's options, among the settings.
 OPTION = "environment_options."
 # Share of a run's rows in which α_ρ ≥ α_c, by head.
@@ -363,7 +363,7 @@ class Groups:
         usual.update({
           name: _text(nearest, name)
           for name in usual
-          if name not in _NO_SETTINGS and not name.startswith(OPTION)
+          if name not in NO_SETTINGS and not name.startswith(OPTION)
         })
         self._usual[task, agent] = {
           name: json.loads(text) for name, text in usual.items()
@@ -372,7 +372,7 @@ class Groups:
           variation = tuple(
             (name, run.settings.get(name))
             for name, text in sorted(usual.items())
-            if name not in _NO_SETTINGS and _text(run, name) != text
+            if name not in NO_SETTINGS and _text(run, name) != text
           )
           self._groups.setdefault(
             (task, agent, _hashable(variation)), []

@@ -15,14 +15,14 @@ _CHEAP = {
   "gymnasium:CartPole-v1": (250_000, 0.99, 1.0),
   "catch": (100_000, 0.99, 0.25),
 }
-_DEAR = {
+_CONTROL = {
   "control:cartpole/swingup": 300_000,
   "control:cheetah/run": 300_000,
   "rwrl:cartpole/swingup/easy": 300_000,
   "rwrl:walker/walk/easy": 300_000,
-  # Frames.
-  "atari:breakout": 800_000,
 }
+# Frames.
+_ATARI = {"atari:breakout": 800_000}
 _AGENTS = ("impala", "impala_aux", "stac", "stacx")
 _LADDER = tuple(
   f"{agent}_{names}"
@@ -135,7 +135,7 @@ def _scale(seed: int) -> _Runs:
   }
 
 
-def _dear(seed: int, family: str) -> _Runs:
+def _dear(seed: int, tasks: dict[str, int]) -> _Runs:
   if seed > 2:
     return {}
   return {
@@ -148,8 +148,7 @@ def _dear(seed: int, family: str) -> _Runs:
       "--config.evaluation.every_steps=100000000",
       "--launch=serial",
     ]
-    for environment, steps in _DEAR.items()
-    if (family == "atari") == environment.startswith("atari")
+    for environment, steps in tasks.items()
     for agent in _AGENTS
   }
 
@@ -161,8 +160,8 @@ _PARTS = {
   "init": _init,
   "split": _split,
   "scale": _scale,
-  "control": lambda seed: _dear(seed, "control"),
-  "atari": lambda seed: _dear(seed, "atari"),
+  "control": lambda seed: _dear(seed, _CONTROL),
+  "atari": lambda seed: _dear(seed, _ATARI),
 }
 
 
