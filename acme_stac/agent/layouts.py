@@ -5,9 +5,13 @@ same methods with fewer arguments.
 """
 
 import atexit
+import os
 import pathlib
 import shutil
+import signal
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -108,26 +112,60 @@ class LayoutBuilder(
     )
 
 
+# Half of what Launchpad gives a node before it kills the whole program.
+_SECONDS_TO_END = 5
+
+
 def local_resources(program: lp.Program) -> dict[str, PythonProcess]:
   """Returns what `launchpad.launch` takes under that name, for processes.
 
   A node imports Acme while it is unpickled. dm-acme 0.4.0 then needs its names
   of JAX to be there already, so every node begins with those. Of all nodes the
-  group "learner" alone sees an accelerator.
+  group "learner" alone sees an accelerator. Actors and evaluators, which have
+  nothing to save, end within seconds of being told to.
 
   Args:
     program: of a layout.
   """
   directory = tempfile.mkdtemp(prefix="acme_stac_")
   atexit.register(shutil.rmtree, directory, ignore_errors=True)
-  init_file = pathlib.Path(directory, "init.pkl")
-  # By its name: a process that unpickles it imports this package.
-  init_file.write_bytes(cloudpickle.dumps(compat.apply))
-  hidden = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+
+  def resource(begin: Callable[[], None], hidden: bool) -> PythonProcess:
+    init_file = pathlib.Path(directory, f"{begin.__name__}.pkl")
+    # By its name: a process that unpickles it imports this package.
+    init_file.write_bytes(cloudpickle.dumps(begin))
+    environment = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    return PythonProcess(
+      args={"init_file": str(init_file)}, env=environment if hidden else {}
+    )
+
+  expendable = ("actor", "evaluator")
   return {
-    label: PythonProcess(
-      args={"init_file": str(init_file)},
-      env={} if label == "learner" else hidden,
+    label: resource(
+      end_soon_after_sigterm if label in expendable else compat.apply,
+      hidden=label != "learner",
     )
     for label in program.groups
   }
+
+
+def end_soon_after_sigterm():
+  """Has this process end by itself within 5 seconds of SIGTERM.
+
+  A call to a node that has ended already waits in C++ for it to come back.
+  Python's handlers of signals do not run there, but the signal itself writes to
+  Python's wakeup descriptor, on which a thread waits.
+  """
+  reading, writing = os.pipe()
+  os.set_blocking(writing, False)
+  signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+  # A child's signals are its own: of an environment's processes, say.
+  os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+
+  def wait():
+    while os.read(reading, 1)[0] != signal.SIGTERM:
+      pass
+    time.sleep(_SECONDS_TO_END)
+    os._exit(0)
+
+  threading.Thread(target=wait, daemon=True).start()

@@ -16,10 +16,10 @@ _CHEAP = {
   "catch": (100_000, 0.99, 0.25),
 }
 _CONTROL = {
-  "control:cartpole/swingup": 300_000,
-  "control:cheetah/run": 300_000,
-  "rwrl:cartpole/swingup/easy": 300_000,
-  "rwrl:walker/walk/easy": 300_000,
+  "control:cartpole/swingup": 250_000,
+  "control:cheetah/run": 250_000,
+  "rwrl:cartpole/swingup/easy": 250_000,
+  "rwrl:walker/walk/easy": 250_000,
 }
 # Frames.
 _ATARI = {"atari:breakout": 800_000}

@@ -1,6 +1,7 @@
 """The agent in Acme's own programs: dm-acme 0.4.0 and its development head."""
 
 import queue
+import subprocess
 import sys
 import threading
 import time
@@ -376,3 +377,27 @@ def test_no_program_goes_on():
   assert not builder._program_ends()
   flags.FLAGS.unparse_flags()
   assert not builder._program_ends()
+
+
+def test_a_node_that_waits_for_another_ends_when_it_is_told_to():
+  program = """
+import signal
+import courier, portpicker
+from acme_stac.agent import layouts
+layouts.end_soon_after_sigterm()
+signal.signal(signal.SIGTERM, lambda *_: None)  # as Launchpad has its own
+print("waits", flush=True)
+# Nobody answers; the call waits where Python's handlers do not run.
+courier.Client(f"localhost:{portpicker.pick_unused_port()}").get_variables()
+"""
+  with subprocess.Popen(
+    [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+  ) as process:
+    try:
+      assert process.stdout.readline() == "waits\n"
+      time.sleep(1)
+      process.terminate()
+      # Launchpad gives ten seconds.
+      assert process.wait(9) == 0
+    finally:
+      process.kill()
