@@ -43,9 +43,6 @@ def get_config(
     config.stac.trajectory_length = 40
     config.stac.trajectory_overlap = 30
     config.stac.learning_rate = 1e-3
-    # With λ = 1 the values of auxiliary heads diverge where actions have
-    # several dimensions, and take the acting head with them.
-    config.stac.lambda_ = 0.7
   if family == "control_pixels":
     # An image without a GPU takes as long as a hundred steps of the physics.
     config.environment_options.action_repeat = 4
