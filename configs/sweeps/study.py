@@ -5,7 +5,8 @@
 Parts, all by default: agents (the four agents and the ablation ladder),
 discount and value_cost (the robustness of section 4.3), init (that of Fig.
 4(c)), split (α_ρ and α_c apart, Fig. 5(b)), scale (why heads slow learning),
-control and atari (the dear tasks). Runs are named task/variant/agent/seed.
+control and atari (the dear tasks), heads (what keeps heads of control from
+diverging). Runs are named task/variant/agent/seed.
 """
 
 import math
@@ -135,21 +136,47 @@ def _scale(seed: int) -> _Runs:
   }
 
 
-def _dear(seed: int, tasks: dict[str, int]) -> _Runs:
+def _dear(
+  environment: str, steps: int, agent: str, seed: int, *flags: str
+) -> list[str]:
+  """Returns flags of a run of minutes."""
+  return [
+    f"--config=configs/small.py:{environment}",
+    f"--config.agent={agent}",
+    f"--config.seed={seed}",
+    f"--config.num_environment_steps={steps}",
+    "--config.stac.variable_update_period=4",
+    "--config.evaluation.every_steps=100000000",
+    *flags,
+    "--launch=serial",
+  ]
+
+
+def _tasks(seed: int, tasks: dict[str, int]) -> _Runs:
   if seed > 2:
     return {}
   return {
-    f"{_name(environment)}/right/{agent}/{seed}": [
-      f"--config=configs/small.py:{environment}",
-      f"--config.agent={agent}",
-      f"--config.seed={seed}",
-      f"--config.num_environment_steps={steps}",
-      "--config.stac.variable_update_period=4",
-      "--config.evaluation.every_steps=100000000",
-      "--launch=serial",
-    ]
+    f"{_name(environment)}/right/{agent}/{seed}": _dear(
+      environment, steps, agent, seed
+    )
     for environment, steps in tasks.items()
     for agent in _AGENTS
+  }
+
+
+def _heads(seed: int) -> _Runs:
+  """Returns runs with less bootstrapping, for heads that learn off-policy."""
+  if seed > 2:
+    return {}
+  environment = "control:cheetah/run"
+  return {
+    f"{_name(environment)}/{field}={value}/impala_aux/{seed}": _dear(
+      environment, _CONTROL[environment], "impala_aux", seed,
+      f"--config.stac.{field}={value}",
+    )
+    for field, value in (
+      ("discount", 0.95), ("lambda_", 0.9), ("lambda_", 0.7)
+    )
   }
 
 
@@ -160,8 +187,9 @@ _PARTS = {
   "init": _init,
   "split": _split,
   "scale": _scale,
-  "control": lambda seed: _dear(seed, _CONTROL),
-  "atari": lambda seed: _dear(seed, _ATARI),
+  "control": lambda seed: _tasks(seed, _CONTROL),
+  "atari": lambda seed: _tasks(seed, _ATARI),
+  "heads": _heads,
 }
 
 
