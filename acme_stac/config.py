@@ -44,7 +44,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
   "metaparameter_range": ("sigmoid", "clip"),
   "meta_optimizer": ("adam", "sgd"),
   "optimizer": ("rmsprop", "adam"),
-  "torso": ("mlp", "shallow", "deep", "deep_strided"),
+  "torso": ("mlp", "layer_norm_mlp", "shallow", "deep", "deep_strided"),
 }
 
 
@@ -110,10 +110,11 @@ class STACConfig:
     action_repeat: environment steps (frames) per action.
     max_abs_reward: clip rewards to this magnitude for learning only; None
       leaves them as they are.
-    torso: "mlp", "shallow" or "deep" (IMPALA's two convolutional torsos), or
-      "deep_strided", which is "deep" with strides in place of pooling.
-    torso_sizes: hidden sizes of the MLP torso, () for none, or channels of the
-      deep torso's stages (Table 2).
+    torso: "mlp", "layer_norm_mlp", which normalises its first layer as Acme's
+      LayerNormMLP does, "shallow" or "deep" (IMPALA's two convolutional
+      torsos), or "deep_strided", "deep" with strides in place of pooling.
+    torso_sizes: hidden sizes of the MLP torsos, () for none (of "mlp" alone),
+      or channels of the deep torso's stages (Table 2).
     lstm_size: units of the LSTM behind the torso; None for none.
     head_sizes: hidden sizes of each policy and each value head.
     head_output_scale: scale of the initial weights of the heads' last layers.
@@ -207,7 +208,7 @@ class STACConfig:
       if not isinstance(value, str) or value not in known:
         raise ValueError(unknown(name, value, known))
     self._check_metaparameters()
-    if not self.torso_sizes and self.torso in ("deep", "deep_strided"):
+    if not self.torso_sizes and self.torso not in ("mlp", "shallow"):
       raise ValueError(f"torso {self.torso!r} needs at least one torso size.")
     for name in ("torso_sizes", "head_sizes"):
       if len(getattr(self, name)) > _MAX_LAYERS:

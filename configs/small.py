@@ -43,6 +43,10 @@ def get_config(
     config.stac.trajectory_length = 40
     config.stac.trajectory_overlap = 30
     config.stac.learning_rate = 1e-3
+  if family in ("control", "rwrl"):
+    # Velocities of tens beside angles: without it values swing with them, and
+    # those of auxiliary heads diverge.
+    config.stac.torso = "layer_norm_mlp"
   if family == "control_pixels":
     # An image without a GPU takes as long as a hundred steps of the physics.
     config.environment_options.action_repeat = 4

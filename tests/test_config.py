@@ -164,8 +164,9 @@ def test_unknown_names():
 def test_a_clipped_metaparameter_starts_in_its_range():
   with pytest.raises(ValueError, match=r"\[0, 1\], got 4.6"):
     acme_stac.make_config("stacx", "small", metaparameter_range="clip")
-  with pytest.raises(ValueError, match="at least one torso size"):
-    acme_stac.make_config("stacx", "atari", torso_sizes=())
+  for torso in ("deep", "layer_norm_mlp"):
+    with pytest.raises(ValueError, match="at least one torso size"):
+      acme_stac.make_config("stacx", "atari", torso=torso, torso_sizes=())
 
 
 def test_numpy_scalars_are_numbers():

@@ -128,6 +128,8 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
 def _make_torso(config: STACConfig) -> Callable[[Any], Array]:
   if config.torso == "mlp":
     return torsos.MLPTorso(config.torso_sizes)
+  if config.torso == "layer_norm_mlp":
+    return torsos.LayerNormMLPTorso(config.torso_sizes)
   if config.torso == "shallow":
     return torsos.ShallowTorso()
   return torsos.DeepTorso(
@@ -186,7 +188,7 @@ def _check_observations(spec: Any, torso: str):
       raise ValueError(
         f"Observations must be numbers, got {leaf!r} of dtype {leaf.dtype}."
       )
-  if torso == "mlp":
+  if torso in ("mlp", "layer_norm_mlp"):
     return
   if len(leaves) != 1 or len(leaves[0].shape) not in (2, 3):
     shapes = [leaf.shape for leaf in leaves]

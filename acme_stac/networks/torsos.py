@@ -102,6 +102,27 @@ class MLPTorso(hk.Module):
     return mlp(flatten_observation(observation))
 
 
+class LayerNormMLPTorso(hk.Module):
+  """A fully connected torso that the scale of observations does not matter to.
+
+  As in Acme's `LayerNormMLP` layer normalisation and tanh follow the first
+  layer; ReLU the others. Joint velocities of tens beside angles would
+  otherwise make values that swing from step to step.
+  """
+
+  def __init__(
+    self, hidden_sizes: Sequence[int], name: str = "layer_norm_mlp_torso"
+  ):
+    super().__init__(name=name)
+    self._hidden_sizes = tuple(hidden_sizes)
+
+  def __call__(self, observation) -> Array:
+    x = hk.Linear(self._hidden_sizes[0])(flatten_observation(observation))
+    x = hk.LayerNorm(axis=-1, create_scale=True, create_offset=True)(x)
+    mlp = hk.nets.MLP(self._hidden_sizes[1:], activate_final=True)
+    return mlp(jnp.tanh(x))
+
+
 class ShallowTorso(hk.Module):
   """IMPALA's shallow convolutional torso (Espeholt et al. 2018, Fig. 3 left).
 

@@ -23,7 +23,7 @@ _CONTROL = {
   "rwrl:walker/walk/easy": 250_000,
 }
 # Frames.
-_ATARI = {"atari:breakout": 800_000}
+_ATARI = {"atari:breakout": 2_000_000}
 _AGENTS = ("impala", "impala_aux", "stac", "stacx")
 _LADDER = tuple(
   f"{agent}_{names}"
@@ -165,18 +165,23 @@ def _tasks(seed: int, tasks: dict[str, int]) -> _Runs:
 
 
 def _heads(seed: int) -> _Runs:
-  """Returns runs with less bootstrapping, for heads that learn off-policy."""
+  """Returns runs of the papers' torso, with which heads diverge.
+
+  Less bootstrapping may keep them from it.
+  """
   if seed > 2:
     return {}
   environment = "control:cheetah/run"
+  changes = [(agent, "torso", "mlp") for agent in _AGENTS] + [
+    ("impala_aux", "discount", 0.95), ("impala_aux", "lambda_", 0.9),
+    ("impala_aux", "lambda_", 0.7),
+  ]
   return {
-    f"{_name(environment)}/{field}={value}/impala_aux/{seed}": _dear(
-      environment, _CONTROL[environment], "impala_aux", seed,
-      f"--config.stac.{field}={value}",
+    f"{_name(environment)}/{field}={value}/{agent}/{seed}": _dear(
+      environment, _CONTROL[environment], agent, seed,
+      "--config.stac.torso=mlp", f"--config.stac.{field}={value}",
     )
-    for field, value in (
-      ("discount", 0.95), ("lambda_", 0.9), ("lambda_", 0.7)
-    )
+    for agent, field, value in changes
   }
 
 

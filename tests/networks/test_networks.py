@@ -39,6 +39,7 @@ def rows(networks, config, time=5, batch=3, observation=(4,), seed=0):
   "torso,sizes,spec",
   [
     ("mlp", (256, 256), {}),
+    ("layer_norm_mlp", (256, 256), {}),
     ("shallow", (), IMAGE),
     ("deep", (16, 32, 32), IMAGE),
     ("deep_strided", (32, 32, 32), IMAGE),
@@ -259,6 +260,28 @@ def test_second_derivative_of_max_pool():
   assert abs(expected) > 1.0
   np.testing.assert_allclose(
     jax.grad(along)(0.7, torsos.max_pool), expected, rtol=1e-4
+  )
+
+
+@pytest.mark.parametrize("sizes", [(16,), (16, 8)])
+def test_layer_norm_torso(sizes):
+  """Against numpy; the scale of what is observed does not matter to it."""
+  torso = hk.without_apply_rng(
+    hk.transform(lambda x: torsos.LayerNormMLPTorso(sizes)(x))
+  )
+  observation = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+  params = torso.init(jax.random.PRNGKey(0), observation)
+  features = torso.apply(params, observation)
+  prefix = "layer_norm_mlp_torso/"
+  x = observation @ params[f"{prefix}linear"]["w"]
+  x = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
+  x = np.tanh(x)
+  if len(sizes) == 2:
+    x = np.maximum(x @ params[f"{prefix}mlp/~/linear_0"]["w"], 0.0)
+  assert features.shape == (5, sizes[-1])
+  np.testing.assert_allclose(features, x, atol=1e-3)
+  np.testing.assert_allclose(
+    torso.apply(params, 100.0 * observation), features, atol=1e-3
   )
 
 
