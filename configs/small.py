@@ -10,6 +10,8 @@ _STEPS = {
   "control": 3_000_000,
   "rwrl": 3_000_000,
 }
+# The domains whose actions have one component.
+_ONE_COMPONENT = ("acrobot", "cartpole", "pendulum")
 
 
 def get_config(
@@ -47,6 +49,10 @@ def get_config(
     # Velocities of tens beside angles: without it values swing with them, and
     # those of auxiliary heads diverge.
     config.stac.torso = "layer_norm_mlp"
+    config.stac.optimizer = "adam"
+    # The KL that it weighs is a sum over an action's components.
+    domain = environment.partition(":")[2].partition("/")[0]
+    config.stac.entropy_cost = 0.03 if domain in _ONE_COMPONENT else 0.005
   if family == "control_pixels":
     # An image without a GPU takes as long as a hundred steps of the physics.
     config.environment_options.action_repeat = 4
