@@ -23,7 +23,7 @@ _CONTROL = {
   "rwrl:walker/walk/easy": 250_000,
 }
 # Frames.
-_ATARI = {"atari:krull": 1_000_000}
+_ATARI = {"atari:krull": 800_000}
 _AGENTS = ("impala", "impala_aux", "stac", "stacx")
 _LADDER = tuple(
   f"{agent}_{names}"
