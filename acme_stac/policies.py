@@ -216,6 +216,10 @@ def load_policy(
       f" acme_stac wrote it: {type(error).__name__}: {error}"
     ) from error
   state = checkpointing.fit(path, arrays, template)
+  if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
+    raise checkpointing.CheckpointError(
+      f"{path} has parameters that are not finite, which no run writes."
+    )
   squashed = squash(state.metaparams, config)
   return TrainedPolicy(
     config,
@@ -294,6 +298,16 @@ def save_policy(
   )
 
 
+# What readers of the metadata rely on, where it is given.
+_KINDS = {
+  "agent": str,
+  "environment": str,
+  "environment_options": dict,
+  "environment_steps": int,
+  "networks": str,
+}
+
+
 def _read(
   path: pathlib.Path,
 ) -> tuple[pathlib.Path, dict[str, np.ndarray], dict[str, Any]]:
@@ -313,6 +327,13 @@ def _read(
     path, arrays, metadata = newest
   else:
     arrays, metadata = checkpointing.read(path)
+  for name, kind in _KINDS.items():
+    found = metadata.get(name)
+    if found is not None and type(found) is not kind:
+      raise checkpointing.CheckpointError(
+        f"{path} does not say what its run was: {name} must be"
+        f" {kind.__name__}, but it is {found!r}."
+      )
   of_acting = tuple(f".{name}[" for name in _Acting._fields)
   return (
     path,

@@ -18,7 +18,6 @@ import pathlib
 import platform
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -31,7 +30,7 @@ from acme_stac import config as config_lib
 from acme_stac import environments, policies
 from acme_stac.agent import checkpointing
 from acme_stac.evaluation import scores
-from programs import progress
+from programs import machine, progress
 from programs.machine import UserError
 
 _MAX_EPISODES = 10**6
@@ -173,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     help="what made the networks of a policy file, if it was code of yours",
   )
   parser.add_argument(
-    "--output", type=pathlib.Path,
+    "--output", type=machine.path,
     help="folder of the results: WORKDIR/evaluation, or for a file"
     " FILE_evaluation beside it, unless set. What is in it is replaced",
   )
@@ -384,15 +383,7 @@ def _make_output(arguments: argparse.Namespace) -> pathlib.Path:
     if path.is_dir()
     else path.with_name(f"{path.stem}_evaluation")
   )
-  try:
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=output):
-      pass
-  except OSError as error:
-    raise UserError(
-      f"The results cannot be written to {output}: {error}. Choose another"
-      " folder with --output."
-    ) from error
+  machine.make_directory(output, "--output")
   return output
 
 

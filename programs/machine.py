@@ -1,5 +1,6 @@
 """What a run needs of its machine; the standard library does for this file."""
 
+import argparse
 import ctypes
 import fcntl
 import hashlib
@@ -10,6 +11,7 @@ import platform
 import socket
 import struct
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 
@@ -31,6 +33,35 @@ _MODULES = (
   "courier",
   "acme",
 )
+
+
+def path(text: str) -> pathlib.Path:
+  """Returns a path for argparse; an empty one would be where the user is."""
+  if not text:
+    raise argparse.ArgumentTypeError("is empty: name a directory")
+  return pathlib.Path(text)
+
+
+def make_directory(directory: pathlib.Path, flag: str):
+  """Makes a directory of results.
+
+  Args:
+    directory: with those above it.
+    flag: what the user chose it with.
+
+  Raises:
+    UserError: if nothing can be written to it.
+  """
+  try:
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=directory):
+      pass
+  # A name with a NUL, or of no text, is a ValueError.
+  except (OSError, ValueError) as error:
+    raise UserError(
+      f"Nothing can be written to {directory}: {error}. Mend that, or choose"
+      f" another {flag}."
+    ) from error
 
 
 def use_compilation_cache():

@@ -13,6 +13,7 @@ import argparse
 import pathlib
 import sys
 
+from programs import machine
 from programs.machine import UserError
 
 
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> int:
     "directories", type=pathlib.Path, nargs="+", help="where the runs are"
   )
   parser.add_argument(
-    "--output", type=pathlib.Path, required=True, help="directory to write to"
+    "--output", type=machine.path, required=True, help="directory to write to"
   )
   parser.add_argument(
     "--baseline", default="impala", help="agent that others are compared with"
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> int:
 
   from acme_stac.evaluation import report, runs
 
+  machine.make_directory(options.output, "--output")
   try:
     found, problems = runs.find(options.directories)
     print(f"{len(found)} runs", flush=True)

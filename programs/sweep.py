@@ -25,7 +25,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -34,6 +33,7 @@ from programs import ending, machine
 _POLL_SECONDS = 0.2
 _REPORT_SECONDS = 30.0
 _FINISHED = "finished.json"
+_MAX_PARALLEL = 1000
 # Of the end of a log; a row of many metaparameters has some thousands.
 _TAIL_BYTES = 2**16
 
@@ -57,7 +57,7 @@ def load_runs(path: str) -> dict[str, list[str]]:
     files = pathlib.Path("configs/sweeps").glob("[a-z]*.py")
     known = ", ".join(sorted(str(file) for file in files))
     raise machine.UserError(
-      f"{path!r} is no sweep file. Sweeps: {known}."
+      f"{path!r} is no file of Python (.py) that can be read. Sweeps: {known}."
     ) from error
   # A user's file may raise anything, or end the program.
   except (Exception, SystemExit) as error:
@@ -79,6 +79,8 @@ def load_runs(path: str) -> dict[str, list[str]]:
 
 def _check_runs(runs: Mapping[str, Sequence[str]]):
   """Raises ValueError unless names are directories of their own, with flags."""
+  if not isinstance(runs, Mapping):
+    raise ValueError(f"they must be a dictionary, got {type(runs).__name__}.")
   if not runs:
     raise ValueError("there is no run.")
   for name, flags in runs.items():
@@ -100,18 +102,40 @@ def _check_runs(runs: Mapping[str, Sequence[str]]):
       )
 
 
+def check_flags(runs: Mapping[str, Sequence[str]], workdir: pathlib.Path):
+  """Raises UserError for flags that programs.train does not take."""
+  # Not before machine.check has said what cannot be imported.
+  from absl import flags as absl_flags
+
+  from acme_stac import config
+  from programs import command_line
+
+  for name, flags in runs.items():
+    # Its own --workdir would win over the sweep's.
+    if {flag.partition("=")[0] for flag in flags} & {"--workdir", "-workdir"}:
+      raise machine.UserError(
+        f"Run {name!r}: a sweep gives each run its --workdir. Leave it out."
+      )
+    try:
+      parsed = command_line.parse(
+        ["programs.train", f"--workdir={workdir / name}", *flags],
+        absl_flags.FlagValues(),
+      )
+      agent = parsed.config.agent
+      if agent not in config.AGENTS:
+        raise machine.UserError(config.unknown("agent", agent, config.AGENTS))
+    except machine.UserError as error:
+      raise machine.UserError(f"Run {name!r}: {error}") from error
+    except SystemExit as error:
+      raise machine.UserError(
+        f"Run {name!r}: its flags ask for help and train nothing."
+      ) from error
+
+
 def make_directories(runs: Iterable[str], workdir: pathlib.Path):
   """Makes the directories of runs; raises UserError if one cannot be used."""
   for directory in (workdir, *(workdir / name for name in runs)):
-    try:
-      directory.mkdir(parents=True, exist_ok=True)
-      with tempfile.TemporaryFile(dir=directory):
-        pass
-    except OSError as error:
-      raise machine.UserError(
-        f"Nothing can be written to {directory}: {error}. Mend that, or choose"
-        " another --workdir."
-      ) from error
+    machine.make_directory(directory, "--workdir")
 
 
 def shares(parallel: int) -> list[set[int]]:
@@ -179,7 +203,12 @@ class Sweep:
     try:
       while (self._waiting or self._running) and not stop:
         while self._waiting and free:
-          self._start(self._waiting.pop(0), free.pop(0))
+          name = self._waiting.pop(0)
+          try:
+            self._start(name, free[0])
+            free.pop(0)
+          except OSError as error:  # Others may be on another disk.
+            self._fail(name, str(error))
         free += self._collect()
         if time.monotonic() - reported > _REPORT_SECONDS:
           reported = time.monotonic()
@@ -226,13 +255,19 @@ class Sweep:
       del self._running[name]
       free.append(self._cores.pop(name))
       directory = self._workdir / name
-      if process.returncode == 0:
-        self._done += 1
+      if process.returncode:
+        self._fail(name, f"see {directory / 'sweep.log'}")
+        continue
+      try:
         (directory / _FINISHED).write_text(json.dumps(self._runs[name]))
-      else:
-        self.failed.append(name)
-        print(f"{name} failed, see {directory / 'sweep.log'}", flush=True)
+        self._done += 1
+      except OSError as error:
+        self._fail(name, f"only to note that it is done: {error}")
     return free
+
+  def _fail(self, name: str, why: str):
+    self.failed.append(name)
+    print(f"{name} failed, {why}", flush=True)
 
   def status(self) -> str:
     """Returns one line: runs done, running, failed, and the time left."""
@@ -288,13 +323,14 @@ def write_summary(
       rows[name] = {"finished": is_done(workdir / name, flags), **row}
   finished = {name: row for name, row in rows.items() if row["finished"]}
   curves = plots.plot_sweep(rows, workdir)
+  tables = {
+    "summary.csv": [{"run": name, **row} for name, row in rows.items()],
+    "averages.csv": summary.average_over_seeds(finished),
+  }
   return [
-    summary.write_csv(
-      workdir / "summary.csv",
-      [{"run": name, **row} for name, row in rows.items()],
-    ),
-    summary.write_csv(
-      workdir / "averages.csv", summary.average_over_seeds(finished)
+    *(
+      summary.write_csv(workdir / name, table)
+      for name, table in tables.items() if table
     ),
     *([curves] if curves else []),
   ]
@@ -314,17 +350,18 @@ def main(argv: list[str]) -> int:
     "file", help="what has get_runs(); file:text calls get_runs(text)"
   )
   parser.add_argument(
-    "--workdir", type=pathlib.Path, required=True, help="directory of the runs"
+    "--workdir", type=machine.path, required=True, help="directory of the runs"
   )
   parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
   options = parser.parse_args(argv[1:])
   machine.check()
-  if options.parallel < 1:
+  if not 1 <= options.parallel <= _MAX_PARALLEL:
     raise machine.UserError(
-      f"--parallel must be at least 1, got {options.parallel}."
+      f"--parallel must be from 1 to {_MAX_PARALLEL}, got {options.parallel}."
     )
   workdir = options.workdir
   runs = load_runs(options.file)
+  check_flags(runs, workdir)
   make_directories(runs, workdir)
   sweep = Sweep(runs, workdir)
   with ending.StopRequest() as stop:

@@ -127,6 +127,7 @@ def describe(parsed: Any) -> Run:
 
 
 def _run(run: Run, parsed, learner_environment) -> int:
+  from acme_stac.agent import checkpointing
   from programs import ending, launching
   from programs.calls import SilentError
   from programs.nodes import HopelessError
@@ -184,7 +185,13 @@ def _run(run: Run, parsed, learner_environment) -> int:
     code = 0
   except ending.Interrupted as interrupted:
     progress.close()
-    saved = "; the checkpoint is saved" if learns_here else ""
+    saved = ""
+    if learns_here:
+      saved = (
+        "; the checkpoint is saved"
+        if checkpointing.list_checkpoints(experiment.checkpoints)
+        else " before anything was learned"
+      )
     print(f"Stopped{saved}. The same command goes on.")
     # An engine that tells a host to go and takes 0 for done would not start it
     # again.

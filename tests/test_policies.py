@@ -268,6 +268,10 @@ print(int(policy(np.zeros(4), policy.initial_state())) in range(3))
     "each size of a shape",
   ),
   ({"config": {}}, "how its agent was made"),
+  ({"environment": ["catch"]}, "environment must be str"),
+  ({"environment_options": "x"}, "environment_options must be dict"),
+  ({"environment_steps": "many"}, "environment_steps must be int"),
+  ({"networks": 3}, "networks must be str"),
   (
     {"config": dataclasses.asdict(helpers.small_config(torso_sizes=(9,)))},
     "of another configuration",

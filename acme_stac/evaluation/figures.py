@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
+from scipy import special
 
 from acme_stac.evaluation import plots, statistics
 from acme_stac.evaluation.runs import ALPHA_ORDER, Run
@@ -513,7 +514,7 @@ def describe_setting(name: str, value: Any, ranges: Collection[str]) -> str:
       value itself.
   """
   if name == "metaparameter_init" and "clip" not in ranges:
-    return f"{value:g}\n(σ = {1 / (1 + math.exp(-value)):.3f})"
+    return f"{value:g}\n(σ = {special.expit(value):.3f})"
   return f"{value:g}"
 
 

@@ -68,9 +68,10 @@ th:first-child, td:first-child, .text td, .text th { text-align: left; }
 .text td { white-space: normal; overflow-wrap: normal; }
 .warning { background: #fff3cd; padding: .5rem .8rem; }
 nav { columns: 14rem; font-size: .9rem; }
+@media (max-width: 62rem) { th, td { padding: .2rem .3rem;
+  white-space: normal; } }
 @media (max-width: 40rem) { figure { overflow-x: auto; }
-  img { max-width: none; width: 36rem; } th, td { padding: .2rem .3rem;
-  white-space: normal; } table { font-size: .75rem; } }
+  img { max-width: none; width: 36rem; } table { font-size: .75rem; } }
 @media print { body { max-width: none; font-size: 10pt; } nav { display: none; }
   figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
   .table { overflow: visible; } table { font-size: 7.5pt; }
@@ -160,7 +161,7 @@ class Report:
     page.write_text(_PAGE.substitute(
       title=html.escape(self._title),
       body=f"<nav>{contents}</nav>{''.join(self._parts)}",
-    ), encoding="utf-8")
+    ), encoding="utf-8", errors="backslashreplace")
     data = runs.export(self._runs, self._output / "data")
     return [page, *self._written, *data]
 
@@ -269,15 +270,26 @@ class Report:
     variation: Variation = (),
     axis: str = _STEPS,
   ) -> np.ndarray:
-    """Returns every finished run's return at the horizon, [seeds]."""
-    end = self._horizon(task, axis)
-    members = self._groups.finished(task, agent, variation)
-    values = [
-      # A varied run may have another budget.
-      run.value_at("episode_return", min(end, run.curves[axis][-1]), axis)
-      for run in members
+    """Returns every counted run's return at the horizon, [seeds]."""
+    return np.array([
+      self._return(task, run, axis)
+      for run in self._counted(task, agent, variation)
+    ])
+
+  def _counted(
+    self, task: str, agent: str, variation: Variation = ()
+  ) -> list[Run]:
+    """Returns finished runs with a return; `_without_return` names others."""
+    return [
+      run for run in self._groups.finished(task, agent, variation)
+      if math.isfinite(self._return(task, run))
     ]
-    return np.array([value for value in values if math.isfinite(value)])
+
+  def _return(self, task: str, run: Run, axis: str = _STEPS) -> float:
+    """Returns a run's return at the horizon, NaN if it has none."""
+    # A varied run may have another budget.
+    end = min(self._horizon(task, axis), run.curves[axis][-1])
+    return run.value_at("episode_return", end, axis)
 
   def _matrix(
     self, tasks: Sequence[str], agents: Sequence[str]
@@ -331,7 +343,8 @@ class Report:
       ))
     for text in (
       *self._problems, *self._absent_groups(), *missing, *self._repeated(),
-      *self._unequal_budgets(), *self._unequal_settings(),
+      *self._without_return(), *self._unequal_budgets(),
+      *self._unequal_settings(),
     ):
       self._text(text, "warning")
     self._table(
@@ -358,6 +371,20 @@ class Report:
         yield (
           f"{figures.short(task)}, {label(agent, variation)}: several runs have"
           f" seed {_listed(twice)}, and count as independent."
+        )
+
+  def _without_return(self) -> Iterable[str]:
+    """Yields groups with finished runs that are in no statistics."""
+    for (task, agent, variation), members in self._groups.items():
+      seeds = [
+        run.seed for run in members
+        if run.finished and not math.isfinite(self._return(task, run))
+      ]
+      if seeds:
+        yield (
+          f"{figures.short(task)}, {label(agent, variation)}: seed"
+          f" {_listed(seeds)} has no finite return at the end and is in no"
+          " statistics, which are of the others alone."
         )
 
   def _unequal_settings(self) -> Iterable[str]:
@@ -401,6 +428,15 @@ class Report:
           f" compared at {ends[first]:,.0f}, where the first of {first} ends;"
           " leave those out to compare the others at their own end."
         )
+    for (task, agent, variation), members in self._groups.items():
+      varied = [run.steps[-1] for run in members if run.finished]
+      horizon = self._horizon(task, _STEPS)
+      if variation and varied and min(varied) < horizon / 1.01:
+        yield (
+          f"{figures.short(task)}, {label(agent, variation)}: runs end at"
+          f" {min(varied):,.0f} steps, before {horizon:,.0f}, where the others"
+          " are compared. Their own end counts."
+        )
 
   def _expected(self, task: str, variation: Variation) -> list[int]:
     """Returns the seeds that some agent has with the same variation."""
@@ -438,7 +474,7 @@ class Report:
         final = self._returns(task, agent, variation)
         if not len(final):
           continue
-        members = self._groups.finished(task, agent, variation)
+        members = self._counted(task, agent, variation)
         timed = self._returns(task, agent, variation, _SECONDS)
         evaluated = np.array([
           score for run in members
@@ -521,10 +557,10 @@ class Report:
       )
     several = {a: m for a, m in matrices.items() if len(m) > 1}
     for agent, matrix in matrices.items():
-      finished = [len(self._groups.finished(task, agent)) for task in tasks]
+      counted = [len(self._counted(task, agent)) for task in tasks]
       if len(matrix) == 1:
         self._text(f"{agent} has one seed on some task, and is left out.")
-      elif max(finished) > len(matrix):
+      elif max(counted) > len(matrix):
         self._text(
           f"{agent}: the first {len(matrix)} seeds of each task, as one has no"
           " more."
@@ -535,7 +571,7 @@ class Report:
     several_curves = {
       agent: np.stack([
         self._normalised(task, figures.curve(
-          self._groups.finished(task, agent)[: len(matrix)],
+          self._counted(task, agent)[: len(matrix)],
           "episode_return",
           np.linspace(0.0, self._horizon(task, _STEPS), _POINTS),
           _STEPS,
@@ -850,9 +886,11 @@ class Report:
     if game is None:
       return
     protocol = self._option(task, "protocol", "papers")
+    if protocol not in published.PROTOCOLS:
+      return
     rows = []
     for agent in self._agents:
-      members = self._groups.finished(task, agent)
+      members = self._counted(task, agent)
       if not members:
         continue
       returns = statistics.mean_interval(

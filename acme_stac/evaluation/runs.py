@@ -19,6 +19,7 @@ from acme_stac.evaluation import plots, summary
 _RUNS = "runs.csv"
 _CURVES = "curves.csv"
 _SETTINGS = "settings.json"
+_AXES = ("environment_steps", "seconds")
 # Columns of a log that are kept beside those of metaparameters.
 _KEPT = ("environment_steps", "learner_steps", "seconds", "episode_return")
 # What only says how long a run is.
@@ -31,6 +32,12 @@ _POINTS = 40
 # What reading files of any content may raise.
 _DAMAGED = (
   OSError, ValueError, KeyError, IndexError, TypeError, AttributeError,
+  ArithmeticError, RecursionError, csv.Error,
+)
+# Of a run with rows.
+_FIGURES = (
+  "learner_steps", "final_return", "mean_return", "steps_per_second",
+  "training_seconds",
 )
 
 # Names and values of the settings in which runs differ from the usual ones.
@@ -93,6 +100,32 @@ class Run:
          for step in x]
     return summary.mean_over_steps(x, np.array(y))
 
+  def check(self):
+    """Raises ValueError unless it can be compared with others."""
+    for name in ("name", "task", "agent"):
+      if not isinstance(getattr(self, name), str):
+        raise ValueError(f"{name} must be a text, got {getattr(self, name)!r}.")
+    if type(self.seed) is not int:
+      raise ValueError(f"seed must be a whole number, got {self.seed!r}.")
+    if not isinstance(self.settings, Mapping):
+      raise ValueError(f"settings must have names, got {self.settings!r}.")
+    if not self.curves and not self.finished:
+      return
+    for missing in (
+      *(f"column {name}" for name in _AXES if name not in self.curves),
+      *(f"figure {name}" for name in _FIGURES if name not in self.figures),
+    ):
+      raise ValueError(f"the {missing} is missing.")
+    for name in _AXES:
+      values = self.curves[name]
+      if not np.isfinite(values).all() or (np.diff(values) < 0).any():
+        raise ValueError(f"{name} must be numbers that never fall.")
+    if self.steps[0] < 0:
+      raise ValueError("environment_steps must not be negative.")
+    for heads in plots.sigmas([self.curves]).values():
+      if sorted(heads) != list(range(len(heads))):
+        raise ValueError(f"metaparameters of heads {sorted(heads)} alone.")
+
   def same_as(self) -> tuple[Any, ...]:
     """Returns what two copies of one run have in common, and no others."""
     kept = ("learner_steps", "final_return", "mean_return")
@@ -102,10 +135,19 @@ class Run:
     )
 
 
+  def state_of(self) -> tuple[Any, ...]:
+    """Returns what two states of one run have in common."""
+    settings = {n: v for n, v in self.settings.items() if n not in NO_SETTINGS}
+    return (
+      self.name, self.task, self.agent, self.seed, json.dumps(settings),
+    )
+
+
 def find(paths: Iterable[pathlib.Path]) -> tuple[list[Run], list[str]]:
   """Returns the runs in or below directories, and what could not be read.
 
-  A run that is found twice, as a work directory or in exported data, is one.
+  A run that is found twice, as a work directory or in exported data, is one;
+  of an unfinished one that was exported and went on, the later state counts.
 
   Args:
     paths: work directories of programs.train, directories with such below, and
@@ -113,7 +155,7 @@ def find(paths: Iterable[pathlib.Path]) -> tuple[list[Run], list[str]]:
 
   Returns:
     The runs, and a sentence about every run or file that is damaged, and about
-    every run of a sweep that failed before it began.
+    every run of a sweep that has not begun.
 
   Raises:
     ValueError: if there is no run in a path.
@@ -124,7 +166,10 @@ def find(paths: Iterable[pathlib.Path]) -> tuple[list[Run], list[str]]:
     found: list[Run] = []
     of_path: list[str] = []
     if not path.is_dir():
-      raise ValueError(f"There is no directory {path}.")
+      raise ValueError(
+        f"There is no directory {path}. Give work directories of"
+        " programs.train, or directories with such below."
+      )
     for directory, files in _walk(path):
       try:
         if {_RUNS, _SETTINGS} <= files:
@@ -132,7 +177,9 @@ def find(paths: Iterable[pathlib.Path]) -> tuple[list[Run], list[str]]:
         if "config.json" in files:
           found.append(_read_work_directory(directory))
         elif "sweep.log" in files:
-          of_path.append(f"{directory} failed before it began: see sweep.log.")
+          of_path.append(
+            f"{directory} has not begun, or failed before: see sweep.log."
+          )
       except ValueError as error:
         of_path.append(str(error))
     if not found:
@@ -146,7 +193,24 @@ def find(paths: Iterable[pathlib.Path]) -> tuple[list[Run], list[str]]:
     for run in found:
       runs.setdefault(run.same_as(), run)
     problems.update(dict.fromkeys(of_path))
-  return list(runs.values()), list(problems)
+  latest: dict[tuple[Any, ...], float] = {}
+  for run in runs.values():
+    steps = _learner_steps(run)
+    latest[run.state_of()] = max(latest.get(run.state_of(), steps), steps)
+  return [
+    run for run in runs.values()
+    if run.finished or _learner_steps(run) == latest[run.state_of()]
+  ], [_printable(problem) for problem in problems]
+
+
+def _learner_steps(run: Run) -> float:
+  steps = float(run.figures.get("learner_steps", 0.0))
+  return steps if math.isfinite(steps) else 0.0
+
+
+def _printable(text: str) -> str:
+  """Returns text without the bytes of a file's name that are none."""
+  return os.fsencode(text).decode(errors="backslashreplace")
 
 
 def _walk(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, set[str]]]:
@@ -163,6 +227,7 @@ def _walk(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, set[str]]]:
 
 
 def _read_work_directory(workdir: pathlib.Path) -> Run:
+  file = "config.json"
   try:
     described = json.loads((workdir / "config.json").read_text())
     settings = {
@@ -173,10 +238,11 @@ def _read_work_directory(workdir: pathlib.Path) -> Run:
       },
       **({"networks": n} if (n := described.get("networks")) else {}),
     }
+    file = "logs"
     figures = summary.summarise_run(workdir)
     log = plots.read_log(workdir / "logs" / "learner.csv", "learner_steps")
     run = Run(
-      name=str(workdir),
+      name=_printable(str(workdir)),
       task=described["environment"],
       agent=described["agent"],
       settings=settings,
@@ -185,18 +251,19 @@ def _read_work_directory(workdir: pathlib.Path) -> Run:
       figures={**figures, **_alpha_order(log)},
       curves=_with_seconds(log),
     )
-    updates = _num_updates(settings)
+    seconds = run.curves["seconds"][-1] if log else math.nan
+    run = dataclasses.replace(
+      run,
+      finished=figures.get("learner_steps", 0) >= _num_updates(settings),
+      figures={**run.figures, "training_seconds": float(seconds)},
+    )
+    run.check()
   except _DAMAGED as error:
     raise ValueError(
-      f"{workdir} is no work directory that can be read:"
+      f"{workdir} is no work directory that can be read; its {file} gave"
       f" {type(error).__name__}: {error}"
     ) from error
-  seconds = run.curves["seconds"][-1] if log else math.nan
-  return dataclasses.replace(
-    run,
-    finished=figures.get("learner_steps", 0) >= updates,
-    figures={**run.figures, "training_seconds": float(seconds)},
-  )
+  return run
 
 
 def _alpha_order(log: plots.Columns) -> dict[str, float]:
@@ -229,7 +296,10 @@ def _with_seconds(log: plots.Columns) -> plots.Columns:
     return {}
   steps = np.diff(log["environment_steps"], prepend=0.0)
   rate = log["environment_steps_per_second"]
-  seconds = np.cumsum(steps / rate)
+  # Where there are no steps, the rate may be 0.
+  seconds = np.cumsum(
+    np.divide(steps, rate, out=np.zeros_like(steps), where=steps != 0)
+  )
   return {**log, "seconds": seconds - seconds[0]}
 
 
@@ -295,25 +365,25 @@ def _read_exported(directory: pathlib.Path) -> list[Run]:
         for name, values in curves.items()
         if np.isfinite(values[of_run]).any()
       }
-      runs.append(
-        Run(
-          name=row.pop("name"),
-          task=row.pop("task"),
-          agent=row.pop("agent"),
-          settings=settings[int(row.pop("settings"))],
-          seed=int(row.pop("seed")),
-          finished=row.pop("finished") == "True",
-          figures={
-            **_alpha_order(mine),
-            **{
-              name: plots.number(text)
-              for name, text in row.items()
-              if text or not name.startswith(ALPHA_ORDER)
-            },
+      run = Run(
+        name=row.pop("name"),
+        task=row.pop("task"),
+        agent=row.pop("agent"),
+        settings=settings[int(row.pop("settings"))],
+        seed=int(row.pop("seed")),
+        finished=row.pop("finished") == "True",
+        figures={
+          **_alpha_order(mine),
+          **{
+            name: plots.number(text)
+            for name, text in row.items()
+            if text or not name.startswith(ALPHA_ORDER)
           },
-          curves=mine,
-        )
+        },
+        curves=mine,
       )
+      run.check()
+      runs.append(run)
     return runs
   except _DAMAGED as error:
     raise ValueError(

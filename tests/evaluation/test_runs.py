@@ -1,5 +1,8 @@
 import dataclasses
 import json
+import os
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -82,7 +85,7 @@ def test_what_is_exported_is_read_again(tmp_path):
       lambda path: (
         path.mkdir(), (path / "config.json").write_text('{"agent": "stac"}')
       ),
-      "no work directory that can be read: KeyError",
+      "its config.json gave KeyError",
     ),
     (
       lambda path: (
@@ -127,7 +130,121 @@ def test_what_cannot_be_read_is_left_out_and_said(tmp_path):
   assert len(problems) == len(bad) + 1
   for name in (*bad, "log"):
     (problem,) = [text for text in problems if str(tmp_path / name) in text]
-  assert "failed before it began" in "".join(problems)
+  assert "has not begun, or failed before" in "".join(problems)
+
+
+def _set_config(directory, **values):
+  path = directory / "config.json"
+  path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def _set_log(directory, row=1, **values):
+  """Changes a row of a log."""
+  path = directory / "logs" / "learner.csv"
+  head, *rows = [line.split(",") for line in path.read_text().splitlines()]
+  for name, value in values.items():
+    rows[row][head.index(name)] = value
+  path.write_text("".join(",".join(line) + "\n" for line in [head, *rows]))
+
+
+@pytest.mark.parametrize(("damage", "message"), [
+  (lambda run: _set_config(run, seed="0"), "seed must be a whole number"),
+  (lambda run: _set_config(run, seed=None), "seed must be a whole number"),
+  (lambda run: _set_config(run, agent=["stac"]), "agent must be a text"),
+  (lambda run: _set_config(run, environment=3), "task must be a text"),
+  (
+    lambda run: (run / "config.json").write_text("[" * 100_000),
+    "its config.json gave RecursionError",
+  ),
+  (
+    lambda run: _set_log(run, environment_steps="nan"),
+    "environment_steps must be numbers that never fall",
+  ),
+  (
+    lambda run: _set_log(run, environment_steps="-20480"),
+    "environment_steps must be numbers that never fall",
+  ),
+  (
+    lambda run: _set_log(run, environment_steps_per_second="nan"),
+    "seconds must be numbers that never fall",
+  ),
+  (
+    lambda run: _set_log(run, environment_steps_per_second="0"),
+    "seconds must be numbers that never fall",
+  ),
+  (
+    lambda run: _set_log(run, episode_return="\0"),
+    "its logs gave Error: line contains NUL",
+  ),
+  (
+    lambda run: _set_log(run, 2, environment_steps="1e999"),
+    "its logs gave OverflowError",
+  ),
+])
+def test_a_damaged_run_is_left_out_and_named(tmp_path, damage, message):
+  workdirs.make(tmp_path / "good", "catch", "stac", 0, 1.0)
+  damage(workdirs.make(tmp_path / "bad", "catch", "stac", 1, 1.0, rows=3))
+  (run,), (problem,) = runs.find([tmp_path])
+  assert run.name == str(tmp_path / "good")
+  assert str(tmp_path / "bad") in problem and message in problem
+
+
+@pytest.mark.parametrize(("file", "change", "message"), [
+  ("curves.csv", lambda text: "", "column environment_steps is missing"),
+  ("curves.csv", lambda text: text[:300], "is missing|fall|TypeError"),
+  (
+    "curves.csv",
+    lambda text: text.replace("seconds", "minutes"),
+    "column seconds is missing",
+  ),
+  (
+    "curves.csv",
+    lambda text: "\n".join([*text.split("\n")[:1], *text.split("\n")[:0:-1]]),
+    "environment_steps must be numbers that never fall",
+  ),
+  (
+    "runs.csv",
+    lambda text: text.replace("steps_per_second", "steps_per_minute"),
+    "figure steps_per_second is missing",
+  ),
+  ("runs.csv", lambda text: text + "\0\n", "Error: line contains NUL"),
+  ("settings.json", lambda text: '["a"]', "settings must have names"),
+])
+def test_damaged_data_of_a_report_are_left_out_and_named(
+  tmp_path, file, change, message
+):
+  for seed in range(2):
+    workdirs.make(tmp_path / f"run{seed}", "catch", "stac", seed, 1.0)
+  found, _ = runs.find([tmp_path])
+  runs.export(found, tmp_path / "kept")
+  for seed in range(2):
+    (tmp_path / f"run{seed}" / "config.json").unlink()
+  workdirs.make(tmp_path / "good", "catch", "stac", 3, 1.0)
+  path = tmp_path / "kept" / file
+  path.write_text(change(path.read_text()))
+  (run,), (problem,) = runs.find([tmp_path])
+  assert run.seed == 3
+  assert re.search(message, problem) and str(tmp_path / "kept") in problem
+
+
+def test_an_older_state_of_a_run_is_not_another_one(tmp_path):
+  run = tmp_path / "run"
+  workdirs.make(run, "catch", "stac", 0, 1.0, share=0.5)
+  workdirs.make(tmp_path / "other", "catch", "stac", 0, 0.7, share=0.5)
+  runs.export(runs.find([tmp_path])[0], tmp_path / "report" / "data")
+  shutil.rmtree(run)
+  workdirs.make(run, "catch", "stac", 0, 1.0)
+  found, _ = runs.find([tmp_path])
+  assert [(one.name, one.finished) for one in found] == [
+    (str(tmp_path / "other"), False), (str(run), True)
+  ]
+
+
+def test_names_that_are_no_text(tmp_path):
+  name = os.fsdecode(b"run\xff")
+  workdirs.make(tmp_path / name, "catch", "stac", 0, 1.0)
+  (run,), _ = runs.find([tmp_path])
+  assert run.name == str(tmp_path / "run\\xff")
 
 
 def test_a_run_is_found_once_and_through_links(tmp_path, monkeypatch):

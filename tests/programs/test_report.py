@@ -176,6 +176,25 @@ def test_other_budgets_are_said(tmp_path):
   assert row[2] == "0.5"
 
 
+def test_what_is_in_no_statistics_is_said(tmp_path):
+  for seed, final in enumerate((1.0, 0.8, float("nan"), float("inf"))):
+    workdirs.make(tmp_path / f"i{seed}", "catch", "impala", seed, final)
+  workdirs.make(
+    tmp_path / "short", "catch", "impala", 0, 1.0, discount=0.9,
+    num_environment_steps=3_200,
+  )
+  output = tmp_path / "out"
+  assert report.main([str(tmp_path), f"--output={output}"]) == 0
+  text = " ".join(text_of(output / "index.html").split())
+  assert "catch, impala: seed 2, 3 has no finite return at the end" in text
+  assert (
+    "catch, impala, discount=0.9: runs end at 3,200 steps, before 64,000"
+  ) in text
+  row = cells(output / "index.html", "impala", "2")[0]
+  assert row[2].startswith("0.9 [")
+  assert "nan" not in text
+
+
 def test_what_cannot_be_compared_is_said(tmp_path):
   runs = tmp_path / "runs"
   for seed in range(2):
@@ -196,7 +215,7 @@ def test_what_cannot_be_compared_is_said(tmp_path):
   assert report.main([str(runs), f"--output={output}"]) == 0
   text = " ".join(text_of(output / "index.html").split())
   for said in (
-    "failed before it began",
+    "has not begun, or failed before",
     "stac has no run on atari:pong.",
     "stacx has no run on catch.",
     "catch, impala: several runs have seed 1, and count as independent.",

@@ -222,6 +222,9 @@ def test_failures_are_listed_without_a_summary(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(sweep.Sweep, "_start", start)
   monkeypatch.setattr(machine, "check", lambda: None)
   (tmp_path / "summary.csv").mkdir()
+  log = tmp_path / "bad" / "logs" / "learner.csv"
+  log.parent.mkdir(parents=True)
+  test_summary.write(log, [test_summary.learner_row(1, 0.5, 1.0)])
   file = write(tmp_path / "s.py", bad=1)
   assert sweep.main(["sweep", file, f"--workdir={tmp_path}"]) == 1
   failed, summary = capsys.readouterr().err.splitlines()
@@ -298,11 +301,53 @@ def test_the_study_is_of_what_it_says(tmp_path):
   assert checked > 20
 
 
+@pytest.mark.parametrize("flags,message", [
+  (["--confg=x"], "Run 'a/0': Unknown command line flag 'confg'"),
+  (["--config.agent=stax"], "Run 'a/0': Unknown agent: 'stax'. Did you mean"),
+  (["--config.num_environment_steps=many"], "Run 'a/0': .*many"),
+  (["--workdir=elsewhere"], "Run 'a/0': a sweep gives each run its --workdir"),
+  (["--help"], "Run 'a/0': its flags ask for help"),
+])
+def test_flags_are_checked_before_anything_starts(
+  tmp_path, monkeypatch, flags, message
+):
+  monkeypatch.setattr(sweep.Sweep, "_start", lambda *_: pytest.fail())
+  monkeypatch.setattr(machine, "check", lambda: None)
+  file = tmp_path / "s.py"
+  runs = {"a/0": ["--config=configs/small.py:catch", *flags]}
+  file.write_text(f"def get_runs(): return {runs}")
+  with pytest.raises(machine.UserError, match=message):
+    sweep.main(["sweep", str(file), f"--workdir={tmp_path / 'runs'}"])
+  assert not (tmp_path / "runs").exists()
+
+
+def test_a_full_disk_fails_the_run_that_meets_it(tmp_path, capsys):
+  # Logs that cannot be opened; the other one ends at once.
+  runs = {"a": ["--unknown"], "b": ["--unknown"]}
+  (tmp_path / "a" / "sweep.log").mkdir(parents=True)
+  (tmp_path / "b").mkdir()
+  unfinished = sweep.Sweep(runs, tmp_path)
+  unfinished.run(1, False)
+  assert unfinished.failed == ["a", "b"]
+  said = capsys.readouterr().out
+  assert "a failed, [Errno 21] Is a directory" in said
+  assert "b failed, see " in said
+
+
+@pytest.mark.parametrize("number", [0, 10**12])
+def test_runs_at_a_time_are_few(tmp_path, monkeypatch, number):
+  monkeypatch.setattr(machine, "check", lambda: None)
+  with pytest.raises(machine.UserError, match="from 1 to 1000"):
+    sweep.main(
+      ["sweep", "x.py", f"--workdir={tmp_path}", f"--parallel={number}"]
+    )
+
+
 @pytest.mark.parametrize("text,message", [
   ("import no_such_module", "raised ModuleNotFoundError"),
   ("def get_runs(:", "raised SyntaxError"),
   ("def get_runs(): return 1 / 0", "get_runs.. of .*ZeroDivisionError"),
-  ("def get_runs(): return None", "must return names of runs"),
+  ("def get_runs(): return None", "must be a dictionary, got NoneType"),
   ("def get_runs(): return {}", "there is no run"),
   ("def get_runs(): return {'a': 3}", "flags of 'a' must be a list .* got 3"),
   ("def get_runs(): return {'a': '--x'}", "flags of 'a' must be a list"),
