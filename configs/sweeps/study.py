@@ -165,7 +165,7 @@ def _tasks(seed: int, tasks: dict[str, int]) -> _Runs:
 
 
 def _heads(seed: int) -> _Runs:
-  """Returns runs of the papers' torso, with which heads diverge.
+  """Returns runs with the papers' torso and optimiser: heads diverge.
 
   Less bootstrapping may keep them from it.
   """
@@ -179,7 +179,8 @@ def _heads(seed: int) -> _Runs:
   return {
     f"{_name(environment)}/{field}={value}/{agent}/{seed}": _dear(
       environment, _CONTROL[environment], agent, seed,
-      "--config.stac.torso=mlp", f"--config.stac.{field}={value}",
+      "--config.stac.torso=mlp", "--config.stac.optimizer=rmsprop",
+      "--config.stac.entropy_cost=0.03", f"--config.stac.{field}={value}",
     )
     for agent, field, value in changes
   }
