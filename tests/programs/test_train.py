@@ -10,7 +10,7 @@ import pytest
 from absl import flags
 
 from acme_stac.agent import checkpointing
-from programs import command_line, machine, train
+from programs import command_line, ending, launching, machine, train
 from programs import experiment as experiment_lib
 from tests.programs.runs import (
   SMALL,
@@ -367,6 +367,21 @@ def test_errors_of_the_command(tmp_path, arguments, message):
   assert message in result.stderr
   assert "Traceback" not in result.stderr
   assert result.stderr.count("Error: ") == 1
+
+
+def test_stopped_before_the_first_update(tmp_path, monkeypatch, capsys):
+  def stop(*unused_args):
+    raise ending.Interrupted(signal.SIGINT)
+
+  monkeypatch.setattr(launching, "run_serial", stop)
+  parsed = command_line.parse(
+    ["train", "--config=configs/small.py:catch", "--launch=serial",
+     f"--workdir={tmp_path}"],
+    flags.FlagValues(),
+  )
+  assert train._run(train.describe(parsed), parsed, {}) == 0
+  said = "Stopped before anything was learned. The same command goes on."
+  assert said in capsys.readouterr().out
 
 
 def test_other_run_in_the_work_directory(tmp_path):
