@@ -134,6 +134,10 @@ class Report:
     self._ranges = {
       task: self._range(task) for task in self._groups.tasks
     }
+    self._horizons = {
+      (task, axis): self._find_horizon(task, axis)
+      for task in self._groups.tasks for axis in (_STEPS, _SECONDS)
+    }
     self._parts: list[str] = []
     self._contents: list[str] = []
     self._written: list[pathlib.Path] = []
@@ -248,6 +252,10 @@ class Report:
     return (value - ends[0]) / (ends[1] - ends[0])
 
   def _horizon(self, task: str, axis: str) -> float:
+    """Returns where a task's runs are compared, of `_find_horizon`."""
+    return self._horizons[task, axis]
+
+  def _find_horizon(self, task: str, axis: str) -> float:
     """Returns where finished runs of the usual settings are compared.
 
     In steps that is how far each of them has come, in seconds the median of the

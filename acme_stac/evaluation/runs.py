@@ -257,6 +257,7 @@ def _read_work_directory(workdir: pathlib.Path) -> Run:
       finished=figures.get("learner_steps", 0) >= _num_updates(settings),
       figures={**run.figures, "training_seconds": float(seconds)},
     )
+    file = "content"
     run.check()
   except _DAMAGED as error:
     raise ValueError(
