@@ -166,10 +166,14 @@ def test_local_layout_with_a_batch_of_the_outer_loss(outer_batch):
 
 def test_waiting_for_ever_is_said(monkeypatch, caplog):
   monkeypatch.setattr(queues, "_SAY_SECONDS", 0.3)
-  stop = threading.Event()
-  threading.Timer(1.5, stop.set).start()
+  deadline = time.monotonic() + 60.0
   config = helpers.small_config()
-  learner = acme_stac.STACBuilder(config, should_stop=stop.is_set).make_learner(
+  learner = acme_stac.STACBuilder(
+    config,
+    should_stop=lambda: (
+      "LayoutBuilder.batch_size" in caplog.text or time.monotonic() > deadline
+    ),
+  ).make_learner(
     jax.random.PRNGKey(0),
     acme_stac.make_networks(helpers.environment_spec(), config),
     iter(lambda: time.sleep(3600), None),

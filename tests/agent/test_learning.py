@@ -29,6 +29,7 @@ def make(config, **kwargs):
   )
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("agent", ["impala", "stacx"])
 @pytest.mark.parametrize("lstm_size", [None, 4])
 def test_many_devices_equal_one(agent, lstm_size):

@@ -268,6 +268,7 @@ def agent_in_float64(agent, overrides):
   return config, state, reference, exact
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("agent,overrides", AGENTS)
 def test_metagradient_equals_finite_differences(agent, overrides):
   """Central differences in η, in float64, the stopped parts frozen."""
@@ -291,6 +292,7 @@ def test_metagradient_equals_finite_differences(agent, overrides):
         assert exact[name][head] != 0.0
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("agent", ["stacx", "a2c_meta_gamma"])
 def test_metagradient_equals_a_jacobian_vector_product(agent):
   """u·∂g/∂η with u = (∂θ'/∂g)ᵀ ∇L_outer, coded apart from the update."""
