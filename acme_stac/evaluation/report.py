@@ -66,6 +66,7 @@ th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid #ddd; }
 th:first-child, td:first-child, .text td, .text th { text-align: left; }
 .text td { white-space: normal; overflow-wrap: normal; }
+th { overflow-wrap: normal; }
 .warning { background: #fff3cd; padding: .5rem .8rem; }
 nav { columns: 14rem; font-size: .9rem; }
 @media (max-width: 62rem) { th, td { padding: .2rem .3rem;

@@ -26,7 +26,7 @@ class Estimate(NamedTuple):
   high: float
 
   def __str__(self) -> str:
-    return self.shown(".3g")
+    return self.shown(",.0f" if abs(self.value) >= 1000 else ".3g")
 
   def shown(self, digits: str) -> str:
     """Returns it as text, with a format's digits; one seed has no interval."""

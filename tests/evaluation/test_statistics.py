@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -98,3 +100,10 @@ def test_relative_improvement():
   assert (low, high) == pytest.approx((250.0, 350.0))
   alone = statistics.relative_improvement(np.array([1.0]), np.array([2.0]))
   assert alone.value == -50.0 and np.isnan(alone.low)
+
+
+def test_estimates_as_text():
+  estimate = statistics.Estimate
+  assert str(estimate(3080.4, 3069.6, 3100.0)) == "3,080 [3,070, 3,100]"
+  assert str(estimate(0.12345, -0.1, 1.0)) == "0.123 [-0.1, 1]"
+  assert str(estimate(216.4, math.nan, math.nan)) == "216"
