@@ -26,7 +26,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from programs import ending, machine
 
@@ -102,7 +102,7 @@ def _check_runs(runs: Mapping[str, Sequence[str]]):
       )
 
 
-def check_flags(runs: Mapping[str, Sequence[str]], workdir: pathlib.Path):
+def check_flags(runs: Mapping[str, list[str]], workdir: pathlib.Path):
   """Raises UserError for flags that programs.train does not take."""
   # Not before machine.check has said what cannot be imported.
   from absl import flags as absl_flags
@@ -112,7 +112,7 @@ def check_flags(runs: Mapping[str, Sequence[str]], workdir: pathlib.Path):
 
   for name, flags in runs.items():
     # Its own --workdir would win over the sweep's.
-    if {flag.partition("=")[0] for flag in flags} & {"--workdir", "-workdir"}:
+    if command_line.value(flags, "workdir") is not None:
       raise machine.UserError(
         f"Run {name!r}: a sweep gives each run its --workdir. Leave it out."
       )
@@ -121,21 +121,13 @@ def check_flags(runs: Mapping[str, Sequence[str]], workdir: pathlib.Path):
         ["programs.train", f"--workdir={workdir / name}", *flags],
         absl_flags.FlagValues(),
       )
-      agent = parsed.config.agent
-      if agent not in config.AGENTS:
-        raise machine.UserError(config.unknown("agent", agent, config.AGENTS))
-    except machine.UserError as error:
+      config.make_config(parsed.config.agent, parsed.config.domain)
+    except (machine.UserError, ValueError) as error:
       raise machine.UserError(f"Run {name!r}: {error}") from error
     except SystemExit as error:
       raise machine.UserError(
         f"Run {name!r}: its flags ask for help and train nothing."
       ) from error
-
-
-def make_directories(runs: Iterable[str], workdir: pathlib.Path):
-  """Makes the directories of runs; raises UserError if one cannot be used."""
-  for directory in (workdir, *(workdir / name for name in runs)):
-    machine.make_directory(directory, "--workdir")
 
 
 def shares(parallel: int) -> list[set[int]]:
@@ -262,7 +254,7 @@ class Sweep:
         (directory / _FINISHED).write_text(json.dumps(self._runs[name]))
         self._done += 1
       except OSError as error:
-        self._fail(name, f"only to note that it is done: {error}")
+        self._fail(name, f"as it could not be noted that it is done: {error}")
     return free
 
   def _fail(self, name: str, why: str):
@@ -362,7 +354,8 @@ def main(argv: list[str]) -> int:
   workdir = options.workdir
   runs = load_runs(options.file)
   check_flags(runs, workdir)
-  make_directories(runs, workdir)
+  for directory in (workdir, *(workdir / name for name in runs)):
+    machine.make_directory(directory, "--workdir")
   sweep = Sweep(runs, workdir)
   with ending.StopRequest() as stop:
     sweep.run(options.parallel, stop)

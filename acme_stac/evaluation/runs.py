@@ -111,11 +111,12 @@ class Run:
       raise ValueError(f"settings must have names, got {self.settings!r}.")
     if not self.curves and not self.finished:
       return
-    for missing in (
+    missing = [
       *(f"column {name}" for name in _AXES if name not in self.curves),
       *(f"figure {name}" for name in _FIGURES if name not in self.figures),
-    ):
-      raise ValueError(f"the {missing} is missing.")
+    ]
+    if missing:
+      raise ValueError(f"the {missing[0]} is missing.")
     for name in _AXES:
       values = self.curves[name]
       if not np.isfinite(values).all() or (np.diff(values) < 0).any():

@@ -122,17 +122,33 @@ def test_learner_and_queue_are_started_again_if_asked_to(tmp_path):
     runs.node(running.workdir, "replay").kill()
     running.wait_for(lambda: "Node replay was killed" in running.text)
     running.wait_for_steps(20)
-    newest = checkpointing.list_checkpoints(checkpoints)[-1]
-    step = int(newest.stem.split("_")[1])
-    runs.node(running.workdir, "learner").kill()
-    running.wait_for(lambda: "Node learner was killed" in running.text)
     logs = running.workdir / "logs" / "learner.csv"
-    # Before the kill, the old one's rows would go on.
-    count = len(runs.rows(logs))
-    running.wait_for(lambda: len(runs.rows(logs)) > count + 20)
-    steps = [int(float(r["learner_steps"])) for r in runs.rows(logs)]
+    learner = runs.node(running.workdir, "learner")
+
+    def logged():
+      return [int(float(row["learner_steps"])) for row in runs.rows(logs)]
+
+    def stands_beyond_a_checkpoint():
+      # Frozen, so that neither rows nor checkpoints come while it is looked at.
+      learner.suspend()
+      newest = checkpointing.list_checkpoints(checkpoints)[-1]
+      nonlocal step
+      step = int(newest.stem.split("_")[1])
+      if sum(done > step for done in logged()) >= 5:
+        return True
+      learner.resume()
+      return False
+
+    step = 0
+    running.wait_for(stands_beyond_a_checkpoint)
+    count = len(logged())
+    learner.kill()
+    running.wait_for(lambda: "Node learner was killed" in running.text)
+    running.wait_for(lambda: len(logged()) > count + 20)
+    steps = logged()
     # It went back to a checkpoint, not to the beginning.
-    assert steps[count] > step
+    (begin,) = np.flatnonzero(np.diff(steps) < 0) + 1
+    assert steps[begin] > step
     running.process.send_signal(signal.SIGINT)
     assert running.end() == 0
 
