@@ -62,7 +62,8 @@ def check(
   _report(list(findings.problems))
   if findings.warnings:
     warnings.warn(
-      "The environment is not quite what its specs say, which ends no run:\n  "
+      "The environment leaves the bounds of its specs; a run goes on with"
+      " that:\n  "
       + "\n  ".join(findings.warnings.values()),
       stacklevel=2,
     )
@@ -130,8 +131,8 @@ class _Findings:
       return
     self.warnings[name] = (
       f"{name} leaves the bounds of its spec, [{np.min(spec.minimum)},"
-      f" {np.max(spec.maximum)}]: it was between {np.min(value)} and"
-      f" {np.max(value)}."
+      f" {np.max(spec.maximum)}]: it was between {np.min(value):.6g} and"
+      f" {np.max(value):.6g}."
     )
 
 

@@ -1,5 +1,6 @@
 """Gymnasium's environments by id."""
 
+import functools
 import importlib
 import os
 import sys
@@ -93,6 +94,8 @@ def make(
         seed,
         autoreset_mode,
       )
+    # Gymnasium's checker says less than `check`, and says it in every process.
+    options = {"disable_env_checker": True, **options}
     return base.BatchOfEnvironments([
       _SingleEnvironment(gymnasium.make(name, **options), seed + member)
       for member in range(num_environments)
@@ -412,12 +415,18 @@ def _observation_spec(space: gymnasium.Space) -> Any:
   if spec is None or not jax.tree_util.tree_leaves(spec):
     raise _UnsupportedError(f"Nothing of the observation is a number: {space}.")
   if left_out:
-    warnings.warn(
-      f"{', '.join(left_out)}: text, which networks here do not read, is left"
-      " out of the observation.",
-      stacklevel=2,
-    )
+    _say_left_out(", ".join(left_out))
   return spec
+
+
+@functools.cache
+def _say_left_out(names: str):
+  """Warns of parts once in a process, however many members there are."""
+  warnings.warn(
+    f"{names}: text, which networks here do not read, is left out of the"
+    " observation.",
+    stacklevel=2,
+  )
 
 
 def _to_spec(space: gymnasium.Space, name: str, left_out: list[str]) -> Any:
@@ -442,7 +451,8 @@ def _to_spec(space: gymnasium.Space, name: str, left_out: list[str]) -> Any:
     return specs.BoundedArray(space.shape, np.int8, 0, 1)
   if isinstance(space, spaces.Box):
     return _box_spec(space)
-  if isinstance(space, spaces.Text):
+  if space.dtype is not None and space.dtype.kind == "U":
+    # Also spaces of other packages, such as Minigrid's of missions.
     left_out.append(name)
     return None
   if isinstance(space, spaces.Dict):
