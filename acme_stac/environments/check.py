@@ -131,8 +131,8 @@ class _Findings:
       return
     self.warnings[name] = (
       f"{name} leaves the bounds of its spec, [{np.min(spec.minimum)},"
-      f" {np.max(spec.maximum)}]: it was between {np.min(value):.6g} and"
-      f" {np.max(value):.6g}."
+      f" {np.max(spec.maximum)}]: it was between {float(np.min(value)):.6g}"
+      f" and {float(np.max(value)):.6g}."
     )
 
 

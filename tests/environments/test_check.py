@@ -152,7 +152,7 @@ def test_what_is_wrong_is_named(environment, message, made):
   (
     observing(position=np.float32([1.5, 0])),
     r"observation\['position'\] leaves the bounds of its spec, \[-1.0, 1.0\]:"
-    r" it was between 0.0 and 1.5",
+    r" it was between 0 and 1.5",
   ),
   (
     stepping(reward=np.float32(3)),

@@ -1,3 +1,5 @@
+import json
+
 import dm_env
 import gymnasium
 import jax
@@ -6,7 +8,9 @@ import pytest
 from dm_env import specs
 
 from acme_stac import environments
+from acme_stac.config import STACConfig
 from acme_stac.environments import base
+from acme_stac.networks.actions import make_action_space
 from tests.environments import helpers
 
 FIRST, MID, LAST = (
@@ -414,3 +418,23 @@ def test_repeated_actions_of_acme_end_with_the_episode():
   steps = [batch.step(np.zeros(2, np.int64)) for _ in range(5)]
   assert [step.reward[0] for step in steps] == [2, 2, 1, 0, 2]
   assert [step.step_type[0] for step in steps] == [MID, MID, LAST, FIRST, MID]
+
+
+@pytest.mark.parametrize("dtype", [
+  f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
+])
+def test_whole_numbers_of_every_type_are_chosen(dtype):
+  """The agent's choices reach the environment in its type, files included."""
+  spec = specs.DiscreteArray(5, np.dtype(dtype))
+  observations = specs.Array((2,), np.float32)
+  described = json.loads(json.dumps(base.spec_to_json(
+    base.EnvironmentSpec(observations, spec, None, None)
+  )))
+  read = base.spec_from_json(described).actions
+  assert (read.num_values, read.dtype) == (5, np.dtype(dtype))
+  for one in (spec, read):
+    actions = make_action_space(one, STACConfig()).to_environment(
+      np.arange(5, dtype=np.int32)
+    )
+    assert actions.dtype == np.dtype(dtype)
+    assert actions.tolist() == [0, 1, 2, 3, 4]
