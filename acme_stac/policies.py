@@ -161,7 +161,9 @@ class TrainedPolicy:
     """Returns the observation [N, ...] in the structure of the spec."""
     try:
       # Any mapping will do, and parts that are no numbers may stay in it.
-      observation = environments.base.select(self._spec.observations, observation)
+      observation = environments.base.select(
+        self._spec.observations, observation
+      )
     except (LookupError, TypeError) as error:
       raise ValueError(
         "The observation does not have the parts that this policy was trained"

@@ -357,7 +357,7 @@ class _probe:  # noqa: N801 (a context manager, used like a function)
     except Exception as error:  # Whatever an environment may raise.
       raise ValueError(
         f"Environment {name!r} with options {options} cannot be made:"
-        f" {type(error).__name__}: {error}"
+        f" {environments.base.describe_error(error)}"
       ) from error
 
   def __enter__(self) -> environments.BatchedEnvironment:
