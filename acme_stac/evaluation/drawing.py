@@ -28,7 +28,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 # As in the papers: what is self-tuned is solid, what is fixed dashed.
 _FIXED = ("impala", "impala_aux")
 _PAPERS = (*_FIXED, "stac", "stacx")
-_HATCHES = ("", "////", "....", "xx", "\\\\\\\\", "++", "oo")
+_HATCHES = ("///", "...", "", "\\\\\\", "++", "xx", "oo")
 _HEADS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, BLACK)
 _HEAD_LINES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)))
 # In inches: of a page, and of a phone.
@@ -127,6 +127,7 @@ def panels(
   found = list(grid.flat[:number])
   for axes in found:
     axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
   return figure, found
 
 

@@ -1,7 +1,7 @@
 """The papers' figures of groups of runs, as matplotlib figures."""
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,8 @@ def _draw_band(axes, x, values: np.ndarray, name: str, **drawn: Any):
 
 
 def learning_curves(
-  panels: dict[str, dict[str, Sequence[Run]]], axis: str = "environment_steps"
+  panels: Mapping[str, Mapping[str, Sequence[Run]]],
+  axis: str = "environment_steps",
 ) -> Figure:
   """Draws returns over training, a panel a task (Figs. 2a and 3).
 
@@ -225,13 +226,18 @@ def relative_improvement(
       [shortened(short(task), 28) for task, _ in ordered], fontsize="small",
     )
     axes.axvline(0.0, color="black", lw=0.8)
+    drawing.title(axes, f"{agent} over {baseline}")
+    axes.set_xlabel("relative improvement, %")
+  for axes in grid:
     drawing.least_span(axes, "x", 10.0)
-    if max(map(abs, axes.get_xlim())) > _LINEAR_TO:
+  low = min(axes.get_xlim()[0] for axes in grid)
+  high = max(axes.get_xlim()[1] for axes in grid)
+  for axes in grid:
+    axes.set_xlim(low, high)
+    if max(-low, high) > _LINEAR_TO:
       axes.set_xscale("symlog", linthresh=10.0)
       axes.xaxis.set_major_locator(ticker.FixedLocator(_IMPROVEMENTS))
     axes.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-    drawing.title(axes, f"{agent} over {baseline}")
-    axes.set_xlabel("relative improvement, %")
   return figure
 
 

@@ -31,7 +31,13 @@ h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
 h3 { font-size: 1.05rem; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; }
 figcaption, .note { color: #555; font-size: .9rem; }
-.table { overflow-x: auto; margin: 1rem 0; }
+/* A shadow at the side where a table goes on. */
+.table { overflow-x: auto; margin: 1rem 0; background:
+  linear-gradient(90deg, #fff 30%, transparent) left / 3rem 100% local,
+  linear-gradient(270deg, #fff 30%, transparent) right / 3rem 100% local,
+  linear-gradient(90deg, #0003, transparent) left / .8rem 100% scroll,
+  linear-gradient(270deg, #0003, transparent) right / .8rem 100% scroll;
+  background-repeat: no-repeat; }
 table { border-collapse: collapse; font-size: .85rem;
   font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; text-align: right; overflow-wrap: normal;
@@ -46,7 +52,8 @@ summary { cursor: pointer; margin: .6rem 0; }
 nav { columns: 14rem; font-size: .9rem; } nav a { display: block; }
 @media (max-width: 50rem) { th, td { padding: .2rem .35rem; } }
 @media (max-width: 40rem) { table { font-size: .75rem; }
-  .answer { font-size: .8rem; } td:first-child { overflow-wrap: anywhere; } }
+  .answer { font-size: .8rem; } .answer .part { white-space: normal; }
+  td:first-child { overflow-wrap: anywhere; } }
 @media print { body { max-width: none; font-size: 10pt; } nav { display: none; }
   figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
   .table { overflow: visible; } table { font-size: 7.5pt; }
@@ -75,6 +82,9 @@ def _cell(value: Any) -> str:
     if interval:
       shown += f' <span class="part interval">{_safe(interval)}</span>'
     return shown
+  if isinstance(value, tuple):
+    estimate, note = value
+    return f'{_cell(estimate)} <span class="interval">({_safe(note)})</span>'
   return _safe(value)
 
 
@@ -128,7 +138,8 @@ class Page:
 
     Args:
       head: a cell a column.
-      rows: as many cells each; an `Estimate` is written with its interval.
+      rows: as many cells each; an `Estimate` is written with its interval, and
+        may come with a note, as a pair.
       kind: "text" for columns of text, "answer" for the first table.
     """
     def line(cells: Sequence[Any], tag: str) -> str:

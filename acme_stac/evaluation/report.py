@@ -27,7 +27,7 @@ from acme_stac.evaluation.runs import (
   label,
 )
 from acme_stac.evaluation.statistics import Estimate
-from acme_stac.evaluation.text import counted, listed, range_of, seeds
+from acme_stac.evaluation.text import counted, listed, named_seeds, range_of
 
 _SUITES = {
   "atari": "Atari",
@@ -259,7 +259,7 @@ class Report:
         estimate = statistics.mean_interval(returns)
         if len(of_seeds) == 1:
           return estimate
-        return f"{estimate} ({counted(len(returns), 'seed')})"
+        return (estimate, counted(len(returns), "seed"))
 
       names = {
         task: f"{figures.short(task)}, {self._horizon(task, _STEPS):,.0f} steps"
@@ -323,7 +323,7 @@ class Report:
       if absent or unfinished:
         said = [f"{figures.short(task)}, {label(agent, variation)}:"]
         if absent:
-          said.append(f"{seeds(absent)} missing.")
+          said.append(f"{named_seeds(absent)} missing.")
         if unfinished:
           plural = "s" if len(unfinished) > 1 else ""
           said.append(f"Unfinished: seed{plural} {listed(unfinished)}.")
@@ -338,8 +338,10 @@ class Report:
       absent = self._absent(task, variation, members)
       rows.append((
         figures.short(task), label(agent, variation),
-        f"{len(done)} of {len(members)}", seeds(done) if done else "",
-        seeds(absent) if absent else "", listed(self._unfinished(members)),
+        f"{len(done)} of {len(members)}",
+        named_seeds(done) if done else "",
+        named_seeds(absent) if absent else "",
+        listed(self._unfinished(members)),
       ))
     head = ["task", "agent", "finished", "finished seeds", "missing",
             "unfinished seeds"]
@@ -374,7 +376,7 @@ class Report:
       if twice:
         yield (
           f"{figures.short(task)}, {label(agent, variation)}: several runs have"
-          f" {seeds(twice)}, and count as independent."
+          f" {named_seeds(twice)}, and count as independent."
         )
 
   def _without_return(self) -> Iterable[str]:
@@ -387,7 +389,7 @@ class Report:
       if without:
         yield (
           f"{figures.short(task)}, {label(agent, variation)}: no finite return"
-          f" at the end of {seeds(without)}; statistics are of the others"
+          f" at the end of {named_seeds(without)}; statistics are of the others"
           " alone."
         )
 
@@ -462,7 +464,7 @@ class Report:
     agents = [
       agent for agent in self._agents if agent not in _ABLATIONS
     ] or self._agents
-    panels: dict[str, dict[str, Sequence[Run]]] = {
+    panels: dict[str, dict[str, list[Run]]] = {
       task: of
       for task in self._groups.tasks
       if (of := {
@@ -518,7 +520,8 @@ class Report:
       " of each run, at its end."
     )
     for task in tasks:
-      usual, varied = [], []
+      usual: list[tuple[Any, ...]] = []
+      varied: list[tuple[Any, ...]] = []
       horizon = self._horizon(task, _STEPS)
       for (of, agent, variation), _ in self._groups.items():
         if of == task and len(self._returns(task, agent, variation)):
@@ -591,13 +594,13 @@ class Report:
         f" {listed(left_out)}."
       )
     for agent, matrix in matrices.items():
-      counted = [len(self._counted(task, agent)) for task in tasks]
+      numbers = [len(self._counted(task, agent)) for task in tasks]
       if len(matrix) == 1:
         self._page.text(
           f"{agent} has one seed alone"
           f"{' on some task' if len(tasks) > 1 else ''}, and is left out."
         )
-      elif max(counted) > len(matrix):
+      elif max(numbers) > len(matrix):
         self._page.text(
           f"{agent}: the first {counted(len(matrix), 'seed')} of each task, as"
           " one has no more."
@@ -932,7 +935,7 @@ class Report:
     protocol = self._option(task, "protocol", "papers")
     if protocol not in published.PROTOCOLS:
       return
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for agent in self._agents:
       members = self._counted(task, agent)
       if not members:

@@ -51,7 +51,7 @@ def listed(items: Iterable[Any]) -> str:
   return ", ".join(map(str, items))
 
 
-def seeds(numbers: Iterable[int]) -> str:
+def named_seeds(numbers: Iterable[int]) -> str:
   """Returns for example "seed 3" or "seeds 0–2, 5"."""
   found = sorted(set(numbers))
   ranges: list[list[int]] = []
