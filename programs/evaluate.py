@@ -30,6 +30,7 @@ from acme_stac import environments, policies
 from acme_stac.agent import checkpointing
 from acme_stac.evaluation import scores
 from acme_stac.evaluation.statistics import Estimate, mean_interval
+from acme_stac.evaluation.text import counted
 from programs import machine, progress
 from programs.machine import UserError
 
@@ -121,7 +122,7 @@ def main(argv: list[str]) -> int:
   trained = "" if steps is None else f" after {steps:,} environment steps"
   print(
     f"{metadata.get('agent') or 'A policy'}{trained} on {task.environment},"
-    f" {arguments.episodes:,} episodes"
+    f" {counted(arguments.episodes, 'episode')}"
     f" ({'greedy' if arguments.greedy else 'sampled'}, seed {arguments.seed})"
   )
   for line in _describe(found):

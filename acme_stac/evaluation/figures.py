@@ -402,6 +402,7 @@ def aggregates(
       axes.vlines(value, row - 0.3, row + 0.3, color=colour, lw=2)
     axes.set_yticks(range(len(agents)), agents[::-1], fontsize="small")
     drawing.title(axes, name)
+    axes.use_sticky_edges = False
     axes.margins(x=0.1)
     drawing.least_span(axes, "x", _LEAST_SPAN)
   return figure
