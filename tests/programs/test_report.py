@@ -231,7 +231,7 @@ def test_what_cannot_be_compared_is_said(tmp_path):
   # Settings in which presets differ, such as the heads, are no such thing.
   assert "agents differ in self_tuned" not in text
   (row,) = cells(output / "index.html", "impala", "3")
-  assert row[2].startswith("0.967")
+  assert row[2].startswith("0.97 [0.90, 1.00]")
   assert not (output / "learning_curves_varied.png").exists()
 
 
