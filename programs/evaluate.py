@@ -24,12 +24,13 @@ from typing import Any, NamedTuple
 
 import dm_env
 import numpy as np
-import scipy.stats
 
 from acme_stac import config as config_lib
 from acme_stac import environments, policies
 from acme_stac.agent import checkpointing
 from acme_stac.evaluation import scores
+from acme_stac.evaluation.statistics import Estimate, mean_interval
+from acme_stac.evaluation.text import counted
 from programs import machine, progress
 from programs.machine import UserError
 
@@ -121,7 +122,7 @@ def main(argv: list[str]) -> int:
   trained = "" if steps is None else f" after {steps:,} environment steps"
   print(
     f"{metadata.get('agent') or 'A policy'}{trained} on {task.environment},"
-    f" {arguments.episodes:,} episodes"
+    f" {counted(arguments.episodes, 'episode')}"
     f" ({'greedy' if arguments.greedy else 'sampled'}, seed {arguments.seed})"
   )
   for line in _describe(found):
@@ -526,7 +527,8 @@ def statistics(
 ) -> dict[str, float | None]:
   """Returns what is known of the mean return, and of the lengths.
 
-  The interval is Student's, of 95%; of one episode there is none, and no
+  The 95% interval is that of a percentile bootstrap over episodes, which never
+  leaves the range of their returns. One episode has neither an interval nor a
   standard deviation.
 
   Args:
@@ -539,8 +541,7 @@ def statistics(
   std = low = high = None
   if number > 1:
     std = float(returns.std(ddof=1))
-    half = float(scipy.stats.t.ppf(0.975, number - 1)) * std / math.sqrt(number)
-    low, high = mean - half, mean + half
+    _, low, high = mean_interval(returns)
   found = {
     "return_mean": mean,
     "return_mean_low": low,
@@ -563,19 +564,22 @@ def statistics(
 
 def _describe(found: dict[str, Any]) -> list[str]:
   """Returns statistics as lines of text."""
-  line = f"return: mean {found['return_mean']:,.6g}"
+  mean, low, high = (
+    math.nan if found[name] is None else found[name]
+    for name in ("return_mean", "return_mean_low", "return_mean_high")
+  )
+  line = f"return: mean {Estimate(mean, low, high)}"
   if found["return_std"] is not None:
     line += (
-      f" (95% {found['return_mean_low']:,.6g} to"
-      f" {found['return_mean_high']:,.6g}), standard deviation"
-      f" {found['return_std']:,.6g}"
+      " (95% interval, bootstrap over episodes), standard deviation"
+      f" {_rounded(found['return_std'])}"
     )
   lines = [
     line,
-    f"return: median {found['return_median']:,.6g}, min"
-    f" {found['return_min']:,.6g}, max {found['return_max']:,.6g}",
-    f"length: mean {found['length_mean']:,.6g} actions, min"
-    f" {found['length_min']:,.6g}, max {found['length_max']:,.6g};"
+    f"return: median {_rounded(found['return_median'])}, min"
+    f" {_rounded(found['return_min'])}, max {_rounded(found['return_max'])}",
+    f"length: mean {_rounded(found['length_mean'])} actions, min"
+    f" {found['length_min']:,.0f}, max {found['length_max']:,.0f};"
     f" {found['truncated_share']:.0%} ended by a limit",
   ]
   if "human_normalised_score" in found:
@@ -589,6 +593,10 @@ def _describe(found: dict[str, Any]) -> list[str]:
       f" {found['share_of_1000']:.1%}"
     )
   return lines
+
+
+def _rounded(value: float) -> str:
+  return str(Estimate(value, math.nan, math.nan))
 
 
 def _record(

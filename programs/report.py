@@ -36,24 +36,28 @@ def main(argv: list[str]) -> int:
   parser.add_argument(
     "--baseline", default="impala", help="agent that others are compared with"
   )
-  parser.add_argument("--title", default="Runs", help="of the page")
+  parser.add_argument(
+    "--title", default="",
+    help="of the page; its agents and tasks if it is left out",
+  )
   options = parser.parse_args(argv)
 
   from acme_stac.evaluation import report, runs
+  from acme_stac.evaluation.text import counted, printable
 
   machine.make_directory(options.output, "--output")
   try:
     found, problems = runs.find(options.directories)
-    print(f"{len(found)} runs", flush=True)
+    print(counted(len(found), "run"), flush=True)
     for problem in problems:
       print(f"  Left out: {problem}", file=sys.stderr, flush=True)
     files = report.Report(
       found, options.output, options.baseline, options.title,
-      lambda text: print(f"  {text}", flush=True), problems,
+      lambda text: print(f"  {printable(text)}", flush=True), problems,
     ).write()
   except (ValueError, OSError) as error:
-    raise UserError(str(error)) from error
-  print(files[0])
+    raise UserError(printable(error)) from error
+  print(printable(files[0]))
   return 0
 
 

@@ -1,35 +1,18 @@
 """The papers' figures of groups of runs, as matplotlib figures."""
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 from scipy import special
 
-from acme_stac.evaluation import plots, statistics
+from acme_stac.evaluation import drawing, plots, statistics
 from acme_stac.evaluation.runs import ALPHA_ORDER, Run
+from acme_stac.evaluation.text import counted, range_of, shortened
 
-# Names of tasks and agents are no formulas.
-matplotlib.rcParams["text.parse_math"] = False
-
-# As in the papers: self-tuned solid, fixed dashed; one head green, three blue.
-_STYLES = {
-  "impala": ("tab:green", "--"),
-  "impala_aux": ("tab:blue", "--"),
-  "stac": ("tab:green", "-"),
-  "stacx": ("tab:blue", "-"),
-}
-_OTHER_COLOURS = (
-  "tab:red", "tab:purple", "tab:orange", "tab:brown", "tab:pink", "tab:olive",
-  "tab:cyan", "tab:gray",
-)
 # What is self-tuned, from nothing to everything, by the agent's name.
 LADDER = {
   "STAC": {
@@ -47,54 +30,22 @@ LADDER = {
     "all": "stacx",
   },
 }
-_LADDER_COLOURS = {"STAC": "tab:green", "STACX": "tab:blue"}
-# Two panels side by side can be read on a phone.
-_WIDTH = 7.0
+_LADDER_COLOURS = {"STAC": drawing.BLUE, "STACX": drawing.GREEN}
 # In per cent: improvements up to here are drawn to scale, and ticks beyond.
 _LINEAR_TO = 50.0
 _IMPROVEMENTS = [
   sign * 10**power for sign in (-1, 1) for power in range(1, 7)
 ] + [0]
 _POINTS = 50
+# Of axes of normalised scores: a tenth of what they measure.
+_LEAST_SPAN = 0.1
 
 Scores = dict[str, np.ndarray]
-
-
-def style(agent: str, agents: Sequence[str]) -> dict[str, Any]:
-  """Returns colour and line style of an agent among others."""
-  if agent in _STYLES:
-    colour, line = _STYLES[agent]
-    return {"color": colour, "linestyle": line}
-  others = [name for name in agents if name not in _STYLES]
-  number = others.index(agent) if agent in others else 0
-  return {
-    "color": _OTHER_COLOURS[number % len(_OTHER_COLOURS)], "linestyle": "-"
-  }
-
-
-def _bars(agent: str, agents: Sequence[str]) -> dict[str, Any]:
-  """Returns how an agent's bars are drawn: hatched where its line is dashed."""
-  drawn = style(agent, agents)
-  hatch = "////" if drawn["linestyle"] == "--" else None
-  return {"color": drawn["color"], "hatch": hatch, "edgecolor": "white"}
 
 
 def short(task: str) -> str:
   """Returns a task's name without "gymnasium:"."""
   return task.removeprefix("gymnasium:")
-
-
-def _grid(
-  panels: int, height: float = 2.5, columns: int = 2
-) -> tuple[Figure, list[Any]]:
-  columns = min(columns, panels)
-  rows = -(-panels // columns)
-  figure, grid = plt.subplots(
-    rows, columns, figsize=(_WIDTH, height * rows), squeeze=False
-  )
-  for axes in grid.flat[panels:]:
-    axes.axis("off")
-  return figure, list(grid.flat[:panels])
 
 
 def curve(
@@ -134,10 +85,13 @@ def _draw_band(axes, x, values: np.ndarray, name: str, **drawn: Any):
   mean, (low, high) = statistics.curve_intervals(values[:, None, :])
   axes.plot(x, mean, label=name, **drawn)
   axes.fill_between(x, low, high, color=drawn["color"], alpha=0.15, lw=0)
+  # An episode more or less is no difference, where all have one return.
+  drawing.least_span(axes, "y", 0.02 * max(1.0, abs(float(mean[-1]))))
 
 
 def learning_curves(
-  panels: dict[str, dict[str, Sequence[Run]]], axis: str = "environment_steps"
+  panels: Mapping[str, Mapping[str, Sequence[Run]]],
+  axis: str = "environment_steps",
 ) -> Figure:
   """Draws returns over training, a panel a task (Figs. 2a and 3).
 
@@ -148,37 +102,36 @@ def learning_curves(
     panels: task -> name of a group -> its runs.
     axis: "environment_steps", or "seconds" of training.
   """
-  figure, grid = _grid(len(panels))
+  figure, grid = drawing.panels(len(panels))
   names = list(dict.fromkeys(name for of in panels.values() for name in of))
   for axes, (task, groups) in zip(grid, panels.items(), strict=True):
+    numbers = []
     for name, runs in groups.items():
       finished = [run for run in runs if run.finished]
-      drawn = style(name, names)
+      drawn = drawing.line(name, names)
       if finished:
+        numbers.append(len(finished))
         ends = [run.curves[axis][-1] for run in finished]
         end = min(ends) if axis == "environment_steps" else np.median(ends)
         x = np.linspace(0.0, end, _POINTS)
         _draw_band(
-          axes, x, curve(finished, "episode_return", x, axis),
-          f"{name} ({len(finished)})", **drawn,
+          axes, x, curve(finished, "episode_return", x, axis), name, **drawn
         )
-      unfinished = [run for run in runs if not run.finished and run.curves]
-      for run in unfinished:
-        axes.plot(
-          run.curves[axis],
-          run.curves.get("episode_return", np.full(len(run.steps), np.nan)),
-          color=drawn["color"], linestyle=":", lw=1,
-          label=f"{name}, seed {run.seed}: unfinished",
-        )
-    axes.set_title(short(task), fontsize="medium")
-    axes.set_xlabel(axis.replace("_", " "))
-    axes.grid(alpha=0.3)
-    axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
-    if axes.get_legend_handles_labels()[0]:
-      axes.legend(fontsize="x-small")
-  for axes in grid[::2]:
-    axes.set_ylabel("return, last 100 episodes")
-  figure.tight_layout()
+      for run in runs:
+        if not run.finished and run.curves:
+          axes.plot(
+            run.curves[axis],
+            run.curves.get("episode_return", np.full(len(run.steps), np.nan)),
+            color=drawn["color"], linestyle=":", lw=1,
+            label=f"{name}, unfinished",
+          )
+    number = f", {range_of(numbers, 'seed')}" if numbers else ""
+    drawing.title(axes, short(task) + number)
+    drawing.steps_axis(
+      axes, "seconds of training" if axis == "seconds" else "environment steps"
+    )
+    axes.set_ylabel("return, last 100 episodes", fontsize="small")
+  drawing.legend(figure)
   return figure
 
 
@@ -192,18 +145,17 @@ def aggregate_curves(
       each task's training; NaN where there is no return yet.
     what: the score's name.
   """
-  figure, (axes,) = _grid(1, height=3.4)
+  figure, (axes,) = drawing.panels(1, height=3.4)
   for agent, values in curves.items():
-    drawn = style(agent, list(curves))
+    drawn = drawing.line(agent, list(curves))
     whole = np.isfinite(values).all(axis=(0, 1))
     x = 100.0 * np.linspace(0.0, 1.0, values.shape[-1])[whole]
     mean, (low, high) = statistics.curve_intervals(values[..., whole])
     axes.plot(x, mean, label=agent, **drawn)
     axes.fill_between(x, low, high, color=drawn["color"], alpha=0.15, lw=0)
   axes.set(xlabel="training, % of the environment steps", ylabel=what)
-  axes.grid(alpha=0.3)
-  axes.legend(fontsize="small")
-  figure.tight_layout()
+  drawing.least_span(axes, "y", _LEAST_SPAN)
+  drawing.legend(figure)
   return figure
 
 
@@ -216,7 +168,7 @@ def ablation(
     bars: panel -> agent -> its score.
     what: panel -> the score's name.
   """
-  figure, grid = _grid(len(bars), height=3.2)
+  figure, grid = drawing.panels(len(bars), height=3.2)
   for axes, name in zip(grid, bars, strict=True):
     ticks = []
     position = 0.0
@@ -233,10 +185,8 @@ def ablation(
         position += 1
       position += 0.5
     axes.set_yticks(*zip(*ticks, strict=True), fontsize="small")
-    axes.set_title(name, fontsize="medium")
+    drawing.title(axes, name)
     axes.set_xlabel(what[name])
-    axes.grid(axis="x", alpha=0.3)
-  figure.tight_layout()
   return figure
 
 
@@ -257,7 +207,7 @@ def relative_improvement(
   """
   agents = list(improvements)
   tasks = max(len(of) for of in improvements.values())
-  figure, grid = _grid(
+  figure, grid = drawing.panels(
     len(agents), height=1.2 + 0.28 * tasks, columns=2 if tasks < 20 else 1
   )
   for axes, agent in zip(grid, agents, strict=True):
@@ -266,22 +216,28 @@ def relative_improvement(
     axes.barh(
       range(len(ordered)), values,
       xerr=_errors([estimate for _, estimate in ordered]),
-      color=["tab:red" if value < 0 else "tab:blue" for value in values],
+      color=[
+        drawing.VERMILION if value < 0 else drawing.BLUE for value in values
+      ],
       error_kw={"lw": 1},
     )
     axes.set_yticks(
-      range(len(ordered)), [short(task) for task, _ in ordered],
-      fontsize="small",
+      range(len(ordered)),
+      [shortened(short(task), 28) for task, _ in ordered], fontsize="small",
     )
     axes.axvline(0.0, color="black", lw=0.8)
-    if max(map(abs, axes.get_xlim())) > _LINEAR_TO:
+    drawing.title(axes, f"{agent} over {baseline}")
+    axes.set_xlabel("relative improvement, %")
+  for axes in grid:
+    drawing.least_span(axes, "x", 10.0)
+  low = min(axes.get_xlim()[0] for axes in grid)
+  high = max(axes.get_xlim()[1] for axes in grid)
+  for axes in grid:
+    axes.set_xlim(low, high)
+    if max(-low, high) > _LINEAR_TO:
       axes.set_xscale("symlog", linthresh=10.0)
       axes.xaxis.set_major_locator(ticker.FixedLocator(_IMPROVEMENTS))
     axes.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-    axes.set_title(f"{agent} over {baseline}", fontsize="medium")
-    axes.set_xlabel("relative improvement, %")
-    axes.grid(axis="x", alpha=0.3)
-  figure.tight_layout()
   return figure
 
 
@@ -294,7 +250,7 @@ def improved_tasks(
     improvements: agent -> task -> improvement of the score in %.
     baseline: what they are relative to.
   """
-  figure, (axes,) = _grid(1, height=3.2)
+  figure, (axes,) = drawing.panels(1, height=3.2)
   thresholds = np.array([-50, -20, -10, -5, 0, 5, 10, 20, 50, 100])
   agents = list(improvements)
   for number, agent in enumerate(agents):
@@ -303,18 +259,17 @@ def improved_tasks(
     # Beside each other, as lines of few tasks lie on each other.
     beside = 0.12 * (number - (len(agents) - 1) / 2)
     axes.plot(
-      np.arange(len(thresholds)) + beside, counts, marker="o",
-      label=f"{agent} ({len(values)} tasks)", **style(agent, agents),
+      np.arange(len(thresholds)) + beside, counts,
+      label=f"{agent} ({counted(len(values), 'task')})",
+      **drawing.style(agent, agents),
     )
-  axes.set_xticks(range(len(thresholds)), [f"{x:g}%" for x in thresholds])
+  axes.set_xticks(range(len(thresholds)), [f"{x:g}" for x in thresholds])
   axes.yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   axes.set(
-    xlabel=f"improvement over {baseline} of at least", ylabel="tasks",
+    xlabel=f"improvement over {baseline} of at least, %", ylabel="tasks",
   )
   axes.set_ylim(bottom=0)
-  axes.grid(alpha=0.3)
-  axes.legend(fontsize="small")
-  figure.tight_layout()
+  drawing.legend(figure)
   return figure
 
 
@@ -330,7 +285,7 @@ def robustness(
     setting: its name.
     describe: says a value.
   """
-  figure, grid = _grid(len(cells), height=2.6, columns=1)
+  figure, grid = drawing.panels(len(cells), height=2.6, columns=1)
   agents = list(dict.fromkeys(
     agent for of in cells.values() for value in of.values() for agent in value
   ))
@@ -347,17 +302,14 @@ def robustness(
         [place + offset for place, _ in found],
         [estimate.value for _, estimate in found],
         width, yerr=_errors([estimate for _, estimate in found]),
-        label=agent, error_kw={"lw": 1}, **_bars(agent, agents),
+        label=agent, error_kw={"lw": 1}, **drawing.bars(agent, agents),
       )
     axes.set_xticks(range(len(values)), [describe(value) for value in values])
-    axes.set_title(short(task), fontsize="medium")
+    drawing.title(axes, short(task))
     axes.set_ylabel("final return")
-    axes.grid(axis="y", alpha=0.3)
-  grid[-1].set_xlabel(setting)
-  # Room above the bars.
-  grid[0].margins(y=0.3)
-  grid[0].legend(fontsize="small", ncols=len(agents), loc="upper left")
-  figure.tight_layout()
+    axes.set_xlabel(setting)
+    axes.axhline(0.0, color="black", lw=0.8)
+  drawing.legend(figure)
   return figure
 
 
@@ -376,27 +328,30 @@ def metaparameters(runs: Sequence[Run], title: str) -> Figure | None:
   found = plots.sigmas([run.curves for run in runs])
   if not found:
     return None
-  figure, grid = _grid(len(found), height=2.0)
+  figure, grid = drawing.panels(len(found), height=2.2)
   end = min(run.steps[-1] for run in runs)
   x = np.linspace(0.0, end, _POINTS)
   for axes, (name, heads) in zip(grid, found.items(), strict=True):
     for head, column in heads.items():
       values = curve(runs, column, x, "environment_steps")
-      colour = f"C{head}"
-      axes.plot(x, values.mean(axis=0), color=colour, label=f"head {head}")
-      axes.fill_between(
-        x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15,
-        lw=0,
-      )
-    axes.set_title(plots.SYMBOLS[name], fontsize="medium")
-    axes.ticklabel_format(axis="y", useOffset=False)
-    axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
-    axes.grid(alpha=0.3)
-  grid[0].legend(fontsize="x-small")
-  figure.suptitle(title, fontsize="medium")
-  figure.supxlabel("environment steps", fontsize="small")
-  figure.tight_layout()
+      if name == "discount":
+        values = drawing.horizon(values)
+      _draw_range(axes, x, values, f"head {head}", **drawing.head(head))
+    drawing.title(axes, plots.SYMBOLS[name])
+    drawing.steps_axis(axes)
+  plots.metaparameter_axes(dict(zip(found, grid, strict=True)))
+  figure.suptitle(shortened(title, 50), fontsize="medium")
+  drawing.legend(figure)
   return figure
+
+
+def _draw_range(axes, x, values: np.ndarray, name: str, **drawn: Any):
+  """Draws means over runs, and from the lowest run to the highest."""
+  axes.plot(x, values.mean(axis=0), label=name, **drawn)
+  axes.fill_between(
+    x, values.min(axis=0), values.max(axis=0), color=drawn["color"],
+    alpha=0.15, lw=0,
+  )
 
 
 def alpha_order(runs: Sequence[Run], title: str) -> Figure | None:
@@ -405,25 +360,18 @@ def alpha_order(runs: Sequence[Run], title: str) -> Figure | None:
   if not {"alpha_rho", "alpha_c"} <= set(found):
     return None
   heads = found["alpha_rho"]
-  figure, grid = _grid(len(heads), height=2.4, columns=3)
+  figure, grid = drawing.panels(len(heads), height=2.4, columns=3)
   end = min(run.steps[-1] for run in runs)
   x = np.linspace(0.0, end, _POINTS)
   for axes, head in zip(grid, heads, strict=True):
-    for name, colour in (("alpha_rho", "tab:blue"), ("alpha_c", "tab:orange")):
+    for number, name in enumerate(("alpha_rho", "alpha_c")):
       values = curve(runs, found[name][head], x, "environment_steps")
-      axes.plot(x, values.mean(axis=0), color=colour, label=plots.SYMBOLS[name])
-      axes.fill_between(
-        x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15,
-        lw=0,
-      )
-    axes.set_title(f"head {head}", fontsize="medium")
-    axes.ticklabel_format(axis="y", useOffset=False)
-    axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
-    axes.grid(alpha=0.3)
-  grid[0].legend(fontsize="small")
-  figure.suptitle(title, fontsize="medium")
-  figure.supxlabel("environment steps", fontsize="small")
-  figure.tight_layout()
+      _draw_range(axes, x, values, plots.SYMBOLS[name], **drawing.head(number))
+    drawing.title(axes, f"head {head}")
+    drawing.steps_axis(axes)
+  drawing.sigma_axes(grid)
+  figure.suptitle(shortened(title, 50), fontsize="medium")
+  drawing.legend(figure)
   return figure
 
 
@@ -445,18 +393,18 @@ def aggregates(
   """Draws aggregates over tasks with their 95% intervals, a panel each."""
   agents = list(estimates)
   names = list(statistics.AGGREGATES)
-  figure, grid = _grid(len(names), height=0.9 + 0.24 * len(agents))
+  figure, grid = drawing.panels(len(names), height=0.9 + 0.24 * len(agents))
   for axes, name in zip(grid, names, strict=True):
     for row, agent in enumerate(reversed(agents)):
       value, low, high = estimates[agent][name]
-      colour = style(agent, agents)["color"]
+      colour = drawing.style(agent, agents)["color"]
       axes.barh(row, high - low, left=low, color=colour, alpha=0.4, height=0.6)
       axes.vlines(value, row - 0.3, row + 0.3, color=colour, lw=2)
     axes.set_yticks(range(len(agents)), agents[::-1], fontsize="small")
-    axes.set_title(name, fontsize="medium")
+    drawing.title(axes, name)
+    axes.use_sticky_edges = False
     axes.margins(x=0.1)
-    axes.grid(axis="x", alpha=0.3)
-  figure.tight_layout()
+    drawing.least_span(axes, "x", _LEAST_SPAN)
   return figure
 
 
@@ -470,17 +418,16 @@ def profiles(scores: Scores) -> Figure:
   lowest = min(float(score.min()) for score in scores.values())
   thresholds = np.linspace(min(0.0, lowest), max(highest, 1e-3), _POINTS)
   shares, intervals = statistics.performance_profile(scores, thresholds)
-  figure, (axes,) = _grid(1, height=3.2)
+  figure, (axes,) = drawing.panels(1, height=3.2)
   for agent in scores:
-    drawn = style(agent, list(scores))
+    drawn = drawing.line(agent, list(scores))
     axes.plot(thresholds, shares[agent], label=agent, **drawn)
     axes.fill_between(
       thresholds, *intervals[agent], color=drawn["color"], alpha=0.15, lw=0
     )
   axes.set(xlabel="normalised score τ", ylabel="share of runs above τ")
-  axes.grid(alpha=0.3)
-  axes.legend(fontsize="small")
-  figure.tight_layout()
+  axes.set_ylim(-0.03, 1.03)
+  drawing.legend(figure)
   return figure
 
 
@@ -488,19 +435,17 @@ def probabilities(
   estimates: dict[str, statistics.Estimate], baseline: str
 ) -> Figure:
   """Draws how probably each agent's run is better than the baseline's."""
-  figure, (axes,) = _grid(1, height=0.9 + 0.3 * len(estimates))
+  figure, (axes,) = drawing.panels(1, height=0.9 + 0.3 * len(estimates))
   agents = list(estimates)
   for row, agent in enumerate(reversed(agents)):
     value, low, high = estimates[agent]
-    colour = style(agent, agents)["color"]
+    colour = drawing.style(agent, agents)["color"]
     axes.barh(row, high - low, left=low, color=colour, alpha=0.4, height=0.6)
     axes.vlines(value, row - 0.3, row + 0.3, color=colour, lw=2)
   axes.axvline(0.5, color="black", lw=0.8)
   axes.set_yticks(range(len(agents)), agents[::-1], fontsize="small")
   axes.set_xlim(0.0, 1.0)
   axes.set_xlabel(f"probability of a better run than {baseline}")
-  axes.grid(axis="x", alpha=0.3)
-  figure.tight_layout()
   return figure
 
 

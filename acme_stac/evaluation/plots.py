@@ -1,16 +1,17 @@
 """Plots of a work directory (learning, metaparameters, ...) and of a sweep."""
 
 import csv
+import json
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from acme_stac.evaluation import drawing
+from acme_stac.evaluation.text import printable
 
 Columns = dict[str, np.ndarray]
 
@@ -37,10 +38,13 @@ def read_log(path: pathlib.Path, step: str | None = None) -> Columns:
     path: a CSV file; none or an empty one gives no columns.
     step: a column that grows. Where it falls back, a run was resumed from an
       older checkpoint, and the rows that were repeated are left out.
+
+  Raises:
+    OSError: if it cannot be read, or is not a regular file.
   """
   if not path.exists():
     return {}
-  with open(path, newline="") as file:
+  with open(regular(path), newline="") as file:
     # A row may be half written, where a process was killed or the disk full.
     rows = [
       row
@@ -58,6 +62,18 @@ def read_log(path: pathlib.Path, step: str | None = None) -> Columns:
   if not rows:
     return {}
   return {name: np.array([number(r[name]) for r in rows]) for name in rows[0]}
+
+
+def regular(path: pathlib.Path) -> pathlib.Path:
+  """Returns the path of a file that can be read to its end.
+
+  Raises:
+    OSError: if it is no regular file: a pipe or a device would be read for
+      ever.
+  """
+  if path.exists() and not path.is_file():
+    raise OSError(f"{printable(path)} is not a regular file.")
+  return path
 
 
 def number(text: str) -> float:
@@ -80,9 +96,9 @@ def plot_run(workdir: pathlib.Path) -> list[pathlib.Path]:
   evaluator = read_log(workdir / "logs" / "evaluator.csv", "learner_steps")
   figures = {
     "learning_curve.png": _learning_curve(workdir, learner, evaluator),
-    "metaparameters.png": _metaparameters(learner),
-    "metagradient.png": _metagradient(learner),
-    "pipeline.png": _pipeline(learner),
+    "metaparameters.png": _metaparameters(workdir, learner),
+    "metagradient.png": _metagradient(workdir, learner),
+    "pipeline.png": _pipeline(workdir, learner),
   }
   written = []
   for name, figure in figures.items():
@@ -93,12 +109,25 @@ def plot_run(workdir: pathlib.Path) -> list[pathlib.Path]:
   return written
 
 
-def _save(figure, path: pathlib.Path) -> pathlib.Path:
-  for axes in figure.axes:
-    axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
-  figure.savefig(path, dpi=120, bbox_inches="tight")
-  plt.close(figure)
+def _save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
+  figure.savefig(regular(path), dpi=120)
   return path
+
+
+def _described(workdir: pathlib.Path) -> tuple[str, str] | None:
+  """Returns agent and task of a work directory, None if it does not say."""
+  try:
+    described = json.loads(regular(workdir / "config.json").read_text())
+    agent, task = described["agent"], described["environment"]
+  except (OSError, ValueError, KeyError, TypeError):
+    return None
+  return printable(agent), printable(task).removeprefix("gymnasium:")
+
+
+def _name(workdir: pathlib.Path) -> str:
+  """Returns how a run is called: its agent and task, or else its directory."""
+  described = _described(workdir)
+  return " on ".join(described) if described else printable(workdir.name)
 
 
 def plot_sweep(
@@ -124,34 +153,49 @@ def plot_sweep(
       panels.setdefault(group, {})[name] = log
   if not panels:
     return None
-  columns = min(len(panels), 4)
-  rows = -(-len(panels) // columns)
-  figure, grid = plt.subplots(
-    rows, columns, figsize=(4.5 * columns, 3.2 * rows), squeeze=False
-  )
-  for axes in grid.flat[len(panels) :]:
-    axes.set_axis_off()
-  for axes, (group, logs) in zip(grid.flat, panels.items(), strict=False):
+  figure, grid = drawing.panels(len(panels), height=3.0)
+  names = list(dict.fromkeys(name for of in panels.values() for name in of))
+  titles = {group: _common_name(workdir, group, panels[group])
+            for group in panels}
+  for axes, (group, logs) in zip(grid, panels.items(), strict=True):
     for name, log in logs.items():
-      axes.plot(log["environment_steps"], log["episode_return"], label=name)
-    axes.set(title=group, xlabel="environment steps")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", ncols=1 + len(logs) // 8)
-  for row in grid:
-    row[0].set_ylabel(f"return, last {_EPISODE_WINDOW} episodes")
-  figure.tight_layout()
+      axes.plot(
+        log["environment_steps"], log["episode_return"],
+        label=printable(name), **drawing.line(name, names),
+      )
+    title = titles[group]
+    if group and list(titles.values()).count(title) > 1:
+      title = f"{title} ({printable(group)})"
+    drawing.title(axes, title)
+    drawing.steps_axis(axes)
+    axes.set_ylabel(
+      f"return, last {_EPISODE_WINDOW} episodes", fontsize="small"
+    )
+  drawing.legend(figure)
   return _save(figure, workdir / "learning_curves.png")
+
+
+def _common_name(
+  workdir: pathlib.Path, group: str, names: Iterable[str]
+) -> str:
+  """Returns what the runs of a panel have in common: agent and task, or one."""
+  described = [_described(workdir / group / name) for name in names]
+  if None in described:
+    return printable(group)
+  found = [list(dict.fromkeys(x)) for x in zip(*described, strict=True)]
+  return " on ".join(x[0] for x in found if len(x) == 1) or printable(group)
 
 
 def _learning_curve(workdir, learner: Columns, evaluator: Columns):
   """Draws episode returns of training and evaluation over steps."""
   if not learner:
     return None
-  figure, axes = plt.subplots(figsize=(7, 4))
+  figure, (axes,) = drawing.panels(1, height=4.0)
   steps, returns = learner["environment_steps"], learner.get("episode_return")
   if returns is not None and np.isfinite(returns).any():
     axes.plot(
-      steps, returns, label=f"training, last {_EPISODE_WINDOW} episodes"
+      steps, returns, color=drawing.BLUE,
+      label=f"training, last {_EPISODE_WINDOW} episodes",
     )
   if evaluator:
     mean = evaluator["episode_return_mean"]
@@ -161,15 +205,15 @@ def _learning_curve(workdir, learner: Columns, evaluator: Columns):
       evaluator["environment_steps"],
       mean,
       yerr=error,
-      fmt="o-",
+      fmt="o--",
       capsize=3,
+      color=drawing.VERMILION,
       label=f"evaluation ({how}), mean ± standard error",
     )
-  axes.set(
-    xlabel="environment steps", ylabel="episode return", title=workdir.name
-  )
-  axes.grid(alpha=0.3)
-  axes.legend()
+  axes.set_ylabel("episode return")
+  drawing.title(axes, _name(workdir))
+  drawing.steps_axis(axes)
+  drawing.legend(figure)
   return figure
 
 
@@ -184,33 +228,46 @@ def sigmas(logs: Sequence[Columns]) -> dict[str, dict[int, str]]:
   return found
 
 
-def _metaparameters(learner: Columns):
+def metaparameter_axes(panels: Mapping[str, Axes]):
+  """Gives panels of σ(η) scales that do not make small changes look large.
+
+  Args:
+    panels: name of a metaparameter -> its panel; lines of "discount" are
+      horizons.
+  """
+  for name, axes in panels.items():
+    if name == "discount":
+      drawing.horizon_axis(axes)
+  drawing.sigma_axes(
+    axes for name, axes in panels.items() if name != "discount"
+  )
+
+
+def _metaparameters(workdir: pathlib.Path, learner: Columns):
   """Draws σ(η) of every head over steps, one panel a name (Fig. 5a)."""
   found = sigmas([learner])
   if not found:
     return None
-  columns = min(3, len(found))
-  rows = -(-len(found) // columns)
-  figure, grid = plt.subplots(
-    rows, columns, figsize=(4 * columns, 2.6 * rows), squeeze=False
-  )
-  for axes in grid.flat[len(found) :]:
-    axes.axis("off")
-  for axes, (name, heads) in zip(grid.flat, found.items(), strict=False):
+  figure, grid = drawing.panels(len(found), height=2.2)
+  for axes, (name, heads) in zip(grid, found.items(), strict=True):
     for head, column in heads.items():
+      values = learner[column]
       axes.plot(
-        learner["environment_steps"], learner[column], label=f"head {head}"
+        learner["environment_steps"],
+        drawing.horizon(values) if name == "discount" else values,
+        label=f"head {head}", **drawing.head(head),
       )
-    axes.set(title=SYMBOLS[name], xlabel="environment steps")
-    axes.ticklabel_format(axis="y", useOffset=False)
-    axes.grid(alpha=0.3)
-  grid.flat[0].legend(fontsize="small")
-  figure.suptitle("Self-tuned metaparameters, σ(η)")
-  figure.tight_layout()
+    drawing.title(axes, SYMBOLS[name])
+    drawing.steps_axis(axes)
+  metaparameter_axes(dict(zip(found, grid, strict=True)))
+  figure.suptitle(
+    f"Self-tuned metaparameters: {_name(workdir)}", fontsize="medium"
+  )
+  drawing.legend(figure)
   return figure
 
 
-def _metagradient(learner: Columns):
+def _metagradient(workdir: pathlib.Path, learner: Columns):
   """Draws what makes the metagradient: γ, error, agreement of gradients.
 
   For one self-tuned γ and an outer policy gradient it factors so (Kao et al.,
@@ -221,33 +278,34 @@ def _metagradient(learner: Columns):
     return None
   steps = learner["environment_steps"]
   panels = {
-    "error of the outer loss: mean of r + γ v′ − V": "outer_advantage",
+    "outer loss's error: mean r + γ v′ − V": "outer_advantage",
     "cosine of inner and outer gradient": "gradient_cosine",
     "norm of the metagradient": "meta_gradient_norm",
   }
-  gammas = {
-    name: values
-    for name, values in learner.items()
-    if name.startswith("sigma_discount_head")
-  }
-  figure, grid = plt.subplots(
-    len(panels) + bool(gammas), 1, figsize=(7, 7), sharex=True
+  gammas = sigmas([learner]).get("discount", {})
+  figure, grid = drawing.panels(
+    len(panels) + bool(gammas), height=1.8, columns=1
   )
   for axes, (title, name) in zip(grid, panels.items(), strict=False):
-    axes.plot(steps, learner[name], ".", markersize=2, alpha=0.4)
-    axes.plot(steps, _smooth(learner[name]))
+    axes.plot(
+      steps, learner[name], ".", markersize=2, alpha=0.4, color=drawing.SKY
+    )
+    axes.plot(steps, _smooth(learner[name]), color=drawing.BLUE)
     axes.axhline(0.0, color="black", linewidth=0.5)
-    axes.set_title(title, fontsize="medium")
+    drawing.title(axes, title)
+  grid[1].set_ylim(-1.05, 1.05)
   if gammas:
-    for name, values in sorted(gammas.items()):
-      grid[-1].plot(steps, values, label=name.rsplit("_", 1)[1])
-    grid[-1].set_title("γ", fontsize="medium")
-    grid[-1].ticklabel_format(axis="y", useOffset=False)
-    grid[-1].legend(fontsize="small")
-  grid[-1].set_xlabel("environment steps")
+    for head, column in gammas.items():
+      grid[-1].plot(
+        steps, drawing.horizon(learner[column]), label=f"head {head}",
+        **drawing.head(head),
+      )
+    drawing.title(grid[-1], "γ")
+    drawing.horizon_axis(grid[-1])
   for axes in grid:
-    axes.grid(alpha=0.3)
-  figure.tight_layout()
+    drawing.steps_axis(axes)
+  figure.suptitle(f"Metagradient: {_name(workdir)}", fontsize="medium")
+  drawing.legend(figure)
   return figure
 
 
@@ -258,7 +316,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
   return np.convolve(values, np.ones(width), "same") / weights
 
 
-def _pipeline(learner: Columns):
+def _pipeline(workdir: pathlib.Path, learner: Columns):
   """Draws rate, policy age, and where the learner waits."""
   if not learner:
     return None
@@ -268,11 +326,17 @@ def _pipeline(learner: Columns):
     ("queue_fill", "queue fill"),
     ("share_waiting_for_data", "learner waiting for data"),
   )
-  figure, grid = plt.subplots(1, 4, figsize=(16, 2.8))
+  figure, grid = drawing.panels(len(panels), height=2.2)
   for axes, (name, title) in zip(grid, panels, strict=True):
     if name in learner:
-      axes.plot(learner["environment_steps"], learner[name])
-    axes.set(title=title, xlabel="environment steps")
+      axes.plot(
+        learner["environment_steps"], learner[name], color=drawing.BLUE
+      )
+    drawing.title(axes, title)
+    drawing.steps_axis(axes)
     axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
+  # Shares.
+  for axes in grid[2:]:
+    axes.set_ylim(0.0, 1.05)
+  figure.suptitle(f"Pipeline: {_name(workdir)}", fontsize="medium")
   return figure

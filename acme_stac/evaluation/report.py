@@ -1,19 +1,12 @@
 """One page about runs: tables, the papers' figures, and raw data beside."""
 
-import base64
-import html
-import io
 import json
 import math
 import pathlib
-import re
-import string
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
 
 from acme_stac.config import AGENTS
 from acme_stac.evaluation import (
@@ -24,6 +17,7 @@ from acme_stac.evaluation import (
   scores,
   statistics,
 )
+from acme_stac.evaluation.page import Page, slug
 from acme_stac.evaluation.runs import (
   NO_SETTINGS,
   OPTION,
@@ -33,6 +27,7 @@ from acme_stac.evaluation.runs import (
   label,
 )
 from acme_stac.evaluation.statistics import Estimate
+from acme_stac.evaluation.text import counted, listed, named_seeds, range_of
 
 _SUITES = {
   "atari": "Atari",
@@ -48,50 +43,15 @@ _STEPS, _SECONDS = "environment_steps", "seconds"
 # Of a curve.
 _POINTS = 50
 
-_PAGE = string.Template("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
-  margin: 0 auto; padding: 0 1rem 3rem; max-width: 60rem;
-  overflow-wrap: anywhere; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem;
-  border-bottom: 1px solid #ccc; } h3 { font-size: 1.05rem; }
-figure { margin: 1rem 0; } img { max-width: 100%; height: auto; }
-figcaption, .note { color: #555; font-size: .9rem; }
-.table { overflow-x: auto; } table { border-collapse: collapse;
-  font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap;
-  border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child, .text td, .text th { text-align: left; }
-.text td { white-space: normal; overflow-wrap: normal; }
-th { overflow-wrap: normal; }
-.warning { background: #fff3cd; padding: .5rem .8rem; }
-nav { columns: 14rem; font-size: .9rem; }
-@media (max-width: 62rem) { th, td { padding: .2rem .3rem;
-  white-space: normal; } }
-@media (max-width: 40rem) { figure { overflow-x: auto; }
-  img { max-width: none; width: 36rem; } table { font-size: .75rem; } }
-@media print { body { max-width: none; font-size: 10pt; } nav { display: none; }
-  figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
-  .table { overflow: visible; } table { font-size: 7.5pt; }
-  th, td { padding: .1rem .3rem; white-space: normal; } }
-</style></head><body>
-<h1>$title</h1>
-$body
-</body></html>
-""")
+# Up to here warnings are shown without a click.
+_FEW_WARNINGS = 3
+# Up to here intervals of a bootstrap are said to be too narrow.
+_FEW_SEEDS = 10
 
 
 def suite_of(task: str) -> str:
   """Returns what a task is averaged with, as the papers do."""
   return _SUITES.get(task.partition(":")[0], _OTHER_TASKS)
-
-
-def _slug(text: str) -> str:
-  """Returns a part of a file's name."""
-  return re.sub(r"[^A-Za-z0-9=_-]+", "_", text)[:80].strip("_")
 
 
 class Report:
@@ -102,7 +62,7 @@ class Report:
     found: Sequence[Run],
     output: pathlib.Path,
     baseline: str = "impala",
-    title: str = "Runs",
+    title: str = "",
     say: Callable[[str], None] = lambda text: None,
     problems: Sequence[str] = (),
   ):
@@ -112,7 +72,7 @@ class Report:
       found: of `runs.find`.
       output: directory to write to.
       baseline: agent that others are compared with.
-      title: of the page.
+      title: of the page; empty for one of the agents and tasks.
       say: is told what is being made.
       problems: what could not be read, of `runs.find`.
 
@@ -123,7 +83,6 @@ class Report:
     self._groups = Groups(found)
     self._output = output
     self._baseline = baseline
-    self._title = title
     self._say = say
     self._problems = problems
     self._agents = self._groups.agents
@@ -139,82 +98,34 @@ class Report:
       (task, axis): self._find_horizon(task, axis)
       for task in self._groups.tasks for axis in (_STEPS, _SECONDS)
     }
-    self._parts: list[str] = []
-    self._contents: list[str] = []
-    self._written: list[pathlib.Path] = []
+    self._title = title.strip() or _title(
+      self._agents, [figures.short(task) for task in self._groups.tasks]
+    )
+    self._page = Page(output)
 
   def write(self) -> list[pathlib.Path]:
     """Writes index.html, PNG files and data/; returns the files."""
     self._output.mkdir(parents=True, exist_ok=True)
-    self._overview()
-    self._scores()
+    self._answer()
     self._curves()
+    self._details()
     for suite in dict.fromkeys(map(self._suite, self._groups.tasks)):
       self._aggregates(suite)
-    self._ablation()
     self._improvement()
+    self._ablation()
     for setting in self._groups.perturbed():
       self._robustness(setting)
     self._metaparameters()
     self._run_time()
     self._published()
-    contents = "".join(
-      f'<a href="#{i}">{html.escape(name)}</a><br>'
-      for i, name in enumerate(self._contents)
-    )
-    page = self._output / "index.html"
-    page.write_text(_PAGE.substitute(
-      title=html.escape(self._title),
-      body=f"<nav>{contents}</nav>{''.join(self._parts)}",
-    ), encoding="utf-8", errors="backslashreplace")
+    self._inventory()
+    page = self._page.write(self._title)
     data = runs.export(self._runs, self._output / "data")
-    return [page, *self._written, *data]
-
-  # Parts of a page.
+    return [page, *self._page.written, *data]
 
   def _section(self, title: str):
     self._say(title)
-    number = len(self._contents)
-    self._contents.append(title)
-    self._parts.append(f'<h2 id="{number}">{html.escape(title)}</h2>')
-
-  def _text(self, text: str, kind: str = "note"):
-    self._parts.append(f'<p class="{kind}">{html.escape(text)}</p>')
-
-  def _table(
-    self, head: Sequence[str], rows: Iterable[Sequence[Any]], kind: str = ""
-  ):
-    def line(cells: Sequence[Any], tag: str) -> str:
-      inside = "".join(
-        f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells
-      )
-      return f"<tr>{inside}</tr>"
-
-    body = "".join(line(row, "td") for row in rows)
-    self._parts.append(
-      f'<div class="table"><table class="{kind}"><thead>{line(head, "th")}'
-      f"</thead><tbody>{body}</tbody></table></div>"
-    )
-
-  def _figure(self, figure: Figure | None, name: str, caption: str):
-    if figure is None:
-      return
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    plt.close(figure)
-    path = self._output / f"{_slug(name)}.png"
-    number = 1
-    while path in self._written:
-      number += 1
-      path = self._output / f"{_slug(name)}_{number}.png"
-    path.write_bytes(buffer.getvalue())
-    self._written.append(path)
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    self._parts.append(
-      f'<figure><img alt="{html.escape(caption)}"'
-      f' src="data:image/png;base64,{encoded}">'
-      f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )
+    self._page.section(title)
 
   # Scores.
 
@@ -319,47 +230,133 @@ class Report:
 
   # Sections.
 
-  def _overview(self):
-    self._section("Runs")
-    finished = sum(run.finished for run in self._runs)
-    self._text(
-      f"{len(self._runs)} runs, {finished} finished, on"
-      f" {len(self._groups.tasks)} tasks. Statistics are of finished runs;"
-      " intervals are 95% of a stratified bootstrap over seeds."
+  def _answer(self):
+    """Adds what most readers look for: agents by tasks, and what limits it."""
+    self._section("Return at the end of training")
+    tasks = [
+      task for task in self._groups.tasks
+      if any(len(self._returns(task, agent)) for agent in self._agents)
+    ]
+    number = sum(run.finished for run in self._runs)
+    self._page.text(
+      f"{counted(len(self._runs), 'run')}, {number:,} finished, on"
+      f" {counted(len(self._groups.tasks), 'task')}."
     )
-    rows: list[tuple] = []
-    missing: list[str] = []
-    for (task, agent, variation), members in self._groups.items():
-      group = sorted(members, key=lambda run: run.seed)
-      absent = sorted(
-        set(self._expected(task, variation)) - {run.seed for run in group}
-      )
-      unfinished = [
-        f"{run.seed} ({self._progress(run)})"
-        for run in group if not run.finished
+    if tasks:
+      agents = [
+        agent for agent in self._agents
+        if any(len(self._returns(task, agent)) for task in tasks)
       ]
+      of_seeds = sorted({
+        len(of) for task in tasks for agent in agents
+        if len(of := self._returns(task, agent))
+      })
+
+      def cell(task: str, agent: str) -> Any:
+        returns = self._returns(task, agent)
+        if not len(returns):
+          return "–"
+        estimate = statistics.mean_interval(returns)
+        if len(of_seeds) == 1:
+          return estimate
+        return (estimate, counted(len(returns), "seed"))
+
+      names = {
+        task: f"{figures.short(task)}, {self._horizon(task, _STEPS):,.0f} steps"
+        for task in tasks
+      }
+      # The longer list goes down the page.
+      if len(tasks) > len(agents):
+        head = ("task", *agents)
+        rows = [
+          (names[task], *[cell(task, agent) for agent in agents])
+          for task in tasks
+        ]
+      else:
+        head = ("agent", *names.values())
+        rows = [
+          (agent, *[cell(task, agent) for task in tasks]) for agent in agents
+        ]
+      self._page.table(head, rows, "answer")
+      over = (
+        f"Means over {range_of(of_seeds, 'seed')}" if of_seeds[-1] > 1
+        else "Means of one seed's"
+      )
+      self._page.text(
+        f"{over}{' of the' if of_seeds[-1] > 1 else ''} last 100 training"
+        " episodes (sampled actions, the tasks' own units), of finished runs"
+        f" with their usual settings. {_about_intervals(of_seeds)}"
+      )
+    else:
+      self._page.text("No run is finished yet: there is nothing to compare.")
+    warnings = [
+      *self._problems, *self._absent_groups(), *self._missing(),
+      *self._repeated(), *self._without_return(), *self._unequal_budgets(),
+      *self._unequal_settings(),
+    ]
+    if len(warnings) > _FEW_WARNINGS:
+      self._page.fold(f"{len(warnings)} warnings about these runs")
+    for text in warnings:
+      self._page.text(text, "warning")
+    if len(warnings) > _FEW_WARNINGS:
+      self._page.unfold()
+
+  def _absent(
+    self, task: str, variation: Variation, members: Sequence[Run]
+  ) -> list[int]:
+    """Returns the seeds that other agents have and a group has not."""
+    return sorted(
+      set(self._expected(task, variation)) - {run.seed for run in members}
+    )
+
+  def _unfinished(self, members: Sequence[Run]) -> list[str]:
+    return [
+      f"{run.seed} ({self._progress(run)})"
+      for run in sorted(members, key=lambda run: run.seed) if not run.finished
+    ]
+
+  def _missing(self) -> Iterable[str]:
+    """Yields groups with missing seeds or unfinished runs."""
+    for (task, agent, variation), members in self._groups.items():
+      absent = self._absent(task, variation, members)
+      unfinished = self._unfinished(members)
       if absent or unfinished:
         said = [f"{figures.short(task)}, {label(agent, variation)}:"]
         if absent:
-          said.append(f"seeds {_listed(absent)} missing.")
+          said.append(f"{named_seeds(absent)} missing.")
         if unfinished:
-          said.append(f"Unfinished: seed {_listed(unfinished)}.")
-        missing.append(" ".join(said))
-      done = [run.seed for run in group if run.finished]
+          plural = "s" if len(unfinished) > 1 else ""
+          said.append(f"Unfinished: seed{plural} {listed(unfinished)}.")
+        yield " ".join(said)
+
+  def _inventory(self):
+    """Adds which seeds there are, folded."""
+    self._section("Runs")
+    rows = []
+    for (task, agent, variation), members in self._groups.items():
+      done = [run.seed for run in members if run.finished]
+      absent = self._absent(task, variation, members)
       rows.append((
-        figures.short(task), label(agent, variation), _listed(done),
-        _listed(absent), ", ".join(unfinished),
+        figures.short(task), label(agent, variation),
+        f"{len(done)} of {len(members)}",
+        named_seeds(done) if done else "",
+        named_seeds(absent) if absent else "",
+        listed(self._unfinished(members)),
       ))
-    for text in (
-      *self._problems, *self._absent_groups(), *missing, *self._repeated(),
-      *self._without_return(), *self._unequal_budgets(),
-      *self._unequal_settings(),
-    ):
-      self._text(text, "warning")
-    self._table(
-      ("task", "agent", "finished seeds", "missing seeds", "unfinished"),
-      rows, "text",
+    head = ["task", "agent", "finished", "finished seeds", "missing",
+            "unfinished seeds"]
+    # Columns that say nothing of any group are left out.
+    kept = [
+      i for i in range(len(head)) if i < 3 or any(row[i] for row in rows)
+    ]
+    self._page.fold(
+      f"Seeds of {counted(len(rows), 'group')} of runs: which are finished,"
+      " missing and unfinished"
     )
+    self._page.table(
+      [head[i] for i in kept], [[row[i] for i in kept] for row in rows], "text"
+    )
+    self._page.unfold()
 
   def _absent_groups(self) -> Iterable[str]:
     """Yields agents that have runs on some tasks but none on others."""
@@ -369,7 +366,7 @@ class Report:
         if not self._groups.runs(task, agent)
       ]
       if absent:
-        yield f"{agent} has no run on {_listed(absent)}."
+        yield f"{agent} has no run on {listed(absent)}."
 
   def _repeated(self) -> Iterable[str]:
     """Yields groups in which a seed counts more than once."""
@@ -379,21 +376,21 @@ class Report:
       if twice:
         yield (
           f"{figures.short(task)}, {label(agent, variation)}: several runs have"
-          f" seed {_listed(twice)}, and count as independent."
+          f" {named_seeds(twice)}, and count as independent."
         )
 
   def _without_return(self) -> Iterable[str]:
     """Yields groups with finished runs that are in no statistics."""
     for (task, agent, variation), members in self._groups.items():
-      seeds = [
+      without = [
         run.seed for run in members
         if run.finished and not math.isfinite(self._return(task, run))
       ]
-      if seeds:
+      if without:
         yield (
-          f"{figures.short(task)}, {label(agent, variation)}: seed"
-          f" {_listed(seeds)} has no finite return at the end and is in no"
-          " statistics, which are of the others alone."
+          f"{figures.short(task)}, {label(agent, variation)}: no finite return"
+          f" at the end of {named_seeds(without)}; statistics are of the others"
+          " alone."
         )
 
   def _unequal_settings(self) -> Iterable[str]:
@@ -415,7 +412,7 @@ class Report:
             values.setdefault(value, []).append(agent)
         if len(values) > 1:
           said = "; ".join(
-            f"{value} for {_listed(of)}" for value, of in values.items()
+            f"{value} for {listed(of)}" for value, of in values.items()
           )
           yield (
             f"{figures.short(task)}: agents differ in {name}, which their"
@@ -463,65 +460,35 @@ class Report:
       return "no rows yet"
     return f"{100 * run.steps[-1] / total:.0f}%"
 
-  def _scores(self):
-    self._section("Returns by task")
-    self._text(
-      "Means of the last 100 training episodes, sampled actions, with intervals"
-      " over seeds: at equal environment steps, as the mean over all training"
-      " up to there, and at equal training time (the median of the fastest"
-      " agent; compilation is not part of it, and runs that have ended keep"
-      " their last value). Evaluation: the last one of each run, at its end."
-    )
-    for task in self._groups.tasks:
-      rows = []
-      horizon = self._horizon(task, _STEPS)
-      if not math.isfinite(horizon):
-        continue
-      for (of, agent, variation), _ in self._groups.items():
-        if of != task:
-          continue
-        final = self._returns(task, agent, variation)
-        if not len(final):
-          continue
-        members = self._counted(task, agent, variation)
-        timed = self._returns(task, agent, variation, _SECONDS)
-        evaluated = np.array([
-          score for run in members
-          if math.isfinite(score := run.figures.get("evaluation", math.nan))
-        ])
-        rows.append((
-          label(agent, variation),
-          len(final),
-          statistics.mean_interval(final),
-          statistics.mean_interval(np.array(
-            [run.mean_return(horizon) for run in members]
-          )),
-          statistics.mean_interval(timed) if len(timed) else "",
-          statistics.mean_interval(evaluated) if len(evaluated) else "",
-        ))
-      self._parts.append(f"<h3>{html.escape(figures.short(task))}</h3>")
-      seconds = self._horizon(task, _SECONDS)
-      self._table(
-        (
-          "agent", "seeds", f"at {horizon:,.0f} steps", "mean over training",
-          f"at {seconds:,.0f} s", "evaluation",
-        ),
-        rows,
-      )
-
   def _curves(self):
-    self._section("Learning curves")
-    agents = [agent for agent in self._agents if agent not in _ABLATIONS]
-    panels: dict[str, dict[str, Sequence[Run]]] = {
-      task: {agent: self._groups.runs(task, agent) for agent in agents}
+    agents = [
+      agent for agent in self._agents if agent not in _ABLATIONS
+    ] or self._agents
+    panels: dict[str, dict[str, list[Run]]] = {
+      task: of
       for task in self._groups.tasks
+      if (of := {
+        agent: members for agent in agents
+        if (members := [
+          run for run in self._groups.runs(task, agent) if run.curves
+        ])
+      })
     }
+    if not panels:
+      return
+    self._section("Learning curves")
+    shown = [run for of in panels.values() for x in of.values() for run in x]
+    drawn = ", means over seeds with 95% intervals" if any(
+      len(self._groups.finished(task, agent)) > 1
+      for task, of in panels.items() for agent in of
+    ) else ""
+    if not all(run.finished for run in shown):
+      drawn += "; dotted: unfinished runs"
     for axis, name in ((_STEPS, "steps"), (_SECONDS, "time")):
-      self._figure(
+      self._page.figure(
         figures.learning_curves(panels, axis),
         f"learning_curves_{name}",
-        f"Return over {axis.replace('_', ' ')} of training; means over seeds"
-        " (their number in brackets) and 95% intervals. Dotted: unfinished.",
+        f"Return over {axis.replace('_', ' ')} of training{drawn}.",
       )
     # Numbers that are perturbed alone have grids.
     grids = self._groups.perturbed()
@@ -530,11 +497,69 @@ class Report:
       if len(variation) > 1 or (variation and variation[0][0] not in grids):
         varied.setdefault(task, {})[label(agent, variation)] = members
     if varied:
-      self._figure(
+      self._page.figure(
         figures.learning_curves(varied), "learning_curves_varied",
         "Return over environment steps of runs with other settings than the"
         " usual ones.",
       )
+
+  def _details(self):
+    """Adds returns at equal steps and times, and of varied settings."""
+    tasks = [
+      task for task in self._groups.tasks
+      if math.isfinite(self._horizon(task, _STEPS))
+    ]
+    if not tasks:
+      return
+    self._section("Returns at equal steps and at equal time")
+    self._page.text(
+      "Returns of the last 100 training episodes at equal environment steps;"
+      " their mean over all training up to there; and at equal training time"
+      " (the median of the fastest agent; compilation is not part of it, and"
+      " runs that have ended keep their last value). Evaluation: the last one"
+      " of each run, at its end."
+    )
+    for task in tasks:
+      usual: list[tuple[Any, ...]] = []
+      varied: list[tuple[Any, ...]] = []
+      horizon = self._horizon(task, _STEPS)
+      for (of, agent, variation), _ in self._groups.items():
+        if of == task and len(self._returns(task, agent, variation)):
+          (varied if variation else usual).append(
+            self._row(task, agent, variation)
+          )
+      self._page.heading(figures.short(task))
+      head = (
+        "agent", "seeds", f"at {horizon:,.0f} steps", "mean over training",
+        f"at {self._horizon(task, _SECONDS):,.0f} s", "evaluation",
+      )
+      self._page.table(head, usual)
+      if varied:
+        self._page.fold(f"{figures.short(task)} with other settings")
+        self._page.table(head, varied)
+        self._page.unfold()
+
+  def _row(
+    self, task: str, agent: str, variation: Variation
+  ) -> tuple[Any, ...]:
+    final = self._returns(task, agent, variation)
+    members = self._counted(task, agent, variation)
+    timed = self._returns(task, agent, variation, _SECONDS)
+    evaluated = np.array([
+      score for run in members
+      if math.isfinite(score := run.figures.get("evaluation", math.nan))
+    ])
+    horizon = self._horizon(task, _STEPS)
+    return (
+      label(agent, variation),
+      len(final),
+      statistics.mean_interval(final),
+      statistics.mean_interval(np.array(
+        [run.mean_return(horizon) for run in members]
+      )),
+      statistics.mean_interval(timed) if len(timed) else "",
+      statistics.mean_interval(evaluated) if len(evaluated) else "",
+    )
 
   def _aggregates(self, suite: str):
     tasks = [
@@ -546,37 +571,40 @@ class Report:
       return
     agents = [agent for agent in self._agents if agent not in _ABLATIONS]
     matrices = self._matrix(tasks, agents)
-    self._section(f"All tasks together: {suite}")
+    several = {a: m for a, m in matrices.items() if len(m) > 1}
+    if not several:
+      return
+    together = "" if len(tasks) == 1 else f", {len(tasks)} tasks together"
+    self._section(f"Normalised scores: {suite}{together}")
     scales = {
       task: scores.describe_scale(task)
       if self._ranges[task] is None
       else "from the lowest to the highest return of these runs"
       for task in tasks
     }
-    self._text(
+    self._page.text(
       "Normalised scores: " + "; ".join(
         f"{figures.short(task)}: {scale}" for task, scale in scales.items()
       ) + "."
     )
     left_out = [agent for agent in agents if agent not in matrices]
     if left_out:
-      self._text(
+      self._page.text(
         "Without a finished run on some task, and left out:"
-        f" {_listed(left_out)}."
+        f" {listed(left_out)}."
       )
-    several = {a: m for a, m in matrices.items() if len(m) > 1}
     for agent, matrix in matrices.items():
-      counted = [len(self._counted(task, agent)) for task in tasks]
+      numbers = [len(self._counted(task, agent)) for task in tasks]
       if len(matrix) == 1:
-        self._text(f"{agent} has one seed on some task, and is left out.")
-      elif max(counted) > len(matrix):
-        self._text(
-          f"{agent}: the first {len(matrix)} seeds of each task, as one has no"
-          " more."
+        self._page.text(
+          f"{agent} has one seed alone"
+          f"{' on some task' if len(tasks) > 1 else ''}, and is left out."
         )
-    if not several:
-      self._text("One seed alone has no intervals: nothing is drawn.")
-      return
+      elif max(numbers) > len(matrix):
+        self._page.text(
+          f"{agent}: the first {counted(len(matrix), 'seed')} of each task, as"
+          " one has no more."
+        )
     several_curves = {
       agent: np.stack([
         self._normalised(task, figures.curve(
@@ -590,9 +618,9 @@ class Report:
       for agent, matrix in several.items()
     }
     aggregates = statistics.aggregate(several)
-    slug = _slug(suite.lower())
+    name_of_suite = slug(suite.lower())
     names = list(statistics.AGGREGATES)
-    self._table(
+    self._page.table(
       ("agent", "seeds × tasks", *names),
       [
         (agent, "×".join(map(str, several[agent].shape)),
@@ -600,26 +628,28 @@ class Report:
         for agent in several
       ],
     )
-    self._figure(
+    self._page.figure(
       figures.aggregate_curves(several_curves, "mean normalised score"),
-      f"training_{slug}",
-      "Mean normalised score over tasks during training, 95% intervals.",
+      f"training_{name_of_suite}",
+      f"Mean normalised score{' over tasks' if together else ''} during"
+      " training, 95% intervals.",
     )
-    self._figure(
-      figures.aggregates(aggregates), f"aggregates_{slug}",
-      "Aggregates over tasks with 95% intervals; a smaller optimality gap is"
-      " better.",
+    self._page.figure(
+      figures.aggregates(aggregates), f"aggregates_{name_of_suite}",
+      f"Aggregates {'over tasks ' if together else ''}with 95% intervals; a"
+      " smaller optimality gap is better.",
     )
-    self._figure(
-      figures.profiles(several), f"profiles_{slug}", "Performance profiles."
+    self._page.figure(
+      figures.profiles(several), f"profiles_{name_of_suite}",
+      "Performance profiles: the share of runs above each score.",
     )
     if self._baseline in several and len(several) > 1:
       estimates = statistics.probability_of_improvement(
         several, self._baseline
       )
-      self._figure(
+      self._page.figure(
         figures.probabilities(estimates, self._baseline),
-        f"probability_{slug}",
+        f"probability_{name_of_suite}",
         "Probability that a run is better than one of the baseline: "
         + "; ".join(f"{agent} {found}" for agent, found in estimates.items())
         + ".",
@@ -657,12 +687,12 @@ class Report:
         ).items()
       }
     self._section("What is self-tuned")
-    self._figure(
+    self._page.figure(
       figures.ablation(bars, what), "ablation",
-      "The ablation ladder: one head (green) and three (blue), with more and"
-      " more self-tuned, and 95% intervals.",
+      "The ablation ladder: one head (STAC, blue) and three (STACX, green),"
+      " with more and more self-tuned, and 95% intervals.",
     )
-    self._text("Each step of a ladder over its own first one, in %:")
+    self._page.text("Each step of a ladder over its own first one, in %:")
     rows = []
     for family, of in figures.LADDER.items():
       first = of["{}"]
@@ -673,7 +703,7 @@ class Report:
         ]
         if agent != first and any(cells):
           rows.append((f"{family} {step}", *cells))
-    self._table(("", *map(figures.short, tasks)), rows)
+    self._page.table(("", *map(figures.short, tasks)), rows)
 
   def _improved(
     self, task: str, agent: str, baseline: str
@@ -705,20 +735,20 @@ class Report:
       for agent, of in improvements.items()
       if agent not in _ABLATIONS
     } or improvements
-    self._figure(
+    self._page.figure(
       figures.relative_improvement(shown, baseline), "relative_improvement",
       f"Relative improvement of the normalised score over {baseline} with 95%"
       " intervals; where some are beyond ±50%, logarithmic beyond ±10%.",
     )
     tasks = dict.fromkeys(task for of in improvements.values() for task in of)
-    self._table(
+    self._page.table(
       ("%", *map(figures.short, tasks)),
       [
         (agent, *[of.get(task, "") for task in tasks])
         for agent, of in improvements.items()
       ],
     )
-    self._figure(
+    self._page.figure(
       figures.improved_tasks(shown, baseline), "improved_tasks",
       f"Tasks on which the mean score improves on {baseline} by at least x%.",
     )
@@ -761,9 +791,10 @@ class Report:
       ]
       if pairs and agent != self._baseline:
         better = sum(mine > theirs for mine, theirs in pairs)
-        self._text(
+        self._page.text(
           f"{agent} has the higher mean than {self._baseline} in {better} of"
-          f" {len(pairs)} configurations ({100 * better / len(pairs):.0f}%)."
+          f" {counted(len(pairs), 'configuration')}"
+          f" ({100 * better / len(pairs):.0f}%)."
         )
     ranges = {
       self._groups.usual(task, agent, "metaparameter_range")
@@ -771,7 +802,7 @@ class Report:
       for agents in of.values()
       for agent in agents
     }
-    self._figure(
+    self._page.figure(
       figures.robustness(
         cells, setting,
         lambda value: figures.describe_setting(setting, value, ranges),
@@ -781,8 +812,12 @@ class Report:
     )
 
   def _metaparameters(self):
+    if not any(
+      plots.sigmas([run.curves]) for run in self._runs
+      if run.finished and run.curves
+    ):
+      return
     self._section("Metaparameters over training")
-    drawn = False
     rows: list[tuple] = []
     perturbed: list[tuple] = []
     for (task, agent, variation), _ in self._groups.items():
@@ -793,45 +828,43 @@ class Report:
       (perturbed if variation else rows).extend(changes)
       if variation or agent in _ABLATIONS:
         continue
-      title = f"{figures.short(task)}, {agent}, {len(members)} seeds"
-      slug = figures.short(task)
-      figure = figures.metaparameters(members, title)
-      drawn |= figure is not None
-      self._figure(
-        figure, f"metaparameters_{slug}_{agent}",
-        f"σ(η) of every head, {title}: means, and from the lowest seed to the"
-        " highest.",
+      name = figures.short(task)
+      title = f"{name}, {agent}, {counted(len(members), 'seed')}"
+      over_seeds = (
+        ": means, and from the lowest seed to the highest"
+        if len(members) > 1 else ""
       )
-      self._figure(
-        figures.alpha_order(members, title), f"alpha_order_{slug}_{agent}",
-        f"α_ρ and α_c, {title}.",
+      self._page.figure(
+        figures.metaparameters(members, title),
+        f"metaparameters_{name}_{agent}",
+        f"σ(η) of every head, {title}{over_seeds}. γ by its horizon"
+        " 1/(1−γ).",
+      )
+      self._page.figure(
+        figures.alpha_order(members, title), f"alpha_order_{name}_{agent}",
+        f"α_ρ and α_c, {title}{over_seeds}.",
       )
       shares = figures.alpha_order_share(members)
       if shares:
-        self._text("Rows of the logs with α_ρ ≥ α_c: " + ", ".join(
+        self._page.text("Rows of the logs with α_ρ ≥ α_c: " + ", ".join(
           f"head {head} {share.shown('.1%')}" for head, share in shares.items()
         ) + ".")
+    self._page.text(
+      "σ(η) at the end of training, means and intervals over seeds. Apart:"
+      " seeds whose auxiliary heads are all on one side of the acting head."
+    )
+    head = (
+      "task, agent", "σ(η) of", "acting head, start", "acting head, end",
+      "auxiliary heads, end", "apart",
+    )
     if rows:
-      self._text(
-        "σ(η) at the end of training, means and intervals over seeds. Apart:"
-        " seeds whose auxiliary heads are all on one side of the acting head."
-      )
-      head = (
-        "task, agent", "σ(η) of", "acting head, start", "acting head, end",
-        "auxiliary heads, end", "apart",
-      )
-      self._table(head, rows)
-      if perturbed:
-        self._parts.append(
-          "<details><summary>With settings perturbed</summary>"
-        )
-        self._table(head, perturbed)
-        self._parts.append("</details>")
-    elif not drawn:
-      self._text("No finished run tunes any.")
+      self._page.table(head, rows)
+    if perturbed:
+      self._page.fold("With settings perturbed")
+      self._page.table(head, perturbed)
+      self._page.unfold()
 
   def _run_time(self):
-    self._section("Run time")
     rows = []
     for task in self._groups.tasks:
       rates = {
@@ -851,12 +884,15 @@ class Report:
           f"{min(of_agent):,.0f} to {max(of_agent):,.0f}", f"{minutes:.2f}",
           f"{ratio:.2f}",
         ))
-    self._text(
+    if not rows:
+      return
+    self._section("Run time")
+    self._page.text(
       "Medians over seeds, on whatever machine and beside whatever else they"
       " ran; compare only runs that ran alike. Where the lowest and the highest"
       " rate are far apart, time says more of the machine than of the agent."
     )
-    self._table(
+    self._page.table(
       (
         "task, agent", "steps/s", "lowest to highest", "minutes",
         f"time / {self._baseline}",
@@ -865,22 +901,24 @@ class Report:
     )
 
   def _published(self):
-    self._section("Published numbers")
     games = [task for task in self._groups.tasks if suite_of(task) == "Atari"]
+    if not games:
+      return
+    self._section("Published numbers")
     for task in games:
       self._published_game(task)
-    self._text(
+    self._page.text(
       "What the paper of STACX reports, in its protocols (Atari with the"
       " protocol “papers”)."
     )
-    self._table(
+    self._page.table(
       ("agent", "measure", "value", "source"), published.FIGURES, "text"
     )
     for protocol in published.PROTOCOLS:
-      self._parts.append(
-        f"<h3>Atari-57, protocol “{protocol}”: median of published scores</h3>"
+      self._page.heading(
+        f"Atari-57, protocol “{protocol}”: median of published scores"
       )
-      self._table(
+      self._page.table(
         ("agent", "median, human-normalised", "source"),
         [
           (column.agent, f"{100 * median:.0f}%", column.source)
@@ -888,7 +926,7 @@ class Report:
         ],
         "text",
       )
-    self._text(published.REMARK)
+    self._page.text(published.REMARK)
 
   def _published_game(self, task: str):
     game = scores.game_of(task)
@@ -897,7 +935,7 @@ class Report:
     protocol = self._option(task, "protocol", "papers")
     if protocol not in published.PROTOCOLS:
       return
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for agent in self._agents:
       members = self._counted(task, agent)
       if not members:
@@ -909,7 +947,7 @@ class Report:
       rows.append((
         f"{agent}, these runs: training, sampled actions,"
         f" {frames / 1e6:.3g}M frames",
-        str(returns),
+        returns,
         f"{100 * scores.human_normalised_score(game, returns.value):.1f}%", "",
       ))
     for column, value in published.returns(game, protocol).items():
@@ -918,16 +956,32 @@ class Report:
         f"{100 * scores.human_normalised_score(game, value):.1f}%",
         column.source,
       ))
-    self._parts.append(
-      f"<h3>{html.escape(game)}, protocol “{html.escape(protocol)}”</h3>"
-    )
-    self._table(
+    self._page.heading(f"{game}, protocol “{protocol}”")
+    self._page.table(
       ("agent", "return", "human-normalised", "source"), rows, "text"
     )
 
 
-def _listed(items: Iterable[Any]) -> str:
-  return ", ".join(map(str, items))
+def _title(agents: Sequence[str], tasks: Sequence[str]) -> str:
+  """Returns for example "impala and stac on catch"."""
+  said = [
+    " and ".join(names) if len(names) < 3 else counted(len(names), noun)
+    for names, noun in ((agents, "agent"), (tasks, "task"))
+  ]
+  return " on ".join(said)
+
+
+def _about_intervals(numbers: Sequence[int]) -> str:
+  """Returns how intervals over so many seeds are estimated."""
+  if max(numbers) < 2:
+    return "One seed has no interval."
+  said = (
+    "Brackets are 95% intervals of a percentile bootstrap over seeds: they"
+    " never leave the range of the seeds"
+  )
+  if min(n for n in numbers if n > 1) < _FEW_SEEDS:
+    said += ", and with as few as here they are rather too narrow"
+  return said + "." + (" One seed has no interval." if min(numbers) < 2 else "")
 
 
 def _changes(task: str, name: str, members: Sequence[Run]) -> list[tuple]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from acme_stac.config import AGENTS, STACConfig
 from acme_stac.evaluation import plots, summary
+from acme_stac.evaluation.text import printable, printable_values
 
 _RUNS = "runs.csv"
 _CURVES = "curves.csv"
@@ -168,7 +169,7 @@ def find(paths: Iterable[pathlib.Path]) -> tuple[list[Run], list[str]]:
     of_path: list[str] = []
     if not path.is_dir():
       raise ValueError(
-        f"There is no directory {path}. Give work directories of"
+        f"There is no directory {printable(path)}. Give work directories of"
         " programs.train, or directories with such below."
       )
     for directory, files in _walk(path):
@@ -186,9 +187,10 @@ def find(paths: Iterable[pathlib.Path]) -> tuple[list[Run], list[str]]:
     if not found:
       raise ValueError(
         " ".join([
-          f"{path} has no run: neither it nor a directory below is a work"
-          " directory of programs.train (with a config.json) or data that a"
-          f" report kept (with {_RUNS} and {_SETTINGS}).", *of_path[:3],
+          f"{printable(path)} has no run: neither it nor a directory below is a"
+          " work directory of programs.train (with a config.json) or data that"
+          f" a report kept (with {_RUNS} and {_SETTINGS}).",
+          *map(printable, of_path[:3]),
         ])
       )
     for run in found:
@@ -201,17 +203,12 @@ def find(paths: Iterable[pathlib.Path]) -> tuple[list[Run], list[str]]:
   return [
     run for run in runs.values()
     if run.finished or _learner_steps(run) == latest[run.state_of()]
-  ], [_printable(problem) for problem in problems]
+  ], [printable(problem) for problem in problems]
 
 
 def _learner_steps(run: Run) -> float:
   steps = float(run.figures.get("learner_steps", 0.0))
   return steps if math.isfinite(steps) else 0.0
-
-
-def _printable(text: str) -> str:
-  """Returns text without the bytes of a file's name that are none."""
-  return os.fsencode(text).decode(errors="backslashreplace")
 
 
 def _walk(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, set[str]]]:
@@ -230,7 +227,9 @@ def _walk(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, set[str]]]:
 def _read_work_directory(workdir: pathlib.Path) -> Run:
   file = "config.json"
   try:
-    described = json.loads((workdir / "config.json").read_text())
+    described = printable_values(
+      json.loads(plots.regular(workdir / "config.json").read_text())
+    )
     settings = {
       **described["config"],
       **{
@@ -243,7 +242,7 @@ def _read_work_directory(workdir: pathlib.Path) -> Run:
     figures = summary.summarise_run(workdir)
     log = plots.read_log(workdir / "logs" / "learner.csv", "learner_steps")
     run = Run(
-      name=_printable(str(workdir)),
+      name=printable(workdir),
       task=described["environment"],
       agent=described["agent"],
       settings=settings,
@@ -341,7 +340,9 @@ def export(runs: Sequence[Run], directory: pathlib.Path) -> list[pathlib.Path]:
       )
   summary.write_csv(directory / _RUNS, rows)
   summary.write_csv(directory / _CURVES, curves)
-  (directory / _SETTINGS).write_text(json.dumps(settings, indent=1) + "\n")
+  plots.regular(directory / _SETTINGS).write_text(
+    json.dumps(settings, indent=1) + "\n"
+  )
   return [directory / name for name in (_RUNS, _CURVES, _SETTINGS)]
 
 
@@ -354,8 +355,10 @@ def _short(value: Any) -> Any:
 
 def _read_exported(directory: pathlib.Path) -> list[Run]:
   try:
-    settings = json.loads((directory / _SETTINGS).read_text())
-    with open(directory / _RUNS, newline="") as file:
+    settings = printable_values(
+      json.loads(plots.regular(directory / _SETTINGS).read_text())
+    )
+    with open(plots.regular(directory / _RUNS), newline="") as file:
       rows = list(csv.DictReader(file))
     curves = plots.read_log(directory / _CURVES)
     number = curves.pop("run", np.zeros(0))
@@ -368,9 +371,9 @@ def _read_exported(directory: pathlib.Path) -> list[Run]:
         if np.isfinite(values[of_run]).any()
       }
       run = Run(
-        name=row.pop("name"),
-        task=row.pop("task"),
-        agent=row.pop("agent"),
+        name=printable(row.pop("name")),
+        task=printable(row.pop("task")),
+        agent=printable(row.pop("agent")),
         settings=settings[int(row.pop("settings"))],
         seed=int(row.pop("seed")),
         finished=row.pop("finished") == "True",

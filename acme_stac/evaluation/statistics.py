@@ -26,14 +26,33 @@ class Estimate(NamedTuple):
   high: float
 
   def __str__(self) -> str:
-    return self.shown(",.0f" if abs(self.value) >= 1000 else ".3g")
+    return self.shown(f",.{self._decimals()}f")
+
+  def _decimals(self) -> int:
+    """Returns how many decimals say something.
+
+    Two digits of the interval's width, or three of a value that has none, and
+    never more than four digits of the largest number.
+    """
+    finite = [abs(x) for x in self if math.isfinite(x)]
+    if not finite or not max(finite):
+      return 0
+    size = math.floor(math.log10(max(finite)))
+    width = self.high - self.low
+    if math.isfinite(width) and width > 0:
+      return max(0, min(1 - math.floor(math.log10(width)), 3 - size))
+    return max(0, 2 - size)
 
   def shown(self, digits: str) -> str:
     """Returns it as text, with a format's digits; one seed has no interval."""
-    value = f"{self.value:{digits}}"
-    if math.isnan(self.low):
-      return value
-    return f"{value} [{self.low:{digits}}, {self.high:{digits}}]"
+    value, low, high = (_number(x, digits) for x in self)
+    return value if math.isnan(self.low) else f"{value} [{low}, {high}]"
+
+
+def _number(value: float, digits: str) -> str:
+  """Returns a number with a format's digits; zero has no sign."""
+  text = f"{value:{digits}}"
+  return text if text.strip("-0.,%") else text.removeprefix("-")
 
 
 def _mean(scores: np.ndarray) -> float:

@@ -128,7 +128,7 @@ def write_csv(
 ) -> pathlib.Path:
   """Writes rows with the columns that any of them has; returns the path."""
   names = list(dict.fromkeys(name for row in rows for name in row))
-  with open(path, "w", newline="") as file:
+  with open(plots.regular(path), "w", newline="") as file:
     writer = csv.DictWriter(file, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

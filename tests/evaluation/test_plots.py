@@ -1,6 +1,10 @@
+import os
+
 import numpy as np
+import pytest
 
 from acme_stac.evaluation import plots
+from tests.evaluation import workdirs
 
 
 def test_read_log_drops_what_was_repeated(tmp_path):
@@ -73,3 +77,77 @@ def test_rows_that_are_not_whole_are_left_out(tmp_path):
   columns = plots.read_log(log, "steps")
   np.testing.assert_array_equal(columns["a"], [1, 7, 8])
   np.testing.assert_array_equal(columns["steps"], [1, 3, 4])
+
+
+def drawn_of(monkeypatch):
+  """Returns a dictionary that gets every figure by its file's name."""
+  figures = {}
+  save = plots._save
+
+  def keep(figure, path):
+    figures[path.name] = figure
+    return save(figure, path)
+
+  monkeypatch.setattr(plots, "_save", keep)
+  return figures
+
+
+def test_plots_of_a_run_are_titled_by_agent_and_task(tmp_path, monkeypatch):
+  figures = drawn_of(monkeypatch)
+  workdirs.make(
+    tmp_path / "w3", "gymnasium:CartPole-v1", "stacx", 3, 100.0,
+    sigmas={"sigma_discount_head0": 0.995},
+  )
+  plots.plot_run(tmp_path / "w3")
+  (axes,) = figures["learning_curve.png"].axes
+  assert axes.get_title() == "stacx on CartPole-v1"
+  for name in ("metaparameters.png", "pipeline.png"):
+    assert "stacx on CartPole-v1" in figures[name].get_suptitle()
+
+
+def test_a_sweep_is_titled_by_what_its_runs_have_in_common(
+  tmp_path, monkeypatch
+):
+  figures = drawn_of(monkeypatch)
+  names = []
+  for folder, agent in (("a", "stac"), ("b", "stac"), ("c", "impala")):
+    for seed in range(2):
+      names.append(f"{folder}/{seed}")
+      workdirs.make(tmp_path / names[-1], "catch", agent, seed, 1.0)
+  for agent in ("impala", "stac"):
+    names.append(f"d/{agent}")
+    workdirs.make(tmp_path / names[-1], "catch", agent, 0, 1.0)
+  plots.plot_sweep(names, tmp_path)
+  assert [x.get_title() for x in figures["learning_curves.png"].axes] == [
+    "stac on catch (a)", "stac on catch (b)", "impala on catch", "catch",
+  ]
+
+
+def test_small_changes_of_metaparameters_look_small(tmp_path, monkeypatch):
+  figures = drawn_of(monkeypatch)
+  workdirs.make(
+    tmp_path, "catch", "stacx", 0, 1.0,
+    sigmas={
+      f"sigma_{name}_head{head}": 0.991
+      for name in ("discount", "lambda_", "alpha") for head in range(2)
+    },
+  )
+  plots.plot_run(tmp_path)
+  gamma, *others = figures["metaparameters.png"].axes
+  for axes in others:
+    low, high = axes.get_ylim()
+    assert high - low >= 0.1
+    assert axes.get_ylim() == others[0].get_ylim()
+  # γ is drawn by its horizon, from 100 steps to 111, of at least 10 to 1,000.
+  np.testing.assert_allclose(
+    gamma.lines[0].get_ydata()[[0, -1]], [100.0, 111.0], rtol=0.01
+  )
+  assert gamma.get_yscale() == "log"
+  assert gamma.get_ylim()[0] <= 10 and gamma.get_ylim()[1] >= 1000
+  assert "horizon" in gamma.get_ylabel()
+
+
+def test_logs_that_are_pipes_are_not_read(tmp_path):
+  os.mkfifo(tmp_path / "log.csv")
+  with pytest.raises(OSError, match="is not a regular file"):
+    plots.read_log(tmp_path / "log.csv")

@@ -56,8 +56,7 @@ def test_seeds_are_drawn_for_each_task_apart():
 def test_one_seed_has_no_interval():
   value, low, high = statistics.mean_interval(np.array([2.0]))
   assert value == 2.0 and np.isnan([low, high]).all()
-  assert str(statistics.Estimate(value, low, high)) == "2"
-  assert str(statistics.Estimate(2.0, 1.234, 3.0)) == "2 [1.23, 3]"
+  assert str(statistics.Estimate(value, low, high)) == "2.00"
   assert np.isnan(statistics.mean_interval(np.array([])).value)
 
 
@@ -102,8 +101,24 @@ def test_relative_improvement():
   assert alone.value == -50.0 and np.isnan(alone.low)
 
 
-def test_estimates_as_text():
-  estimate = statistics.Estimate
-  assert str(estimate(3080.4, 3069.6, 3100.0)) == "3,080 [3,070, 3,100]"
-  assert str(estimate(0.12345, -0.1, 1.0)) == "0.123 [-0.1, 1]"
-  assert str(estimate(216.4, math.nan, math.nan)) == "216"
+@pytest.mark.parametrize(("estimate", "text"), [
+  ((3080.4, 3069.6, 3100.0), "3,080 [3,070, 3,100]"),
+  ((412.3, 282.477, 500.0), "412 [282, 500]"),
+  ((0.12345, -0.1, 1.0), "0.1 [-0.1, 1.0]"),
+  ((0.996, 0.9882, 1.0), "0.996 [0.988, 1.000]"),
+  ((2.0, 1.234, 3.0), "2.0 [1.2, 3.0]"),
+  ((-0.001, -0.2, 0.1), "0.00 [-0.20, 0.10]"),
+  ((1.0, 1.0, 1.0), "1.00 [1.00, 1.00]"),
+  ((0.0, 0.0, 0.0), "0 [0, 0]"),
+  ((412.3, 412.2999, 412.3001), "412.3 [412.3, 412.3]"),
+  ((216.4, math.nan, math.nan), "216"),
+  ((12345.678, math.nan, math.nan), "12,346"),
+])
+def test_an_estimate_has_the_digits_that_its_interval_allows(estimate, text):
+  assert str(statistics.Estimate(*estimate)) == text
+
+
+def test_intervals_stay_in_the_range_of_the_seeds():
+  values = np.array([500.0, 500.0, 500.0, 90.0])
+  _, low, high = statistics.mean_interval(values)
+  assert 90.0 <= low < high <= 500.0

@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -65,7 +66,7 @@ def page(tmp_path_factory):
 
 def text_of(page):
   """Returns the words of a page, without its pictures."""
-  source = re.sub(r"<img[^>]*>", "", page.read_text())
+  source = re.sub(r"<(img|source)[^>]*>", "", page.read_text())
   return html.unescape(re.sub(r"<[^>]+>", " ", source.partition("</style>")[2]))
 
 
@@ -73,7 +74,10 @@ def cells(page, *words):
   """Returns the rows of tables that begin with these words."""
   rows = re.findall(r"<tr>(.*?)</tr>", page.read_text())
   split = [
-    [html.unescape(x) for x in re.findall(r"<t[dh]>(.*?)</t[dh]>", row)]
+    [
+      html.unescape(re.sub("<[^>]*>", "", x))
+      for x in re.findall(r"<t[dh]>(.*?)</t[dh]>", row)
+    ]
     for row in rows
   ]
   return [row for row in split if tuple(row[: len(words)]) == words]
@@ -97,7 +101,7 @@ def test_numbers_are_those_of_the_logs(page):
     in text
   )
   (row,) = cells(page, "stacx, discount=0.9")
-  assert row[1] == "2" and row[2].startswith("90.5 [")
+  assert row[1] == "2" and row[2].startswith("90.5 [90.0, 91.0]")
   # IMPALA is twice as fast: at its end STACX is half way, on a line.
   finals = {row[0]: row for row in cells(page, "stacx", "3")}
   end, timed = (
@@ -135,7 +139,7 @@ def test_files_beside_the_page(page):
   } <= names
   # The page is whole by itself.
   source = page.read_text()
-  assert source.count("data:image/png;base64,") == len(names) - 2
+  assert source.count("data:image/png;base64,") == 2 * (len(names) - 2)
   assert not re.search(r'(src|href)="(?!data:|#)', source)
 
 
@@ -173,7 +177,7 @@ def test_other_budgets_are_said(tmp_path):
   text = text_of(output / "index.html")
   assert "All are compared at 32,000, where the first of stac ends" in text
   (row,) = [row for row in cells(output / "index.html", "impala", "1")]
-  assert row[2] == "0.5"
+  assert row[2] == "0.500"
 
 
 def test_what_is_in_no_statistics_is_said(tmp_path):
@@ -186,12 +190,12 @@ def test_what_is_in_no_statistics_is_said(tmp_path):
   output = tmp_path / "out"
   assert report.main([str(tmp_path), f"--output={output}"]) == 0
   text = " ".join(text_of(output / "index.html").split())
-  assert "catch, impala: seed 2, 3 has no finite return at the end" in text
+  assert "catch, impala: no finite return at the end of seeds 2, 3;" in text
   assert (
     "catch, impala, discount=0.9: runs end at 3,200 steps, before 64,000"
   ) in text
   row = cells(output / "index.html", "impala", "2")[0]
-  assert row[2].startswith("0.9 [")
+  assert row[2].startswith("0.90 [")
   assert "nan" not in text
 
 
@@ -221,13 +225,13 @@ def test_what_cannot_be_compared_is_said(tmp_path):
     "catch, impala: several runs have seed 1, and count as independent.",
     "catch: agents differ in batch_size, which their presets do not say: 32 for"
     " impala; 64 for stac.",
-    "All tasks together: Atari, protocol machado",
+    "Normalised scores: Atari, protocol machado",
   ):
     assert said in text, said
   # Settings in which presets differ, such as the heads, are no such thing.
   assert "agents differ in self_tuned" not in text
   (row,) = cells(output / "index.html", "impala", "3")
-  assert row[2].startswith("0.967")
+  assert row[2].startswith("0.97 [0.90, 1.00]")
   assert not (output / "learning_curves_varied.png").exists()
 
 
@@ -268,7 +272,7 @@ def test_time_is_compared_at_the_median_of_the_fastest(tmp_path):
   page = output / "index.html"
   assert "at 317 s" in text_of(page)
   (impala,), (stac,) = cells(page, "impala", "3"), cells(page, "stac", "3")
-  assert impala[4].startswith("1 [")
+  assert impala[4].startswith("1.00 [")
   assert float(stac[4].split()[0]) == pytest.approx(0.5, abs=0.02)
   (row,) = cells(page, "catch, impala", "200")
   assert row[2] == "200 to 1,000"
@@ -276,12 +280,10 @@ def test_time_is_compared_at_the_median_of_the_fastest(tmp_path):
 
 def test_names_are_only_names(tmp_path):
   for name in ("a$b$c", "$\\frac$", "x/../../y", "<b>", "l" * 300):
-    for agent in ("impala", "stac"):
-      for seed in range(2):
-        workdirs.make(
-          tmp_path / "runs" / f"{abs(hash(name))}{agent}{seed}", name, agent,
-          seed, 1.0 + seed, sigmas={"sigma_alpha_head0": 0.9},
-        )
+    workdirs.make(
+      tmp_path / "runs" / f"{abs(hash(name))}", name, "impala", 0, 1.0,
+      sigmas={"sigma_alpha_head0": 0.9},
+    )
   output = tmp_path / "deep" / "out"
   assert report.main([str(tmp_path / "runs"), f"--output={output}"]) == 0
   assert {p.name for p in tmp_path.iterdir()} == {"runs", "deep"}
@@ -290,7 +292,106 @@ def test_names_are_only_names(tmp_path):
   source = page.read_text()
   assert "<b>" not in source and "<b>" in html.unescape(source)
   # Long names are cut, and of no two tasks the same file.
-  assert len(list(output.glob("metaparameters_*.png"))) == 5 * 2
+  assert len(list(output.glob("metaparameters_*.png"))) == 5
+
+
+_UNSAFE = "a\x1b[31mb\u202ec\u2066d\x07e\u200bf\ng"
+
+
+def test_control_characters_reach_neither_terminal_nor_page(tmp_path, capsys):
+  for number, (agent, batch_size) in enumerate([
+    ("impala", 32), ("impala", 32), ("impala", 8), (_UNSAFE, 32),
+  ]):
+    directory = tmp_path / f"{number}{_UNSAFE}"
+    workdirs.make(
+      directory, _UNSAFE, "impala", number, 1.0, options={_UNSAFE: _UNSAFE},
+      batch_size=batch_size,
+    )
+    config = directory / "config.json"
+    described = json.loads(config.read_text())
+    config.write_text(json.dumps({**described, "agent": agent}))
+  (tmp_path / _UNSAFE / "damaged").mkdir(parents=True)
+  (tmp_path / _UNSAFE / "damaged" / "config.json").write_text("no")
+  output = tmp_path / "out"
+  assert report.main([
+    str(tmp_path), f"--output={output}", f"--title=x{_UNSAFE}"
+  ]) == 0
+  with pytest.raises(machine.UserError) as raised:
+    report.main([str(tmp_path / f"no{_UNSAFE}"), f"--output={output}"])
+  written = capsys.readouterr()
+  texts = [str(raised.value), (output / "index.html").read_text(),
+           written.out, written.err]
+  for text in texts:
+    assert text.replace("\n", "").isprintable()
+  assert "a\\x1b[31mb\\u202ec" in texts[1]
+
+
+@pytest.mark.parametrize(
+  "name", ["logs/learner.csv", "logs/evaluator.csv", "config.json"]
+)
+def test_pipes_in_place_of_files_are_left_out_and_named(
+  tmp_path, capsys, name
+):
+  for seed in range(2):
+    workdirs.make(tmp_path / "runs" / f"i{seed}", "catch", "impala", seed, 1.0)
+  path = tmp_path / "runs" / "i0" / name
+  path.unlink(missing_ok=True)
+  os.mkfifo(path)
+  output = tmp_path / "out"
+  assert report.main([str(tmp_path / "runs"), f"--output={output}"]) == 0
+  assert f"{path} is not a regular file" in capsys.readouterr().err
+  assert "1 run, 1 finished, on 1 task." in text_of(output / "index.html")
+
+
+@pytest.mark.parametrize("name", ["index.html", "data/runs.csv"])
+def test_a_pipe_in_place_of_what_is_written_is_refused(tmp_path, name):
+  workdirs.make(tmp_path / "runs" / "i", "catch", "impala", 0, 1.0)
+  path = tmp_path / "out" / name
+  path.parent.mkdir(parents=True)
+  os.mkfifo(path)
+  with pytest.raises(machine.UserError, match="is not a regular file"):
+    report.main([str(tmp_path / "runs"), f"--output={tmp_path / 'out'}"])
+
+
+def test_the_answer_comes_first_and_inventories_last(page):
+  source = page.read_text()
+  headings = re.findall(r"<h2[^>]*>(.*?)</h2>", source)
+  assert headings[0] == "Return at the end of training"
+  assert headings[1] == "Learning curves"
+  assert headings[-1] == "Runs"
+  # The first table has all agents and tasks, with intervals.
+  first = re.search(r"<table.*?</table>", source)[0]
+  for name in ("impala", "stacx", "CartPole-v1", "catch", "pong"):
+    assert name in first
+  inside = re.sub("<[^>]*>", "", first)
+  assert re.search(r"\d \[\d+(\.\d+)?, \d+(\.\d+)?\] \(3 seeds\)", inside)
+  # It is said how intervals are estimated, and lists of seeds are folded.
+  assert "percentile bootstrap" in text_of(page)
+  assert re.search(r"<details><summary>Seeds of", source.rpartition("<h2")[2])
+  assert source.count("<details") == source.count("</details>")
+
+
+def test_a_page_of_one_run_has_only_what_it_says_something_of(tmp_path):
+  workdirs.make(tmp_path / "runs" / "i", _CARTPOLE, "impala", 0, 123.456789)
+  output = tmp_path / "out"
+  assert report.main([str(tmp_path / "runs"), f"--output={output}"]) == 0
+  source = (output / "index.html").read_text()
+  text = " ".join(text_of(output / "index.html").split())
+  assert "<title>impala on CartPole-v1</title>" in source
+  assert "1 run, 1 finished, on 1 task." in text
+  assert not re.search(r"\b1 (runs|tasks|seeds|groups|warnings)\b", text)
+  assert "Atari" not in text and "Published" not in text
+  assert "Normalised" not in text and "Metaparameters" not in text
+  assert "One seed has no interval" in text and "[" not in text
+  assert cells(output / "index.html", "impala", "123")
+  # Whatever is left says something.
+  assert not re.search(r"</h2>(<h2|$)", source)
+  assert "1 of 1 seed 0" in text
+
+
+def test_every_picture_is_described(page):
+  for picture in re.findall(r"<img[^>]*>", page.read_text()):
+    assert re.search(r'alt="[^"]{15,}"', picture)
 
 
 def browser():
@@ -325,6 +426,8 @@ def test_in_a_browser(page, tmp_path, width, height):
     "  pictures: pictures.length,"
     "  drawn: pictures.filter(x => x.complete && x.naturalWidth > 100).length,"
     "  width: page.documentElement.scrollWidth,"
+    "  cut: [...page.querySelectorAll('.answer')].filter("
+    "   x => x.scrollWidth > x.parentElement.clientWidth).length,"
     "  headings: page.querySelectorAll('h2').length}); });"
     f"frame.srcdoc = {_as_script(page.read_text())};</script>"
   )
@@ -336,6 +439,7 @@ def test_in_a_browser(page, tmp_path, width, height):
   assert found["drawn"] == found["pictures"] > 10
   assert found["width"] <= width
   assert found["headings"] > 8
+  assert found["cut"] == 0
 
 
 def _as_script(text):
