@@ -134,9 +134,9 @@ def format_status(status: dict[str, Any]) -> list[str]:
   if status["return"] is not None:
     parts.append(f"return {status['return']:.1f}")
   if status["evaluation"] is not None:
-    parts.append(f"evaluated {status['evaluation']:.1f}")
+    parts.append(f"eval {status['evaluation']:.1f}")
   if rate:
-    parts.append(f"{rate:,.0f} steps/s")
+    parts.append(f"{rate:,.0f}/s")
   return parts
 
 

@@ -218,7 +218,7 @@ def test_doctor_names_wrong_versions(monkeypatch, package, wanted):
 
 def test_doctor_looks_at_the_lock_of_its_own_installation():
   lock = pathlib.Path(doctor.__file__).parents[1] / "requirements.lock"
-  assert doctor._LOCK == lock
+  assert lock == doctor._LOCK
   assert {"protobuf", "numpy", "absl-py"} <= doctor._with_requirements(
     doctor._COMPILED
   )

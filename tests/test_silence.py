@@ -9,7 +9,7 @@ import pytest
 @pytest.mark.parametrize("code", [
   "import acme_stac; acme_stac.STACBuilder",
   "import acme_stac; acme_stac.environments; acme_stac.load_policy",
-  "import acme_stac.agent; from acme.jax import experiments",
+  "import acme_stac.agent; import acme.agents.jax.impala",
   "from programs import machine; machine.check(); import programs.program",
   "from programs import evaluate, report, sweep, export",
 ])
