@@ -48,6 +48,18 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 
 
+class FieldError(ValueError):
+  """A field has a value that it cannot have, or fields do not fit together.
+
+  Attributes:
+    fields: names of the fields.
+  """
+
+  def __init__(self, message: str, *fields: str):
+    super().__init__(message)
+    self.fields = fields
+
+
 @dataclasses.dataclass(frozen=True)
 class STACConfig:
   """Hyperparameters of an actor-critic of the STAC family.
@@ -200,79 +212,86 @@ class STACConfig:
     for name in ("self_tuned", "embedded", "torso_sizes", "head_sizes"):
       value = getattr(self, name)
       if isinstance(value, str) or not isinstance(value, Iterable):
-        raise ValueError(f"{name} must be a tuple, got {value!r}.")
+        raise FieldError(f"{name} must be a tuple, got {value!r}.", name)
       object.__setattr__(self, name, tuple(value))
     self._check_numbers()
     for name, known in CHOICES.items():
       value = getattr(self, name)
       if not isinstance(value, str) or value not in known:
-        raise ValueError(unknown(name, value, known))
+        raise FieldError(unknown(name, value, known), name)
     self._check_metaparameters()
     if not self.torso_sizes and self.torso not in ("mlp", "shallow"):
-      raise ValueError(f"torso {self.torso!r} needs at least one torso size.")
+      raise FieldError(
+        f"torso {self.torso!r} needs at least one torso size.", "torso_sizes"
+      )
     for name in ("torso_sizes", "head_sizes"):
       if len(getattr(self, name)) > _MAX_LAYERS:
-        raise ValueError(
+        raise FieldError(
           f"{name} must have at most {_MAX_LAYERS} sizes, got"
-          f" {len(getattr(self, name))}."
+          f" {len(getattr(self, name))}.", name
         )
     if self.trajectory_overlap >= self.trajectory_length:
-      raise ValueError(
+      raise FieldError(
         f"trajectory_overlap ({self.trajectory_overlap}) must be smaller than"
-        f" trajectory_length ({self.trajectory_length})."
+        f" trajectory_length ({self.trajectory_length}).",
+        "trajectory_overlap", "trajectory_length",
       )
     for name in ("log_sigma_min", "log_sigma_max"):
       # Beyond these, single precision cannot tell actions or deviations apart.
       check_number(name, getattr(self, name), -10.0, 2.0)
     if self.log_sigma_min >= self.log_sigma_max:
-      raise ValueError(
+      raise FieldError(
         f"log_sigma_min ({self.log_sigma_min}) must be smaller than"
-        f" log_sigma_max ({self.log_sigma_max})."
+        f" log_sigma_max ({self.log_sigma_max}).",
+        "log_sigma_min", "log_sigma_max",
       )
     if self.num_updates > _MAX_UPDATES:
-      raise ValueError(
+      raise FieldError(
         f"num_environment_steps ({self.num_environment_steps}) makes"
         f" {self.num_updates} updates of {self.steps_per_update} steps, but"
         f" {_MAX_UPDATES} is the most. Set fewer steps, or a larger batch_size"
-        " or trajectory_length."
+        " or trajectory_length.",
+        "num_environment_steps", "batch_size", "trajectory_length",
       )
 
   def _check_metaparameters(self):
     """Raises ValueError for names that do not fit together."""
     for name in self.self_tuned:
       if name not in METAPARAMETER_NAMES:
-        raise ValueError(
-          unknown("name in self_tuned", name, METAPARAMETER_NAMES)
+        raise FieldError(
+          unknown("name in self_tuned", name, METAPARAMETER_NAMES),
+          "self_tuned",
         )
     for name in ("self_tuned", "embedded"):
       value = getattr(self, name)
       if len(set(map(str, value))) != len(value):
-        raise ValueError(f"{name} names something twice: {value}.")
+        raise FieldError(f"{name} names something twice: {value}.", name)
     if "alpha" in self.self_tuned and {"alpha_rho", "alpha_c"} & set(
       self.self_tuned
     ):
-      raise ValueError(
+      raise FieldError(
         "self_tuned has 'alpha', which ties both coefficients of leaky"
         " V-trace, beside 'alpha_rho' or 'alpha_c', which tune them apart."
-        " Take one or the other."
+        " Take one or the other.", "self_tuned"
       )
     for name in self.embedded:
       if name not in self.self_tuned:
-        raise ValueError(
+        raise FieldError(
           f"embedded has {name!r}, which is not self-tuned, so that its"
-          f" embedding would be a constant. Self-tuned: {self.self_tuned}."
+          f" embedding would be a constant. Self-tuned: {self.self_tuned}.",
+          "embedded",
         )
     if not isinstance(self.embedding_per_head, bool):
-      raise ValueError(
+      raise FieldError(
         "embedding_per_head must be True or False, got"
-        f" {self.embedding_per_head!r}."
+        f" {self.embedding_per_head!r}.", "embedding_per_head"
       )
     if self.metaparameter_range == "clip" and not (
       0.0 <= self.metaparameter_init <= 1.0
     ):
-      raise ValueError(
+      raise FieldError(
         "With metaparameter_range 'clip' metaparameter_init is a value in"
-        f" [0, 1], got {self.metaparameter_init!r}."
+        f" [0, 1], got {self.metaparameter_init!r}.", "metaparameter_init"
       )
 
   def _check_numbers(self):
@@ -292,7 +311,7 @@ class STACConfig:
     check_integer("trajectory_overlap", self.trajectory_overlap, minimum=0)
     for name in ("torso_sizes", "head_sizes"):
       for size in getattr(self, name):
-        check_integer(f"each of {name}", size, 1, MAX_SIZE)
+        check_integer(f"each of {name}", size, 1, MAX_SIZE, field=name)
     if self.lstm_size is not None:
       check_integer("lstm_size", self.lstm_size, 1, MAX_SIZE)
     for name in ("discount", "lambda_", "alpha"):
@@ -356,15 +375,20 @@ class STACConfig:
 
 
 def check_integer(
-  name: str, value: Any, minimum: int, maximum: float = float("inf")
+  name: str,
+  value: Any,
+  minimum: int,
+  maximum: float = float("inf"),
+  field: str | None = None,
 ):
-  """Raises ValueError unless `value` is an int, minimum <= value <= maximum."""
+  """Raises FieldError unless `value` is an int, minimum <= value <= maximum."""
   whole = isinstance(value, int) and not isinstance(value, bool)
   if not whole or not minimum <= value <= maximum:
     limit = "" if maximum == float("inf") else f" and at most {maximum}"
-    raise ValueError(
+    raise FieldError(
       f"{name} must be a whole number of at least {minimum}{limit}, got"
-      f" {value!r}."
+      f" {value!r}.",
+      field or name,
     )
 
 
@@ -377,7 +401,7 @@ def check_number(
   above: bool = False,
   below: bool = False,
 ):
-  """Raises ValueError unless minimum <= value <= maximum.
+  """Raises FieldError unless minimum <= value <= maximum.
 
   All must be finite in single precision.
   """
@@ -388,9 +412,9 @@ def check_number(
   if not ok:
     lower = "(" if above else "["
     upper = ")" if below or maximum == float("inf") else "]"
-    raise ValueError(
+    raise FieldError(
       f"{name} must be a finite number in {lower}{minimum}, {maximum}{upper},"
-      f" got {value!r}."
+      f" got {value!r}.", name
     )
 
 
@@ -547,9 +571,9 @@ def make_config(
       and for a field out of its range.
   """
   if not isinstance(agent, str) or agent not in AGENTS:
-    raise ValueError(unknown("agent", agent, AGENTS))
+    raise FieldError(unknown("agent", agent, AGENTS), "agent")
   if not isinstance(domain, str) or domain not in DOMAINS:
-    raise ValueError(unknown("domain", domain, DOMAINS))
+    raise FieldError(unknown("domain", domain, DOMAINS), "domain")
   fields = [field.name for field in dataclasses.fields(STACConfig)]
   for name in overrides:
     if name not in fields:

@@ -16,7 +16,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 _TIMEOUT_SECONDS = 180.0
@@ -30,6 +30,10 @@ _REINSTALL = (
 # What the distributed program cannot do without, as it is installed: others
 # may have modules of these names, and TensorFlow.
 _DISTRIBUTED = ("dm-acme", "dm-launchpad-nightly", "dm-reverb")
+# What these load must have the versions of the lock: they are compiled against
+# TensorFlow's protobuf and NumPy, for instance, and do not say so themselves.
+_COMPILED = ("dm-launchpad-nightly", "dm-reverb", "tensorflow-cpu")
+_LOCK = pathlib.Path(__file__).parent.parent / "requirements.lock"
 
 
 class Problem(Exception):  # noqa: N818 (it is not always an error)
@@ -86,6 +90,55 @@ def _wrong_versions(extra: str | None) -> list[str]:
   return wrong
 
 
+def _not_locked(names: Iterable[str]) -> list[str]:
+  """Returns the packages whose versions are not those of the lock.
+
+  Nothing can be said of an installation that has no lock beside it.
+
+  Args:
+    names: packages that are looked at, with all that they require.
+  """
+  if not _LOCK.is_file():
+    return []
+  pins = {
+    _canonical(name): version
+    for name, version in re.findall(
+      r"^([\w.-]+)==([^\s;]+)", _LOCK.read_text(), re.MULTILINE
+    )
+  }
+  wrong = []
+  for name in sorted(_with_requirements(names)):
+    version = importlib.metadata.version(name)
+    if version != pins.get(name, version):
+      wrong.append(f"{name} {version}, not {pins[name]}")
+  return wrong
+
+
+def _with_requirements(names: Iterable[str]) -> set[str]:
+  """Returns installed packages and all that they require, directly or not."""
+  from packaging.requirements import Requirement
+
+  found: set[str] = set()
+  waiting = [_canonical(name) for name in names]
+  while waiting:
+    name = waiting.pop()
+    if name in found or not _is_installed(name):
+      continue
+    found.add(name)
+    for line in importlib.metadata.requires(name) or ():
+      requirement = Requirement(line)
+      marker = requirement.marker
+      if marker is None or marker.evaluate({"extra": ""}):
+        waiting.append(_canonical(requirement.name))
+  return found
+
+
+def _canonical(name: str) -> str:
+  from packaging.utils import canonicalize_name
+
+  return canonicalize_name(name)
+
+
 def _core() -> str:
   import jax
 
@@ -121,8 +174,9 @@ def _versions() -> str:
       "Launchpad and Reverb exist for Python 3.10 on Linux x86-64 only"
     )
   # Versions that fit although their own packages ask for others.
-  if wrong := _wrong_versions("distributed"):
-    raise Problem("; ".join(wrong))
+  wrong = [*_wrong_versions("distributed"), *_not_locked(_COMPILED)]
+  if wrong:
+    raise Problem("; ".join(dict.fromkeys(wrong)))
   return "as this version of acme_stac asks for"
 
 
@@ -175,6 +229,18 @@ def _network() -> str:
   return "local runs can have a network of their own"
 
 
+def _tensorboard() -> str:
+  script = pathlib.Path(sys.executable).with_name("tensorboard")
+  result = subprocess.run(
+    [script, "--version"], capture_output=True, text=True, errors="replace",
+    timeout=_TIMEOUT_SECONDS / 2,
+  )
+  lines = [line for line in result.stderr.splitlines() if line.strip()]
+  if result.returncode:
+    raise Problem(f"{script} does not start: {lines[-1] if lines else ''}")
+  return f"{script} starts, version {result.stdout.strip()}"
+
+
 def _atari() -> str:
   from acme_stac import environments
 
@@ -219,6 +285,7 @@ _PROGRAM = (
     " at proxies (no_proxy=localhost).",
   ),
   Check("courier", _courier_port, "As for Reverb."),
+  Check("TensorBoard", _tensorboard, _REINSTALL, needed=False),
   Check("Atari", _atari, f"{_REINSTALL} It has ale-py with its games.",
         needed=False),
   Check("DM control", _control, _REINSTALL, needed=False),
@@ -287,7 +354,7 @@ def _run_here(name: str) -> int:
 def main(argv: list[str]) -> int:
   """Runs the command; returns its exit code."""
   parser = argparse.ArgumentParser(
-    "acme_stac.doctor", description=__doc__,
+    "acme_stac.doctor", description=__doc__, allow_abbrev=False,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument(

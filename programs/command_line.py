@@ -4,14 +4,17 @@ The standard library and absl do for this file until a configuration is loaded.
 """
 
 import pathlib
+import re
 import runpy
 import sys
+import textwrap
 import traceback
 from typing import Any
 
-from programs import machine
+from programs import commands, machine
 
 _CONFIG = "configs/small.py"
+_OPTION = "config.environment_options."
 # Those of Launchpad's run_locally.
 _TERMINALS = (
   "byobu_session",
@@ -24,11 +27,27 @@ _TERMINALS = (
 )
 
 
+def _whole_numbers(
+  lower_bound: int | None = None, upper_bound: int | None = None
+) -> Any:
+  """Returns absl's parser of integers, which takes 1e6 as well."""
+  from absl import flags
+
+  class Parser(flags.IntegerParser):
+    def convert(self, argument: int | str) -> int:
+      if isinstance(argument, str):
+        return commands.whole_number(argument)
+      return super().convert(argument)
+
+  return Parser(lower_bound, upper_bound)
+
+
 def _define_flags(values: Any, argv: list[str]):
   """Defines the flags in `values`, where those of `argv` are to be parsed."""
   from absl import flags
   from ml_collections import config_flags
 
+  config_flags.register_flag_parser_for_type(int, _whole_numbers())
   config_flags.DEFINE_config_file(
     "config",
     _CONFIG,
@@ -36,17 +55,14 @@ def _define_flags(values: Any, argv: list[str]):
     flag_values=values,
     sys_argv=argv,
   )
-  flags.DEFINE_integer(
-    "num_actors", 1,
+  flags.DEFINE(
+    _whole_numbers(), "num_actors", 1,
     "Actor processes or threads; of each host of actors with --launch=hosts.",
     flag_values=values,
   )
-  flags.DEFINE_integer(
-    "threads_per_actor",
-    1,
+  flags.DEFINE(
+    _whole_numbers(1, 1024), "threads_per_actor", 1,
     "Threads for inference in each actor process and in the evaluator.",
-    lower_bound=1,
-    upper_bound=1024,
     flag_values=values,
   )
   flags.DEFINE_string(
@@ -112,11 +128,14 @@ def parse(argv: list[str], values: Any = None) -> Any:
 
   parsed = flags.FLAGS if values is None else values
   _check_config_file(argv)
+  argv, options = _take_options(argv)
   try:
     _define_flags(parsed, argv)
     if {"--help", "-h", "--helpfull"} & set(argv[1:]):
       print(sys.modules["__main__"].__doc__)
-      print(parsed.module_help(sys.modules[__name__]))
+      print(_names())
+      flags_help = parsed.module_help(sys.modules[__name__])
+      print("Flags:\n" + flags_help.partition(":\n")[2])
       raise SystemExit(0)
     rest = parsed(argv)
     # A file that cannot be loaded is noticed when it is first asked.
@@ -149,6 +168,7 @@ def parse(argv: list[str], values: Any = None) -> Any:
       f"--config: the file or an override of it raised {type(error).__name__}:"
       f" {error} ({place.filename}, line {place.lineno})."
     ) from error
+  _set_options(parsed.config, options)
   if len(rest) > 1:
     raise machine.UserError(f"Unknown arguments: {' '.join(rest[1:])}")
   if not parsed.workdir:
@@ -157,6 +177,82 @@ def parse(argv: list[str], values: Any = None) -> Any:
     if parsed[name].value is not None and parsed.launch != "hosts":
       raise machine.UserError(f"--{name} goes with --launch=hosts.")
   return parsed
+
+
+def _names() -> str:
+  """Returns the names of agents, environments and configuration files."""
+  from acme_stac import AGENTS, environments
+
+  files = sorted(map(str, pathlib.Path("configs").glob("[a-z]*.py")))
+  return "\n".join(
+    textwrap.fill(
+      f"{title}: {', '.join(names)}", 80, subsequent_indent="  ",
+      break_long_words=False, break_on_hyphens=False,
+    )
+    for title, names in (
+      ("Agents (--config.agent)", AGENTS),
+      ("Environments (configs/small.py:NAME)", environments.NAME_FORMS),
+      ("Configuration files (--config)", files),
+    )
+  ) + "\n"
+
+
+def _take_options(argv: list[str]) -> tuple[list[str], dict[str, str]]:
+  """Takes what the configuration file has no field for from a command line.
+
+  Which options an environment takes may be known to nobody but its factory, so
+  that the file has no field, and absl no type, for them.
+
+  Returns:
+    The other arguments, and options of the environment as texts.
+  """
+  flags = [a for a in argv if re.match(f"-{{1,2}}{_OPTION}", a)]
+  config = _load_config(argv) if flags else None
+  known = getattr(config, "environment_options", None)
+  if known is None:
+    return argv, {}
+  rest, options = [], {}
+  arguments = iter(argv)
+  for argument in arguments:
+    flag, equals, text = argument.partition("=")
+    name = flag.lstrip("-").removeprefix(_OPTION)
+    if argument not in flags or name in known:
+      rest.append(argument)
+    else:
+      options[name] = text if equals else next(arguments, "")
+  return rest, options
+
+
+def _set_options(config: Any, texts: dict[str, str]):
+  """Adds options of the environment to a configuration.
+
+  Raises:
+    UserError: if the environment does not take them.
+  """
+  if not texts:
+    return
+  from acme_stac import environments
+
+  try:
+    known = environments.option_types(config.environment)
+    options = {
+      name: commands.option_value(text, known.get(name))
+      for name, text in texts.items()
+    }
+    environments.check_options(config.environment, options)
+  except (ValueError, ImportError) as error:
+    raise machine.UserError(f"--{_OPTION}NAME: {error}") from error
+  with config.environment_options.unlocked():
+    config.environment_options.update(options)
+
+
+def _load_config(argv: list[str]) -> Any:
+  """Returns the configuration of a file as it is; None if it has none."""
+  path, _, name = (value(argv, "config") or _CONFIG).partition(":")
+  try:
+    return runpy.run_path(path)["get_config"](*[name] if name else [])
+  except Exception:  # Parsing the flags says why.
+    return None
 
 
 def _one_line(message: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from acme.utils import counting
 
 from programs.experiment import Experiment
+from programs.rate import MovingRate
 
 # A reservation that cannot be granted is answered after this time.
 _RESERVE_TIMEOUT_SECONDS = 0.5
@@ -72,8 +73,7 @@ class RunCounter(counting.Counter):
     self._finished = False
     self._last_change = clock()
     self._last_update = clock()
-    self._initial = 0
-    self._first_update = 0.0
+    self._rate = MovingRate(clock=clock)
     self._returns: collections.deque[float] = collections.deque(
       maxlen=_RETURN_WINDOW
     )
@@ -156,17 +156,17 @@ class RunCounter(counting.Counter):
     with self._mutex:
       now = self._clock()
       if self._consumed is None:
-        self._first_update = now
-        self._initial = self._reserved = environment_steps
+        self._reserved = environment_steps
       elif environment_steps < self._consumed:
         # It began anew at its checkpoint.
-        self._initial -= self._consumed - environment_steps
         self._reserved = environment_steps
         self._grants.clear()
       if dropped > self._dropped:
         self._reserved -= dropped - self._dropped
       self._dropped = dropped
       if environment_steps != self._consumed:
+        if self._consumed is not None:
+          self._rate.add(environment_steps)
         self._last_change = self._last_update = now
         self._consumed = environment_steps
       self._mutex.notify_all()
@@ -186,10 +186,10 @@ class RunCounter(counting.Counter):
   ) -> dict[str, Any]:
     """Returns what the progress line shows.
 
-    `rate` is in environment steps per second since the first update, `hosts`
-    has the seconds since each host of actors last asked, `hosts_to_tell` those
-    that do not know yet that the run is done, and `rival` says that an older
-    launcher is the same host.
+    `rate` is in environment steps per second over the last half minute, None
+    before the second update, `hosts` has the seconds since each host of actors
+    last asked, `hosts_to_tell` those that do not know yet that the run is done,
+    and `rival` says that an older launcher is the same host.
 
     Args:
       host: that asks, if it is one of actors.
@@ -209,12 +209,10 @@ class RunCounter(counting.Counter):
         if self._finished:
           self._told.add(host)
       steps = self._consumed or 0
-      since = now - self._first_update
-      started = self._consumed is not None and since > 0
       return {
         "steps": steps,
         "budget": self._budget,
-        "rate": (steps - self._initial) / since if started else 0.0,
+        "rate": self._rate.per_second(self._finished),
         "return": self._mean_return(),
         "evaluation": self._evaluation,
         "finished": self._finished,

@@ -8,15 +8,12 @@ The same seed gives the same episodes.
 """
 
 import argparse
-import ast
-import contextlib
 import csv
 import importlib.metadata
 import json
 import math
 import pathlib
 import platform
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +28,7 @@ from acme_stac.agent import checkpointing
 from acme_stac.evaluation import scores
 from acme_stac.evaluation.statistics import Estimate, mean_interval
 from acme_stac.evaluation.text import counted
-from programs import machine, progress
+from programs import commands, machine, progress, rate
 from programs.machine import UserError
 
 _MAX_EPISODES = 10**6
@@ -132,12 +129,9 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    "programs.evaluate", description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = commands.Parser("programs.evaluate", __doc__)
   parser.add_argument(
-    "policy", type=pathlib.Path,
+    "policy", type=pathlib.Path, metavar="RUN",
     help="a run's work directory, whose newest checkpoint is taken, or a file:"
     " a checkpoint, or what programs.export wrote",
   )
@@ -327,13 +321,7 @@ def _options(environment: str, texts: Sequence[str]) -> dict[str, Any]:
       raise ValueError(
         f"--option {text!r}: {name} is no option, the flag is {_FLAGS[name]}."
       )
-    options[name] = value
-    if value in ("true", "false"):
-      options[name] = value == "true"
-    elif known.get(name) is not str:
-      # What is no value of Python is text.
-      with contextlib.suppress(Exception):
-        options[name] = ast.literal_eval(value)
+    options[name] = commands.option_value(value, known.get(name))
     try:
       json.dumps(options[name])
     except TypeError as error:
@@ -457,31 +445,34 @@ class _Books:
     self._ends = np.zeros(num_environments, np.int64)
     self._each = num_episodes // num_environments
     self._steps = 0
-    self._started = time.monotonic()
+    self._started: float | None = None
+    self._rate = rate.MovingRate()
     self.line = progress.Progress(describe=_describe_progress)
 
   def observed(self, timestep: dm_env.TimeStep):
     """Takes a time step of the batch."""
+    if self._started is None:  # The policy is compiled by now.
+      self._started = time.monotonic()
     self._steps += int(np.sum(timestep.step_type != dm_env.StepType.FIRST))
     self._ends += timestep.step_type == dm_env.StepType.LAST
+    self._rate.add(self._steps)
     self.line.show({
       "done": int(np.minimum(self._ends, self._each).sum()),
       "of": self._each * len(self._ends),
-      "steps": self._steps,
+      "rate": self._rate.per_second(ended=True),
       "seconds": time.monotonic() - self._started,
     })
 
 
-def _describe_progress(status: dict[str, Any]) -> str:
+def _describe_progress(status: dict[str, Any]) -> list[str]:
   done, number, seconds = status["done"], status["of"], status["seconds"]
-  parts = [
-    f"{done:,}/{number:,} episodes",
-    f"{status['steps'] / max(seconds, 1e-9):,.0f} steps/s",
-  ]
+  parts = [f"{done:,}/{number:,} episodes"]
   if 0 < done < number:
     left = progress.duration(seconds / done * (number - done))
     parts.append(f"{left} left")
-  return " | ".join(parts)
+  if status["rate"] is not None:
+    parts.append(f"{status['rate']:,.0f} steps/s")
+  return parts
 
 
 def play(
@@ -677,11 +668,4 @@ def _versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-  try:
-    sys.exit(main(sys.argv[1:]))
-  except KeyboardInterrupt:
-    print("\nStopped.", file=sys.stderr)
-    sys.exit(128 + signal.SIGINT)
-  except UserError as error:
-    print(f"Error: {error}", file=sys.stderr)
-    sys.exit(2)
+  commands.run(main, sys.argv[1:])

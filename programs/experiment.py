@@ -21,7 +21,13 @@ from ml_collections import config_dict
 
 import acme_stac
 from acme_stac import core, environments
-from acme_stac.config import MAX_SIZE, check_integer, check_number, plain_type
+from acme_stac.config import (
+  MAX_SIZE,
+  FieldError,
+  check_integer,
+  check_number,
+  plain_type,
+)
 from programs.machine import UserError
 
 # Fields of the agent for which None is a value: nothing of the kind.
@@ -167,7 +173,7 @@ def host_differences(
     difference
     for difference in _differences(theirs, ours)
     # The learner ends the run; who waits for it may know of a shorter one.
-    if not difference.startswith("config.num_environment_steps:")
+    if not difference.startswith("--config.num_environment_steps:")
   ]
 
 
@@ -253,7 +259,7 @@ def make_experiment(
       overrides.setdefault("action_repeat", probe.action_repeat)
       if overrides["action_repeat"] != probe.action_repeat:
         raise ValueError(
-          f"action_repeat is {overrides['action_repeat']}, but"
+          f"--config.stac.action_repeat is {overrides['action_repeat']}, but"
           f" {config.environment} takes {probe.action_repeat} environment steps"
           " per action. Leave it out."
         )
@@ -281,9 +287,42 @@ def make_experiment(
     _check_sizes(experiment)
     _check_networks(experiment)
     _to_plain(experiment)
+  except FieldError as error:
+    raise UserError(_name_flags(error)) from error
   except (ValueError, ImportError) as error:
     raise UserError(str(error)) from error
   return experiment
+
+
+def flag_of(path: str) -> str:
+  """Returns the flag that sets a field.
+
+  Args:
+    path: of the field in config.json, for example "config.discount"; or the
+      name of a field of STACConfig. What no flag sets is returned as it is.
+  """
+  first, _, rest = path.partition(".")
+  if first == "num_actors":
+    return "--num_actors"
+  if first == "environment_spec":
+    return path
+  if first == "config":
+    path = rest
+  if path == "num_environment_steps":
+    return f"--config.{path}"
+  if path.partition(".")[0] in typing.get_type_hints(acme_stac.STACConfig):
+    return f"--config.stac.{path}"
+  if path.startswith("evaluation_"):
+    return f"--config.evaluation.{path.removeprefix('evaluation_')}"
+  return f"--config.{path}"
+
+
+def _name_flags(error: FieldError) -> str:
+  """Returns the text of an error with flags in place of fields."""
+  text = str(error)
+  if len(error.fields) == 1 and text.startswith(f"{error.fields[0]} "):
+    return flag_of(error.fields[0]) + text.removeprefix(error.fields[0])
+  return f"{', '.join(map(flag_of, error.fields))}: {text}"
 
 
 def _check_fields(config: Any):
@@ -385,20 +424,21 @@ def _check_sizes(experiment: Experiment):
       check_number(name, value, 0.0, _MAX_SECONDS, above=True)
   if not isinstance(experiment.evaluation_greedy, bool):
     raise ValueError(
-      "evaluation.greedy must be True or False, got"
+      "--config.evaluation.greedy must be True or False, got"
       f" {experiment.evaluation_greedy!r}."
     )
   if experiment.wandb_project and not importlib.util.find_spec("wandb"):
     raise ValueError(
-      "wandb_project is set, but Weights & Biases is not installed. 'pip"
-      " install wandb' in the environment of the run, or leave it out."
+      "--config.wandb_project is set, but Weights & Biases is not installed."
+      " Install the version that fits: pip install -e '.[wandb]' in a clone of"
+      " the project. Or leave it out."
     )
   batch = experiment.config.batch_size
   if batch % experiment.environments_per_actor:
     divisors = [n for n in range(1, batch + 1) if batch % n == 0]
     raise ValueError(
-      f"environments_per_actor ({experiment.environments_per_actor}) must"
-      f" divide stac.batch_size ({batch}): {divisors}."
+      f"--config.environments_per_actor ({experiment.environments_per_actor})"
+      f" must divide --config.stac.batch_size ({batch}): {divisors}."
     )
 
 
@@ -427,8 +467,9 @@ def _check_networks(experiment: Experiment):
   if parameters > _MAX_PARAMETERS:
     raise ValueError(
       f"The networks would have {parameters:,} parameters, but"
-      f" {_MAX_PARAMETERS:,} is the most. Make stac.torso_sizes,"
-      " stac.lstm_size, stac.head_sizes or the observations smaller."
+      f" {_MAX_PARAMETERS:,} is the most. Make --config.stac.torso_sizes,"
+      " --config.stac.lstm_size, --config.stac.head_sizes or the observations"
+      " smaller."
     )
   observation = sum(
     math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
@@ -438,8 +479,8 @@ def _check_networks(experiment: Experiment):
   if size > _MAX_BATCH_BYTES:
     raise ValueError(
       f"A batch would have {size:,} bytes of observations, but"
-      f" {_MAX_BATCH_BYTES:,} is the most. Make stac.batch_size,"
-      " stac.trajectory_length or the observations smaller."
+      f" {_MAX_BATCH_BYTES:,} is the most. Make --config.stac.batch_size,"
+      " --config.stac.trajectory_length or the observations smaller."
     )
 
 
@@ -523,7 +564,8 @@ def prepare_workdir(
     for name in _FIXED:
       if old_agent.get(name) != new["config"][name]:
         raise UserError(
-          f"{workdir} holds a run with {name} {old_agent.get(name)!r}, not"
+          f"{workdir} holds a run with {flag_of(name)}"
+          f" {old_agent.get(name)!r}, not"
           f" {new['config'][name]!r}, and its checkpoint means something else"
           " with another one. Choose another --workdir."
         )
@@ -586,4 +628,4 @@ def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
         old.get(name), new.get(name), f"{prefix}.{name}" if prefix else name
       )
     return changes
-  return [] if old == new else [f"{prefix}: {old!r} -> {new!r}"]
+  return [] if old == new else [f"{flag_of(prefix)}: {old!r} -> {new!r}"]

@@ -1,16 +1,16 @@
 """Writes a trained policy to one plain file.
 
-  python -m programs.export --workdir=runs/cartpole --output=policy.npz
+  python -m programs.export runs/cartpole --output=policy.npz
 
 acme_stac.load_policy("policy.npz") acts by it, without Launchpad, Reverb and
 TensorFlow.
 """
 
-import argparse
 import pathlib
 import sys
 
 import acme_stac
+from programs import commands
 from programs.machine import UserError
 
 
@@ -20,18 +20,18 @@ def main(argv: list[str]) -> int:
   Raises:
     UserError: if there is nothing to export, or the file cannot be written.
   """
-  parser = argparse.ArgumentParser(
-    "programs.export", description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
+  parser = commands.Parser("programs.export", __doc__)
+  parser.add_argument(
+    "run", type=pathlib.Path, metavar="RUN",
+    help="a run's work directory, whose newest checkpoint is taken, or one"
+    " checkpoint",
   )
   parser.add_argument(
-    "--workdir", type=pathlib.Path, required=True,
-    help="a run's, whose newest checkpoint is taken, or one checkpoint",
+    "--output", type=pathlib.Path, required=True, help="file to write"
   )
-  parser.add_argument("--output", type=pathlib.Path, required=True)
   options = parser.parse_args(argv)
   try:
-    metadata = acme_stac.export_policy(options.workdir, options.output)
+    metadata = acme_stac.export_policy(options.run, options.output)
   except (ValueError, OSError) as error:
     raise UserError(str(error)) from error
   steps = metadata.get("environment_steps", 0)
@@ -43,8 +43,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  try:
-    sys.exit(main(sys.argv[1:]))
-  except UserError as error:
-    print(f"Error: {error}", file=sys.stderr)
-    sys.exit(2)
+  commands.run(main, sys.argv[1:])

@@ -9,11 +9,10 @@ be made again. Runs are told apart by their config.json: what differs from the
 settings that most runs of an agent on a task have is a perturbation.
 """
 
-import argparse
 import pathlib
 import sys
 
-from programs import machine
+from programs import commands, machine
 from programs.machine import UserError
 
 
@@ -23,12 +22,10 @@ def main(argv: list[str]) -> int:
   Raises:
     UserError: if there are no runs, or the report cannot be written.
   """
-  parser = argparse.ArgumentParser(
-    "programs.report", description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = commands.Parser("programs.report", __doc__)
   parser.add_argument(
-    "directories", type=pathlib.Path, nargs="+", help="where the runs are"
+    "directories", type=pathlib.Path, nargs="+", metavar="RUNS",
+    help="where the runs are"
   )
   parser.add_argument(
     "--output", type=machine.path, required=True, help="directory to write to"
@@ -62,8 +59,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  try:
-    sys.exit(main(sys.argv[1:]))
-  except UserError as error:
-    print(f"Error: {error}", file=sys.stderr)
-    sys.exit(2)
+  commands.run(main, sys.argv[1:])

@@ -9,7 +9,6 @@ what the actors had written was never learned from. Writes soak.csv, soak.json
 and soak.png into the work directory.
 """
 
-import argparse
 import collections
 import csv
 import json
@@ -27,7 +26,7 @@ from matplotlib import figure
 from scipy import stats
 
 from acme_stac.evaluation import plots
-from programs import program
+from programs import commands, program
 
 _ARGUMENTS = (
   "--config=configs/small.py:gymnasium:CartPole-v1",
@@ -182,10 +181,7 @@ def _plot(samples: list[_Sample], events: list[tuple[float, str]]) -> Any:
 
 def main(argv: list[str]) -> int:
   """Runs the command; returns 0 if the run survived and no process grew."""
-  parser = argparse.ArgumentParser(
-    "programs.soak", description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = commands.Parser("programs.soak", __doc__)
   parser.add_argument("--workdir", type=pathlib.Path, required=True)
   parser.add_argument("--minutes", type=float, default=60)
   parser.add_argument("--seconds_between", type=float, default=60)
@@ -267,4 +263,4 @@ def _write(
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv[1:]))
+  commands.run(main, sys.argv[1:])

@@ -16,7 +16,6 @@ sweep ends by that signal, so that a shell's loop stops as well. However it
 ends, its runs save their checkpoints and end with it.
 """
 
-import argparse
 import csv
 import importlib.util
 import json
@@ -28,10 +27,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from programs import ending, machine
+from programs import commands, ending, machine, progress
 
 _POLL_SECONDS = 0.2
-_REPORT_SECONDS = 30.0
 _FINISHED = "finished.json"
 _MAX_PARALLEL = 1000
 # Of the end of a log; a row of many metaparameters has some thousands.
@@ -187,10 +185,10 @@ class Sweep:
       name: 1.0 - share_made(workdir / name) for name in self._waiting
     }
     self.failed: list[str] = []
+    self._progress = progress.Progress(describe=lambda _: self.status())
 
   def run(self, parallel: int, stop: ending.StopRequest):
     """Runs what is missing, or until it is to stop."""
-    reported = float("-inf")
     free = shares(parallel)
     try:
       while (self._waiting or self._running) and not stop:
@@ -202,9 +200,7 @@ class Sweep:
           except OSError as error:  # Others may be on another disk.
             self._fail(name, str(error))
         free += self._collect()
-        if time.monotonic() - reported > _REPORT_SECONDS:
-          reported = time.monotonic()
-          print(self.status(), flush=True)
+        self._progress.show(self)
         time.sleep(_POLL_SECONDS)
     finally:
       # Each saves a checkpoint and ends.
@@ -212,7 +208,8 @@ class Sweep:
         process.terminate()
       for process in self._running.values():
         process.wait()
-    print(self.status(), flush=True)
+    self._progress.show(self)
+    self._progress.close()
 
   def _start(self, name: str, cores: set[int]):
     # Not before machine.check has said what cannot be imported.
@@ -259,18 +256,12 @@ class Sweep:
 
   def _fail(self, name: str, why: str):
     self.failed.append(name)
-    print(f"{name} failed, {why}", flush=True)
+    self._progress.note(f"{name} failed, {why}")
 
-  def status(self) -> str:
-    """Returns one line: runs done, running, failed, and the time left."""
+  def status(self) -> list[str]:
+    """Returns how many runs are done, the time left, and what runs."""
     parts = [f"{self._done}/{len(self._runs)} runs done"]
     running = {name: share_made(self._workdir / name) for name in self._running}
-    if running:
-      named = [
-        f"{name} ({share:.0%})" if share else name
-        for name, share in running.items()
-      ]
-      parts.append(f"running: {', '.join(named)}")
     if self.failed:
       parts.append(f"{len(self.failed)} failed")
     left = {
@@ -283,7 +274,13 @@ class Sweep:
     if made > 0 and missing:
       seconds = (time.monotonic() - self._started) / made * missing
       parts.append(f"about {seconds / 60:.0f} minutes left")
-    return " | ".join(parts)
+    if running:
+      named = [
+        f"{name} ({share:.0%})" if share else name
+        for name, share in running.items()
+      ]
+      parts.append(f"running: {', '.join(named)}")
+    return parts
 
 
 def write_summary(
@@ -334,17 +331,17 @@ def main(argv: list[str]) -> int:
   Raises:
     UserError: if anything about its arguments cannot work.
   """
-  parser = argparse.ArgumentParser(
-    "programs.sweep", description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = commands.Parser("programs.sweep", __doc__)
   parser.add_argument(
-    "file", help="what has get_runs(); file:text calls get_runs(text)"
+    "file", metavar="FILE",
+    help="what has get_runs(); file:text calls get_runs(text)",
   )
   parser.add_argument(
     "--workdir", type=machine.path, required=True, help="directory of the runs"
   )
-  parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
+  parser.add_argument(
+    "--parallel", type=int, default=1, help="runs at a time"
+  )
   options = parser.parse_args(argv[1:])
   machine.check()
   if not 1 <= options.parallel <= _MAX_PARALLEL:
@@ -376,8 +373,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  try:
-    sys.exit(main(sys.argv))
-  except machine.UserError as error:
-    print(f"Error: {error}", file=sys.stderr)
-    sys.exit(2)
+  commands.run(main, sys.argv)

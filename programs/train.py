@@ -1,4 +1,4 @@
-"""Trains an agent.
+r"""Trains an agent.
 
   python -m programs.train --config=configs/small.py:gymnasium:CartPole-v1 \
     --config.agent=stacx --num_actors=1 --workdir=runs/cartpole

@@ -163,7 +163,8 @@ def test_doctor(capsys):
   assert doctor.main([]) == 0
   said = capsys.readouterr().out
   assert "BROKEN" not in said
-  for check in ("Python", "core", "versions", "binaries", "Reverb", "courier"):
+  for check in ("Python", "core", "versions", "binaries", "Reverb", "courier",
+                "TensorBoard"):
     assert f"ok     {check}: " in said
 
 
@@ -198,15 +199,29 @@ def test_doctor_of_a_process_that_dies(tmp_path, monkeypatch, script, said):
   assert doctor._run_apart(check) == (False, said)
 
 
-def test_doctor_names_wrong_versions(monkeypatch):
+@pytest.mark.parametrize(("package", "wanted"), [
+  ("dm-acme", "==0.4.0"),
+  # pyproject.toml says nothing of these; Reverb and TensorFlow load them.
+  ("protobuf", ""), ("numpy", ""), ("ml-dtypes", ""), ("grpcio", ""),
+  ("wrapt", ""), ("keras", ""), ("cloudpickle", ""),
+])
+def test_doctor_names_wrong_versions(monkeypatch, package, wanted):
   version = doctor.importlib.metadata.version
 
   def other(name):
-    return "9.9" if name == "dm-acme" else version(name)
+    return "99.9" if name == package else version(name)
 
   monkeypatch.setattr(doctor.importlib.metadata, "version", other)
-  with pytest.raises(doctor.Problem, match="dm-acme 9.9, not ==0.4.0"):
+  with pytest.raises(doctor.Problem, match=f"{package} 99.9, not {wanted}"):
     doctor._versions()
+
+
+def test_doctor_looks_at_the_lock_of_its_own_installation():
+  lock = pathlib.Path(doctor.__file__).parents[1] / "requirements.lock"
+  assert lock == doctor._LOCK
+  assert {"protobuf", "numpy", "absl-py"} <= doctor._with_requirements(
+    doctor._COMPILED
+  )
 
 
 def test_doctor_without_the_distributed_stack(installed):

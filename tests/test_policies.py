@@ -297,7 +297,7 @@ def test_files_of_something_else(tmp_path, wrong, message):
 def test_export_command(tmp_path, capsys):
   save(tmp_path, helpers.environment_spec(), helpers.small_config())
   output = tmp_path / "policy.npz"
-  assert export.main([f"--workdir={tmp_path}", f"--output={output}"]) == 0
+  assert export.main([str(tmp_path), f"--output={output}"]) == 0
   assert "stacx on catch after 1,200 environment steps" in (
     capsys.readouterr().out
   )
@@ -308,20 +308,20 @@ def test_export_command(tmp_path, capsys):
     }
     assert json.loads(str(file["metadata"]))["config"]["num_heads"] == 3
   with pytest.raises(UserError, match="has no checkpoints"):
-    export.main([f"--workdir={tmp_path / 'checkpoints'}", "--output=x.npz"])
+    export.main([str(tmp_path / "checkpoints"), "--output=x.npz"])
   with pytest.raises(UserError, match="There is no file or folder"):
-    export.main([f"--workdir={tmp_path / 'none'}", "--output=x.npz"])
+    export.main([str(tmp_path / "none"), "--output=x.npz"])
   # What made the networks is not needed to carry them.
   other = tmp_path / "other"
   save(
     other, helpers.environment_spec(), helpers.small_config(),
     {"networks": "python:not.there:make"},
   )
-  assert export.main([f"--workdir={other}", f"--output={output}"]) == 0
+  assert export.main([str(other), f"--output={output}"]) == 0
   with pytest.raises(UserError, match="No such file"):
-    export.main([f"--workdir={tmp_path}", f"--output={tmp_path}/no/x.npz"])
+    export.main([str(tmp_path), f"--output={tmp_path}/no/x.npz"])
   result = subprocess.run(
-    [sys.executable, "-m", "programs.export", f"--workdir={tmp_path}/none",
+    [sys.executable, "-m", "programs.export", f"{tmp_path}/none",
      "--output=x.npz"],
     capture_output=True, text=True,
   )

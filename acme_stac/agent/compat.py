@@ -16,6 +16,8 @@ is left alone.
 its writers itself and needs no alias for that.
 """
 
+import contextlib
+import importlib
 import types
 
 import jax
@@ -28,11 +30,19 @@ def missing_names() -> list[str]:
 
 
 def apply():
-  """Sets the aliases that are missing; a second call changes nothing."""
+  """Prepares the process for Acme; a second call changes nothing.
+
+  Sets the aliases that are missing, and drops the notice that gym, which Acme
+  imports, prints to standard error at import.
+  """
   for name, value in _aliases().items():
     if not _has(name):
       module, attribute = _split(name)
       setattr(module, attribute, value)
+  # Its readers can do nothing about the gym that Acme needs.
+  with contextlib.suppress(ModuleNotFoundError):
+    notices = importlib.import_module("gym_notices.notices")
+    notices.notices.clear()
 
 
 def _aliases() -> dict[str, object]:

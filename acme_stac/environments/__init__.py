@@ -16,6 +16,8 @@ from acme_stac.environments.guard import (
   GuardedEnvironment,
 )
 from acme_stac.environments.registry import (
+  NAME_FORMS,
+  check_options,
   import_factory,
   make,
   make_batched,

@@ -72,6 +72,16 @@ _FAMILIES: dict[str, Callable[[], Callable[..., base.BatchedEnvironment]]] = {
   "gymnasium": _gymnasium,
   "rwrl": _real_world,
 }
+# How the names of each family are written.
+NAME_FORMS = (
+  "atari:GAME",
+  "catch",
+  "control:DOMAIN/TASK",
+  "control_pixels:DOMAIN/TASK",
+  "gymnasium:ID",
+  "python:MODULE:FACTORY",
+  "rwrl:DOMAIN/TASK/LEVEL",
+)
 _PYTHON = "python"
 _OPTION_TYPES = (bool, int, float, str, tuple)
 _NOT_OPTIONS = ("level", "num_environments", "seed")
@@ -205,6 +215,22 @@ def _options(function: Callable[..., Any]) -> dict[str, Any]:
       for name, hint in typing.get_type_hints(function.OPTIONS).items()
     })
   return options
+
+
+def check_options(
+  environment: str | Callable[..., Any], options: dict[str, Any]
+) -> dict[str, Any]:
+  """Returns options of an environment as plain numbers.
+
+  Args:
+    environment: as for `make_batched`.
+    options: by name.
+
+  Raises:
+    ValueError: for an unknown environment or option, with near matches, and for
+      an option of another type than the family or factory says.
+  """
+  return _check_options(environment, _resolve(environment)[0], options)
 
 
 def _check_options(

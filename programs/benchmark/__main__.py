@@ -18,30 +18,33 @@ import json
 import signal
 import sys
 
-from programs import machine
+from acme_stac import config
+from programs import commands, machine
 
 BENCHMARKS = ("learner", "actor", "pipeline", "peers", "environments")
 
 
+class _Help(
+  argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter
+):
+  """Shows the description as it is, and the defaults."""
+
+
 def main(argv: list[str]) -> int:
   """Runs the command; returns its exit code."""
-  parser = argparse.ArgumentParser(
-    prog="python -m programs.benchmark",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  commands = parser.add_subparsers(dest="benchmark", required=True)
-  for name in BENCHMARKS:
-    commands.add_parser(name, add_help=False)
-  name = parser.parse_known_args(argv[1:2])[0].benchmark
+  parser = commands.Parser("programs.benchmark", __doc__)
+  parser.add_argument("benchmark", metavar="|".join(BENCHMARKS))
+  name = parser.parse_args(argv[1:2]).benchmark
+  if name not in BENCHMARKS:
+    parser.error(config.unknown("benchmark", name, BENCHMARKS))
   # A benchmark loads only what it measures.
   module = importlib.import_module(f"programs.benchmark.{name}")
 
-  command = argparse.ArgumentParser(
-    prog=f"python -m programs.benchmark {name}",
-    description=module.__doc__,
-    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+  example = f"  python -m programs.benchmark {name} --output={name}.json"
+  command = commands.Parser(
+    f"programs.benchmark {name}", f"{module.__doc__}\n{example}\n"
   )
+  command.formatter_class = _Help
   module.add_arguments(command)
   command.add_argument("--output", help="JSON file for the figures")
   if hasattr(module, "plot"):
@@ -80,4 +83,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv))
+  commands.run(main, sys.argv)

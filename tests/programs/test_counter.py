@@ -108,8 +108,8 @@ def test_a_learner_that_began_anew_gets_what_it_needs(clock):
   counter.report_learner(40)
   status = counter.status()
   assert status["steps"] == 40
-  # What was done counts for the rate, though it was lost.
-  assert status["rate"] == pytest.approx(100 / 10)
+  # The rate is measured anew.
+  assert status["rate"] is None
   assert counter.reserve(0, "a", 10, 10) == "go"
   assert counter.reserve(0, "a", 11, 10) == "go"
   assert counter.reserve(0, "a", 12, 10) == "wait"
@@ -154,3 +154,15 @@ def test_failures_within_a_time(clock):
   assert limit.add() and limit.add()
   assert not limit.add()
   assert limit.count == 3
+
+
+def test_the_rate_stays_when_the_run_is_done(clock):
+  counter = make(clock)
+  clock.now += 60  # Compilation.
+  for steps in range(10, 110, 10):
+    clock.now += 1
+    counter.report_learner(steps)
+  assert counter.status()["rate"] == pytest.approx(10)
+  counter.finish()
+  clock.now += 1000
+  assert counter.status()["rate"] == pytest.approx(10)

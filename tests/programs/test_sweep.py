@@ -160,15 +160,15 @@ def test_status_counts_what_runs_have_made(tmp_path, monkeypatch):
   ours = sweep.Sweep({"a/0": [], "b/1": [], "c": []}, tmp_path)
   monkeypatch.setattr(ours, "_waiting", ["c"])
   monkeypatch.setattr(ours, "_running", {"a/0": None, "b/1": None})
-  assert ours.status() == "0/3 runs done | running: a/0 (40%), b/1"
+  assert ours.status() == ["0/3 runs done", "running: a/0 (40%), b/1"]
   now = 60.0
   make_run(tmp_path / "a/0", 70)
   # 0.3 of a run in a minute, and 2.3 runs are left.
-  assert ours.status() == (
-    "0/3 runs done | running: a/0 (70%), b/1 | about 8 minutes left"
-  )
+  assert ours.status() == [
+    "0/3 runs done", "about 8 minutes left", "running: a/0 (70%), b/1"
+  ]
   ours._running.pop("a/0")
-  assert ours.status().endswith("running: b/1 | about 3 minutes left")
+  assert ours.status()[1:] == ["about 3 minutes left", "running: b/1"]
 
 
 def test_the_summary_is_of_logs_that_can_be_read(tmp_path, capsys):

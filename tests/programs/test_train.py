@@ -168,7 +168,7 @@ def test_serial_is_repeatable_and_resumes(tmp_path):
   result = run(tmp_path / "a", *arguments,
                "--config.num_environment_steps=19200")
   assert "Resuming after" in result.stdout
-  assert "changed: config.num_environment_steps" in result.stdout
+  assert "changed: --config.num_environment_steps" in result.stdout
   assert learner_steps(tmp_path / "a") == 19200 // 640
 
 
@@ -405,7 +405,7 @@ def test_other_run_in_the_work_directory(tmp_path):
   with pytest.raises(experiment_lib.UserError) as error:
     experiment_lib.prepare_workdir(larger)
   assert "256) in the checkpoint" in str(error.value)
-  assert "config.head_sizes: [256] -> [300]" in str(error.value)
+  assert "--config.stac.head_sizes: [256] -> [300]" in str(error.value)
 
 
 @pytest.mark.parametrize("arguments,isolated", [

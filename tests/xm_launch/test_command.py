@@ -51,9 +51,12 @@ def test_mistakes(arguments, message):
 
 
 @pytest.mark.parametrize("argument, message", [
-  ("--config.agent=stacy", "train: Unknown agent: 'stacy'. Did you mean"),
+  (
+      "--config.agent=stacy",
+      "train: --config.agent: Unknown agent: 'stacy'. Did you mean",
+    ),
   ("--config.agnet=stacx", "train: --config: Unknown field of --config"),
-  ("--config.stac.discount=2", "train: discount"),
+  ("--config.stac.discount=2", "train: --config.stac.discount"),
   ("--num_actor=2", "train: Unknown command line flag 'num_actor'"),
 ])
 def test_arguments_of_train_are_checked(tmp_path, argument, message):
