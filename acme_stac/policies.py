@@ -17,6 +17,7 @@ from acme_stac import environments
 from acme_stac.agent import checkpointing
 from acme_stac.config import STACConfig, check_integer
 from acme_stac.core import TrainingState, conditioning, init_metaparams, squash
+from acme_stac.environments import base, precision
 from acme_stac.networks import (
   ActingState,
   STACNetworks,
@@ -159,7 +160,17 @@ class TrainedPolicy:
 
   def _rows(self, observation: Any, state: EpisodeState) -> Any:
     """Returns the observation [N, ...] in the structure of the spec."""
-    leaves = [np.asarray(x) for x in jax.tree_util.tree_leaves(observation)]
+    spec = self._spec.observations
+    try:
+      observation = base.select(spec, observation)
+    except (LookupError, TypeError, ValueError) as error:
+      parts = [name for name, _ in base.named_leaves("observation", spec)]
+      raise ValueError(
+        f"This policy was trained on {', '.join(parts)}, but not all of these"
+        f" are in the given {type(observation).__name__}."
+      ) from error
+    observation = jax.tree_util.tree_map(np.asarray, observation)
+    leaves = jax.tree_util.tree_leaves(precision.narrow(observation))
     if state._single:
       leaves = [leaf[None] for leaf in leaves]
     number = len(state.begins)
@@ -173,7 +184,7 @@ class TrainedPolicy:
       leaf.astype(spec.dtype, copy=False)
       for leaf, spec in zip(leaves, self._leaves, strict=True)
     ]
-    structure = jax.tree_util.tree_structure(self._spec.observations)
+    structure = jax.tree_util.tree_structure(spec)
     return jax.tree_util.tree_unflatten(structure, leaves)
 
 
@@ -202,8 +213,10 @@ def load_policy(
     )
   network_factory = network_factory or make_networks
   try:
-    config = STACConfig(**metadata["config"])
     spec = environments.spec_from_json(metadata["environment_spec"])
+    config = STACConfig(
+      **{**_image_channels_before(spec), **metadata["config"]}
+    )
     networks = network_factory(spec, config)
     template = jax.eval_shape(
       lambda: _Acting(
@@ -231,6 +244,15 @@ def load_policy(
     greedy,
     {name: np.asarray(squashed[name]) for name in config.self_tuned},
   )
+
+
+def _image_channels_before(spec: Any) -> dict[str, Any]:
+  """Returns what older versions did, whose files have no `image_channels`."""
+  leaves = jax.tree_util.tree_leaves(spec.observations)
+  if len(leaves) != 1 or len(leaves[0].shape) != 3:
+    return {}
+  first = leaves[0].shape[0] < leaves[0].shape[2]
+  return {"image_channels": "first" if first else "last"}
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:

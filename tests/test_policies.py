@@ -230,8 +230,10 @@ def test_nests_of_observations(tmp_path):
     for i in range(9)
   ]
   np.testing.assert_array_equal(actual, expected)
-  with pytest.raises(ValueError, match=r"trained on \[\(1, 1\), \(1, 2\)\]"):
+  with pytest.raises(ValueError, match=r"trained on observation\['a'\], obs"):
     policy(np.zeros(3), policy.initial_state())
+  with pytest.raises(ValueError, match=r"trained on \[\(1, 1\), \(1, 2\)\]"):
+    policy({"a": np.zeros(3), "b": np.zeros(2)}, policy.initial_state())
 
 
 def test_needs_neither_acme_nor_tensorflow(tmp_path):
