@@ -1,14 +1,16 @@
 """From observations to the input of a torso, by their spec.
 
-| part of an observation | becomes |
-|---|---|
-| one choice: `DiscreteArray`, or a bounded whole number | one-hot; embedded beyond `MAX_ONE_HOT` choices |
-| a vector of bounded whole numbers | one-hot per component (0/1 for two values); beyond `MAX_ONE_HOT` columns, scaled to [0, 1] |
-| two or more axes, bounded | scaled from its bounds to [0, 1] |
-| two or more axes of whole numbers without bounds | for convolutions, scaled from [0, 255] to [0, 1] |
-| truth values | 0 or 1 |
-| no elements | nothing |
-| anything else, such as vectors of floats | unchanged |
+What the parts of an observation become:
+
+- One choice (a `DiscreteArray`, or a bounded whole number): one-hot, or an
+  embedding beyond `MAX_ONE_HOT` choices.
+- A vector of bounded whole numbers: one-hot per component, 0 or 1 where there
+  are two values. With more than `MAX_ONE_HOT` columns, scaled to [0, 1].
+- Two or more axes with bounds: scaled from the bounds to [0, 1]. For
+  convolutions, whole numbers without bounds are scaled from [0, 255].
+- Truth values: 0 or 1.
+- Parts without elements: nothing.
+- Anything else, such as vectors of floats with or without bounds: unchanged.
 
 A part without bounds has a spec of type `specs.Array`. Bounds that are infinite
 or lie more than `MAX_RANGE` apart count as none.
