@@ -17,7 +17,7 @@ from acme_stac import environments
 from acme_stac.agent import checkpointing
 from acme_stac.config import STACConfig, check_integer
 from acme_stac.core import TrainingState, conditioning, init_metaparams, squash
-from acme_stac.environments import base, precision
+from acme_stac.environments import precision
 from acme_stac.networks import (
   ActingState,
   STACNetworks,
@@ -160,14 +160,15 @@ class TrainedPolicy:
 
   def _rows(self, observation: Any, state: EpisodeState) -> Any:
     """Returns the observation [N, ...] in the structure of the spec."""
-    spec = self._spec.observations
     try:
-      observation = base.select(spec, observation)
-    except (LookupError, TypeError, ValueError) as error:
-      parts = [name for name, _ in base.named_leaves("observation", spec)]
+      # Any mapping will do, and parts that are no numbers may stay in it.
+      observation = environments.base.select(
+        self._spec.observations, observation
+      )
+    except (LookupError, TypeError) as error:
       raise ValueError(
-        f"This policy was trained on {', '.join(parts)}, but not all of these"
-        f" are in the given {type(observation).__name__}."
+        "The observation does not have the parts that this policy was trained"
+        f" on, {self._spec.observations}."
       ) from error
     observation = jax.tree_util.tree_map(np.asarray, observation)
     leaves = jax.tree_util.tree_leaves(precision.narrow(observation))
@@ -184,7 +185,7 @@ class TrainedPolicy:
       leaf.astype(spec.dtype, copy=False)
       for leaf, spec in zip(leaves, self._leaves, strict=True)
     ]
-    structure = jax.tree_util.tree_structure(spec)
+    structure = jax.tree_util.tree_structure(self._spec.observations)
     return jax.tree_util.tree_unflatten(structure, leaves)
 
 

@@ -286,24 +286,6 @@ def make_experiment(
   return experiment
 
 
-def _spec_of_run(
-  spec: environments.EnvironmentSpec, workdir: pathlib.Path
-) -> environments.EnvironmentSpec:
-  """Returns the specs from which the networks of a run are made.
-
-  A run that an older version began goes on without bounds of observations,
-  which its networks did not know.
-  """
-  try:
-    run = json.loads((workdir / "config.json").read_text())
-    begun_with = environments.spec_from_json(run["environment_spec"])
-  except Exception:  # No run yet, or one that other checks refuse.
-    return spec
-  if environments.has_bounds(begun_with):
-    return spec
-  return environments.without_bounds(spec)
-
-
 def _check_fields(config: Any):
   """Raises ValueError unless `config` has the fields of `base_config`."""
   if not isinstance(config, ml_collections.ConfigDict):
@@ -342,6 +324,24 @@ def _absolute(workdir: str) -> pathlib.Path:
     ) from error
 
 
+def _spec_of_run(
+  spec: environments.EnvironmentSpec, workdir: pathlib.Path
+) -> environments.EnvironmentSpec:
+  """Returns the specs from which the networks of a run are made.
+
+  A run that an older version began goes on without bounds of observations,
+  which its networks did not know.
+  """
+  try:
+    run = json.loads((workdir / "config.json").read_text())
+    begun_with = environments.spec_from_json(run["environment_spec"])
+  except Exception:  # No run yet, or one that other checks refuse.
+    return spec
+  if environments.has_bounds(begun_with):
+    return spec
+  return environments.without_bounds(spec)
+
+
 def _to_plain(experiment: Experiment) -> dict[str, Any]:
   """Returns what config.json will hold; raises ValueError if it cannot."""
   try:
@@ -375,7 +375,7 @@ class _probe:  # noqa: N801 (a context manager, used like a function)
     except Exception as error:  # Whatever an environment may raise.
       raise ValueError(
         f"Environment {name!r} with options {options} cannot be made:"
-        f" {type(error).__name__}: {error}"
+        f" {environments.base.describe_error(error)}"
       ) from error
 
   def __enter__(self) -> environments.BatchedEnvironment:

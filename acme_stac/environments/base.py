@@ -473,7 +473,7 @@ class BatchOfEnvironments(BatchedEnvironment):
       )
 
     step_type = np.array([step.step_type for step in steps], np.int32)
-    self._ended = (step_type == dm_env.StepType.LAST).tolist()
+    self._ended = (step_type == int(dm_env.StepType.LAST)).tolist()
     return dm_env.TimeStep(
       step_type,
       column("reward", 0.0),

@@ -75,6 +75,13 @@ def check_specs(environment: dm_env.Environment | base.BatchedEnvironment):
   observation_spec = _call(environment, "observation_spec")
   action_spec = _call(environment, "action_spec")
   problems = _spec_problems(observation_spec, action_spec)
+  if not problems and isinstance(environment, base.BatchedEnvironment):
+    problems = [
+      f"observation_spec() of a batch must be made of dicts, got a"
+      f" {type(leaf).__name__}."
+      for leaf in jax.tree_util.tree_leaves(observation_spec)
+      if not isinstance(leaf, specs.Array)
+    ]
   if not problems and (
     _call(environment, "observation_spec") != observation_spec
   ):

@@ -17,6 +17,8 @@ import numpy as np
 from acme_stac.environments import base, precision
 
 _KEPT_ACTIONS = 10
+# Plain numbers: NumPy takes microseconds to compare with members of an enum.
+_FIRST, _LAST = int(dm_env.StepType.FIRST), int(dm_env.StepType.LAST)
 
 
 class EnvironmentFailedError(Exception):
@@ -154,14 +156,14 @@ class GuardedEnvironment(base.BatchedEnvironment):
       if shape != batch:
         return f"gave a {name} of shape {shape} instead of {batch}."
     step_type = np.asarray(timestep.step_type)
-    begins = step_type == dm_env.StepType.FIRST
-    if not np.array_equal(begins, self._begins):
+    begins = step_type == _FIRST
+    if (begins != self._begins).any():
       return self._order_problem(step_type)
-    self._begins = step_type == dm_env.StepType.LAST
+    self._begins = step_type == _LAST
     return None
 
   def _order_problem(self, step_type: np.ndarray) -> str:
-    first = step_type == dm_env.StepType.FIRST
+    first = step_type == _FIRST
     member = int(np.flatnonzero(first != self._begins)[0])
     got = dm_env.StepType(int(step_type[member])).name
     if first[member]:
