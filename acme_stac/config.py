@@ -44,6 +44,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
   "metaparameter_range": ("sigmoid", "clip"),
   "meta_optimizer": ("adam", "sgd"),
   "optimizer": ("rmsprop", "adam"),
+  "image_channels": ("auto", "first", "last"),
   "torso": ("mlp", "layer_norm_mlp", "shallow", "deep", "deep_strided"),
 }
 
@@ -125,6 +126,10 @@ class STACConfig:
     torso: "mlp", "layer_norm_mlp", which normalises its first layer as Acme's
       LayerNormMLP does, "shallow" or "deep" (IMPALA's two convolutional
       torsos), or "deep_strided", "deep" with strides in place of pooling.
+    image_channels: where images of three axes have their channels: "first",
+      "last", or "auto": the axis that is shorter than both others, if these are
+      equal or more than twice as long, and the last one of a cube; other shapes
+      are refused then.
     torso_sizes: hidden sizes of the MLP torsos, () for none (of "mlp" alone),
       or channels of the deep torso's stages (Table 2).
     lstm_size: units of the LSTM behind the torso; None for none.
@@ -193,6 +198,7 @@ class STACConfig:
   max_abs_reward: float | None = 1.0
   # Networks.
   torso: str = "deep"
+  image_channels: str = "auto"
   torso_sizes: tuple[int, ...] = (16, 32, 32)
   lstm_size: int | None = None
   head_sizes: tuple[int, ...] = (256,)

@@ -17,6 +17,7 @@ from acme_stac import environments
 from acme_stac.agent import checkpointing
 from acme_stac.config import STACConfig, check_integer
 from acme_stac.core import TrainingState, conditioning, init_metaparams, squash
+from acme_stac.environments import precision
 from acme_stac.networks import (
   ActingState,
   STACNetworks,
@@ -169,7 +170,8 @@ class TrainedPolicy:
         "The observation does not have the parts that this policy was trained"
         f" on, {self._spec.observations}."
       ) from error
-    leaves = [np.asarray(x) for x in jax.tree_util.tree_leaves(observation)]
+    observation = jax.tree_util.tree_map(np.asarray, observation)
+    leaves = jax.tree_util.tree_leaves(precision.narrow(observation))
     if state._single:
       leaves = [leaf[None] for leaf in leaves]
     number = len(state.begins)
@@ -212,8 +214,10 @@ def load_policy(
     )
   network_factory = network_factory or make_networks
   try:
-    config = STACConfig(**metadata["config"])
     spec = environments.spec_from_json(metadata["environment_spec"])
+    config = STACConfig(
+      **{**_image_channels_before(spec), **metadata["config"]}
+    )
     networks = network_factory(spec, config)
     template = jax.eval_shape(
       lambda: _Acting(
@@ -241,6 +245,15 @@ def load_policy(
     greedy,
     {name: np.asarray(squashed[name]) for name in config.self_tuned},
   )
+
+
+def _image_channels_before(spec: Any) -> dict[str, Any]:
+  """Returns what older versions did, whose files have no `image_channels`."""
+  leaves = jax.tree_util.tree_leaves(spec.observations)
+  if len(leaves) != 1 or len(leaves[0].shape) != 3:
+    return {}
+  first = leaves[0].shape[0] < leaves[0].shape[2]
+  return {"image_channels": "first" if first else "last"}
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:

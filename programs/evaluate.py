@@ -401,8 +401,12 @@ def _check_specs(
   # As a file holds it: tuples are lists there.
   have = json.loads(json.dumps(environments.spec_to_json(spec)))
   wanted = metadata["environment_spec"]
-  for name in ("observations", "actions"):
-    if have[name] != wanted[name]:
+  fits = {
+    "observations": environments.observations_fit(have, wanted),
+    "actions": have["actions"] == wanted["actions"],
+  }
+  for name, is_fit in fits.items():
+    if not is_fit:
       raise UserError(
         f"The policy does not fit {task.environment} with options"
         f" {task.options}: its {name} are {json.dumps(have[name])}, but it was"

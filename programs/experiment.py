@@ -271,7 +271,7 @@ def make_experiment(
       config=stac,
       environment=config.environment,
       environment_options=options,
-      environment_spec=spec,
+      environment_spec=_spec_of_run(spec, _absolute(workdir)),
       networks=config.networks,
       seed=config.seed,
       num_actors=num_actors,
@@ -361,6 +361,24 @@ def _absolute(workdir: str) -> pathlib.Path:
       f"The work directory {workdir} cannot be found: {error} Choose another"
       " one with --workdir."
     ) from error
+
+
+def _spec_of_run(
+  spec: environments.EnvironmentSpec, workdir: pathlib.Path
+) -> environments.EnvironmentSpec:
+  """Returns the specs from which the networks of a run are made.
+
+  A run that an older version began goes on without bounds of observations,
+  which its networks did not know.
+  """
+  try:
+    run = json.loads((workdir / "config.json").read_text())
+    begun_with = environments.spec_from_json(run["environment_spec"])
+  except Exception:  # No run yet, or one that other checks refuse.
+    return spec
+  if environments.has_bounds(begun_with):
+    return spec
+  return environments.without_bounds(spec)
 
 
 def _to_plain(experiment: Experiment) -> dict[str, Any]:

@@ -41,8 +41,9 @@ def test_presets_equal_the_tables(agent, domain):
     assert config[name] == value, name
   # The papers say nothing of these.
   assert config.keys() - expected.keys() <= {
-    "action_repeat", "embedding_size", "head_output_scale", "log_sigma_max",
-    "log_sigma_min", "queue_batches", "variable_update_period",
+    "action_repeat", "embedding_size", "head_output_scale", "image_channels",
+    "log_sigma_max", "log_sigma_min", "queue_batches",
+    "variable_update_period",
   }
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import subprocess
 import sys
 import types
@@ -20,6 +21,7 @@ from programs.machine import UserError
 from tests import helpers
 from tests.core import test_imports
 
+DATA = pathlib.Path(__file__).parent / "data"
 METADATA = {
   "agent": "stacx", "environment": "catch", "environment_steps": 1200,
 }
@@ -327,3 +329,68 @@ def test_export_command(tmp_path, capsys):
   )
   assert result.returncode == 2
   assert result.stderr.startswith("Error: ")
+
+
+@pytest.mark.parametrize("name,observation,actions", [
+  (
+    "parts",
+    {
+      "place": specs.DiscreteArray(5, np.int64),
+      "board": specs.BoundedArray((2, 3), np.uint8, 0, 255),
+    },
+    [
+      [-0.7613627314567566, 0.7614644765853882], [0.0, 0.0],
+      [-0.7615765929222107, 0.7615858912467957],
+    ],
+  ),
+  (
+    "image",
+    specs.BoundedArray((4, 5, 6), np.uint8, 0, 1),
+    [
+      [0.0, 0.0], [0.0002333370503038168, 0.0003391687641851604],
+      [3.201692015863955e-05, 4.653842552215792e-05],
+    ],
+  ),
+])
+def test_older_files_act_as_they_did(name, observation, actions):
+  """Files and actions of the version before bounds were kept.
+
+  Their networks take choices as numbers and images as 0 to 255, and an image
+  whose first axis is shorter than its last has its channels first.
+  """
+  path = DATA / f"policy_of_{name}_before_bounds.npz"
+  policy = acme_stac.load_policy(path, greedy=True)
+  rng = np.random.default_rng(0)
+  for expected in actions:
+    drawn = jax.tree_util.tree_map(
+      lambda leaf: rng.integers(
+        leaf.minimum, leaf.maximum, leaf.shape, leaf.dtype, endpoint=True
+      ),
+      observation,
+    )
+    action = policy(drawn, policy.initial_state())
+    np.testing.assert_allclose(action, expected, rtol=1e-4, atol=1e-9)
+
+
+def test_choices_and_images_of_a_file_are_prepared_as_in_training(tmp_path):
+  config = helpers.small_config("impala")
+  spec = helpers.environment_spec(actions=helpers.CONTINUOUS)._replace(
+    observations={
+      "place": specs.DiscreteArray(5, np.int64),
+      "board": specs.BoundedArray((2, 3), np.uint8, 0, 1),
+      "walls": specs.BoundedArray((0,), np.float64, -np.inf, np.inf),
+    }
+  )
+  state, networks = save(tmp_path, spec, config)
+  rng = np.random.default_rng(0)
+  observations = {
+    "place": np.arange(5),
+    "board": rng.integers(0, 2, (5, 2, 3)).astype(np.uint8),
+    "walls": np.zeros((5, 0)),
+  }
+  expected = by_hand(
+    networks, state, config, observations, np.arange(5) == 0
+  )
+  policy = acme_stac.load_policy(tmp_path, greedy=True)
+  actual = policy(observations, policy.initial_state(5))
+  np.testing.assert_allclose(actual, expected, rtol=1e-5)

@@ -10,6 +10,7 @@ from acme.jax import variable_utils
 
 from acme_stac.agent import adders
 from acme_stac.core.types import Array
+from acme_stac.environments import precision
 from acme_stac.networks import ActingState, Policy
 
 
@@ -68,11 +69,16 @@ class STACActor(core.Actor):
       self._adder.add_first(timestep)
 
   def select_action(self, observation: Any) -> np.ndarray:
-    """Returns actions [N, ...] for observations [N, ...], or one for one."""
+    """Returns actions [N, ...] for observations [N, ...], or one for one.
+
+    Raises:
+      ValueError: if an observation of 64 bits does not fit in 32.
+    """
     params, version, *condition = self._variables.params
     if self._single:
-      observation = jax.tree_util.tree_map(
-        lambda x: np.asarray(x)[None], observation
+      # Batches come from guarded environments, which are narrow already.
+      observation = precision.narrow(
+        jax.tree_util.tree_map(lambda x: np.asarray(x)[None], observation)
       )
     before = self._state
     assert before is not None, "observe_first comes before select_action"

@@ -6,8 +6,11 @@ from acme_stac.environments.base import (
   EnvironmentOfBatch,
   EnvironmentSpec,
   environment_spec,
+  has_bounds,
+  observations_fit,
   spec_from_json,
   spec_to_json,
+  without_bounds,
 )
 from acme_stac.environments.catch import Catch
 from acme_stac.environments.check import check

@@ -1,5 +1,6 @@
 """Finds what is wrong with an environment before anything learns from it."""
 
+import math
 import time
 import warnings
 from typing import Any
@@ -257,18 +258,24 @@ def _spec_problems(observation_spec: Any, action_spec: Any) -> list[str]:
       f"action_spec() must be a dm_env.specs.Array, got {action_spec!r}."
     )
   named = base.named_leaves("observation_spec()", observation_spec)
-  if not problems:
+  if not any(math.prod(getattr(spec, "shape", ())) for _, spec in named):
+    problems.append(
+      f"observation_spec() has no elements: it is {observation_spec!r}."
+    )
+  if isinstance(action_spec, specs.Array):
     named.append(("action_spec()", action_spec))
+    if 0 in action_spec.shape:
+      problems.append(
+        f"action_spec() has no elements: its shape is {action_spec.shape}."
+      )
   for name, spec in named:
     if not isinstance(spec, specs.Array):
       problems.append(f"{name} must be a dm_env.specs.Array, got {spec!r}.")
       continue
     if spec.dtype.kind not in "biuf":
       problems.append(f"{name} must be of numbers, got {spec.dtype}.")
-    if 0 in spec.shape:
-      problems.append(f"{name} has no elements: its shape is {spec.shape}.")
     if isinstance(spec, specs.BoundedArray):
-      if np.any(np.isnan([np.min(spec.minimum), np.max(spec.maximum)])):
+      if np.any(np.isnan(spec.minimum) | np.isnan(spec.maximum)):
         problems.append(f"{name} has a nan among its bounds.")
       elif np.any(np.asarray(spec.minimum) > spec.maximum):
         problems.append(f"{name} has bounds with minimum > maximum.")

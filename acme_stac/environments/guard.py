@@ -14,7 +14,7 @@ import dm_env
 import jax
 import numpy as np
 
-from acme_stac.environments import base
+from acme_stac.environments import base, precision
 
 _KEPT_ACTIONS = 10
 # Plain numbers: NumPy takes microseconds to compare with members of an enum.
@@ -31,7 +31,9 @@ class GuardedEnvironment(base.BatchedEnvironment):
   The shapes and types of every time step are compared with the specs, and the
   order of step types with dm_env's: FIRST comes after LAST and nowhere else.
   Numbers that are not finite are found where trajectories are written, as
-  looking at every step would cost more than many a step does.
+  looking at every step would cost more than many a step does. Observations of
+  64 bits become those of 32 bits that networks compute in; it is a failure if
+  a number does not fit.
   """
 
   def __init__(
@@ -52,16 +54,17 @@ class GuardedEnvironment(base.BatchedEnvironment):
     self.num_environments = environment.num_environments
     self.action_repeat = environment.action_repeat
     batch = environment.num_environments
+    spec = environment.observation_spec()
     self._expected = [
-      (jax.tree_util.keystr(path), (batch, *spec.shape), spec.dtype)
-      for path, spec in jax.tree_util.tree_leaves_with_path(
-        environment.observation_spec()
-      )
+      (jax.tree_util.keystr(path), (batch, *leaf.shape), leaf.dtype)
+      for path, leaf in jax.tree_util.tree_leaves_with_path(spec)
     ]
-    self._structure: Any = jax.tree_util.tree_structure(
-      environment.observation_spec()
-    )
+    self._structure: Any = jax.tree_util.tree_structure(spec)
     self._single = jax.tree_util.treedef_is_leaf(self._structure)
+    self._observation_spec = base.environment_spec(environment).observations
+    self._is_wide = any(
+      map(precision.is_wide, jax.tree_util.tree_leaves(spec))
+    )
     # Whether the time step to come begins an episode, for each member.
     self._begins = np.ones(batch, bool)
     self._actions: collections.deque[Any] = collections.deque(
@@ -119,7 +122,13 @@ class GuardedEnvironment(base.BatchedEnvironment):
       self._busy = False
     if problem := self._problem(timestep):
       raise self.failure(f"The environment {problem}")
-    return timestep
+    if not self._is_wide:
+      return timestep
+    try:
+      observation = precision.narrow(timestep.observation)
+    except ValueError as error:
+      raise self.failure(f"The environment's {error}") from error
+    return timestep._replace(observation=observation)
 
   def _problem(self, timestep: dm_env.TimeStep) -> str | None:
     """Returns what is wrong with a time step, or None."""
@@ -176,7 +185,7 @@ class GuardedEnvironment(base.BatchedEnvironment):
     return self._call(self._environment.step, actions)
 
   def observation_spec(self) -> Any:
-    return self._environment.observation_spec()
+    return self._observation_spec
 
   def action_spec(self) -> Any:
     return self._environment.action_spec()

@@ -13,7 +13,8 @@ import numpy as np
 from acme_stac.config import STACConfig
 from acme_stac.core.distributions import Distribution
 from acme_stac.core.types import Array, CoreState, NetworkOutput, Params
-from acme_stac.networks import actions, torsos
+from acme_stac.environments import base
+from acme_stac.networks import actions, preprocessing, torsos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +55,13 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
 
   Raises:
     ValueError: if the actions are neither one discrete choice nor bounded
-      floats, or a convolutional torso is asked for observations that are no
-      images.
+      floats, or the torso cannot take the observations.
   """
   space = actions.make_action_space(environment_spec.actions, config)
-  _check_observations(environment_spec.observations, config.torso)
+  observation_spec = base.plain_nest(environment_spec.observations)
+  preprocess = preprocessing.make_preprocessor(
+    observation_spec, config.torso, config.image_channels
+  )
 
   def forward(observation, core_state, step_type, condition=None):
     """Applies torso, core and heads to rows [T, B, ...]."""
@@ -66,7 +69,8 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
     rows = jax.tree_util.tree_map(
       lambda x: x.reshape((time * batch, *x.shape[2:])), observation
     )
-    features = _make_torso(config)(rows).reshape((time, batch, -1))
+    features = _make_torso(config)(preprocess(rows))
+    features = features.reshape((time, batch, -1))
     if config.lstm_size is not None:
       core = hk.ResetCore(hk.LSTM(config.lstm_size))
       reset = step_type == int(dm_env.StepType.FIRST)
@@ -98,8 +102,9 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
 
   def init(key: Array) -> Params:
     observation = jax.tree_util.tree_map(
-      lambda spec: jnp.zeros((1, 1, *spec.shape), spec.dtype),
-      environment_spec.observations,
+      # By way of NumPy: JAX warns of types that it has no room for.
+      lambda spec: jnp.asarray(np.zeros((1, 1, *spec.shape), spec.dtype)),
+      observation_spec,
     )
     condition = jnp.zeros((config.num_heads, len(config.embedded)))
     return transformed.init(
@@ -178,26 +183,3 @@ def _make_embedding(
     )
 
   return embed
-
-
-def _check_observations(spec: Any, torso: str):
-  """Raises ValueError for observations that the torso cannot take."""
-  leaves = jax.tree_util.tree_leaves(spec)
-  for leaf in leaves:
-    if not np.issubdtype(leaf.dtype, np.number) and leaf.dtype != np.bool_:
-      raise ValueError(
-        f"Observations must be numbers, got {leaf!r} of dtype {leaf.dtype}."
-      )
-  if torso in ("mlp", "layer_norm_mlp"):
-    return
-  if len(leaves) != 1 or len(leaves[0].shape) not in (2, 3):
-    shapes = [leaf.shape for leaf in leaves]
-    raise ValueError(
-      f"The {torso!r} torso takes one image [height, width] or [height, width,"
-      f" channels], but observations have shapes {shapes}. Set torso to 'mlp'."
-    )
-  if torso == "shallow" and sorted(leaves[0].shape)[-2] < 20:
-    raise ValueError(
-      "The 'shallow' torso needs images of at least 20×20 pixels, got"
-      f" {leaves[0].shape}. Set torso to 'deep' or 'mlp'."
-    )

@@ -1,4 +1,8 @@
-"""Torsos of Table 2: observation [N, ...] -> features [N, D]."""
+"""Torsos of Table 2: prepared observation [N, ...] -> features [N, D].
+
+`preprocessing` prepares observations: vectors [N, D] of floats for the MLP
+torsos, images [N, H, W, C] of floats for the others.
+"""
 
 from collections.abc import Sequence
 
@@ -7,32 +11,6 @@ import jax
 import jax.numpy as jnp
 
 Array = jax.Array
-
-
-def flatten_observation(observation) -> Array:
-  """Concatenates a nest of arrays [N, ...] to one float array [N, D]."""
-  leaves = []
-  for leaf in jax.tree_util.tree_leaves(observation):
-    leaf = leaf.reshape(leaf.shape[0], -1)
-    is_float = jnp.issubdtype(leaf.dtype, jnp.floating)
-    leaves.append(leaf if is_float else leaf.astype(jnp.float32))
-  return leaves[0] if len(leaves) == 1 else jnp.concatenate(leaves, axis=-1)
-
-
-def prepare_image(image: Array) -> Array:
-  """Returns an image batch as floats, channels last: [N, H, W, C].
-
-  Integer pixels are scaled from [0, 255] to [0, 1]. An image whose first axis
-  is smaller than its last is taken to have its channels first, as Atari's frame
-  stacks [4, 84, 84] do.
-  """
-  if image.ndim == 3:
-    image = image[..., None]
-  if image.shape[1] < image.shape[3]:
-    image = jnp.transpose(image, (0, 2, 3, 1))
-  if jnp.issubdtype(image.dtype, jnp.integer):
-    return image.astype(jnp.float32) / 255.0
-  return image
 
 
 @jax.custom_jvp
@@ -97,9 +75,9 @@ class MLPTorso(hk.Module):
     super().__init__(name=name)
     self._hidden_sizes = tuple(hidden_sizes)
 
-  def __call__(self, observation) -> Array:
+  def __call__(self, observation: Array) -> Array:
     mlp = hk.nets.MLP(self._hidden_sizes, activate_final=True)
-    return mlp(flatten_observation(observation))
+    return mlp(observation)
 
 
 class LayerNormMLPTorso(hk.Module):
@@ -116,8 +94,8 @@ class LayerNormMLPTorso(hk.Module):
     super().__init__(name=name)
     self._hidden_sizes = tuple(hidden_sizes)
 
-  def __call__(self, observation) -> Array:
-    x = hk.Linear(self._hidden_sizes[0])(flatten_observation(observation))
+  def __call__(self, observation: Array) -> Array:
+    x = hk.Linear(self._hidden_sizes[0])(observation)
     x = hk.LayerNorm(axis=-1, create_scale=True, create_offset=True)(x)
     mlp = hk.nets.MLP(self._hidden_sizes[1:], activate_final=True)
     return mlp(jnp.tanh(x))
@@ -132,9 +110,9 @@ class ShallowTorso(hk.Module):
   def __init__(self, name: str = "shallow_torso"):
     super().__init__(name=name)
 
-  def __call__(self, observation) -> Array:
-    x = prepare_image(observation)
-    x = jax.nn.relu(hk.Conv2D(16, 8, 4, padding="VALID")(x))
+  def __call__(self, observation: Array) -> Array:
+    x = hk.Conv2D(16, 8, 4, padding="VALID")(observation)
+    x = jax.nn.relu(x)
     x = jax.nn.relu(hk.Conv2D(32, 4, 2, padding="VALID")(x))
     return jax.nn.relu(hk.Linear(256)(hk.Flatten()(x)))
 
@@ -170,8 +148,8 @@ class DeepTorso(hk.Module):
     self._channels = tuple(channels)
     self._strided = strided
 
-  def __call__(self, observation) -> Array:
-    x = prepare_image(observation)
+  def __call__(self, observation: Array) -> Array:
+    x = observation
     for channels in self._channels:
       x = hk.Conv2D(channels, 3, stride=2 if self._strided else 1)(x)
       if not self._strided:

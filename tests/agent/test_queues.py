@@ -6,10 +6,11 @@ import numpy as np
 import portpicker
 import pytest
 import reverb
+from dm_env import specs
 
 import acme_stac
 from acme_stac import environments
-from acme_stac.agent import environment_loop, queues
+from acme_stac.agent import adders, environment_loop, queues
 from programs import launching
 from tests import helpers
 
@@ -190,3 +191,37 @@ def test_several_queues_are_read_as_one():
     queues.make_writer(clients)
   for server in servers:
     server.stop()
+
+
+def test_parts_without_elements_pass_the_queue():
+  """Such as DeepMind's corridors without walls."""
+  config = helpers.small_config(
+    "impala", batch_size=2, trajectory_length=3, queue_batches=1
+  )
+  spec = helpers.environment_spec()._replace(observations={
+    "speed": specs.Array((2,), np.float32),
+    "walls": specs.BoundedArray((0,), np.float32, np.zeros(0), np.zeros(0)),
+  })
+  parts = acme_stac.STACBuilder(config, environments_per_actor=2)
+  server = reverb.Server(parts.make_replay_tables(spec))
+  client = server.localhost_client()
+  adder = parts.make_adder(client, spec)
+  extras = adders.Extras(np.zeros(2, np.float32), (), 0)
+
+  def timestep(number):
+    return environments.base.first_time_step(
+      {
+        "speed": np.full((2, 2), number, np.float32),
+        "walls": np.zeros((2, 0), np.float32),
+      },
+      2,
+    )
+
+  adder.add_first(timestep(0))
+  for number in range(1, 5):
+    adder.add(np.zeros(2, np.int32), timestep(number), extras)
+  sample = next(parts.make_dataset_iterator(client))
+  server.stop()
+  observation = sample.trajectory.observation
+  assert observation["walls"].shape == (4, 2, 0)
+  np.testing.assert_array_equal(observation["speed"][:, 0, 0], range(4))

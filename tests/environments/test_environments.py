@@ -438,3 +438,55 @@ def test_whole_numbers_of_every_type_are_chosen(dtype):
     )
     assert actions.dtype == np.dtype(dtype)
     assert actions.tolist() == [0, 1, 2, 3, 4]
+
+
+OBSERVATIONS = {
+  "place": specs.DiscreteArray(32, np.int32),
+  "start": specs.BoundedArray((), np.int32, 2, 5),
+  "several": specs.BoundedArray((2,), np.int8, [0, 1], [3, 4]),
+  "image": specs.BoundedArray((64, 64, 3), np.uint8, 0, 255),
+  "open": specs.BoundedArray((2,), np.float32, [-np.inf, 0.0], np.inf),
+  "nothing": specs.BoundedArray((0,), np.float32, np.zeros(0), np.ones(0)),
+  "free": (specs.Array((3,), np.float32),),
+}
+
+
+def described(observations):
+  spec = base.EnvironmentSpec(
+    observations, specs.DiscreteArray(2), None, None
+  )
+  return json.loads(json.dumps(base.spec_to_json(spec), allow_nan=False))
+
+
+def test_files_have_the_bounds_of_observations():
+  spec = described(OBSERVATIONS)
+  read = base.spec_from_json(spec).observations
+  assert read.keys() == OBSERVATIONS.keys()
+  for name, leaf in OBSERVATIONS.items():
+    assert read[name] == leaf
+    assert type(read[name]) is type(leaf)
+  # Equal bounds of many pixels take no room.
+  image = described(specs.BoundedArray(
+    (64, 64, 3), np.uint8, np.zeros((64, 64, 3)), np.full((64, 64, 3), 255)
+  ))
+  assert len(json.dumps(image)) < 200
+
+
+@pytest.mark.parametrize("part,leaf,fits", [
+  ("place", specs.DiscreteArray(16, np.int32), False),
+  ("place", specs.DiscreteArray(32, np.int64), True),
+  ("place", specs.Array((), np.int32), False),
+  ("image", specs.BoundedArray((64, 64, 3), np.uint8, 0, 1), False),
+  ("open", specs.Array((2,), np.float32), True),
+  ("open", specs.BoundedArray((2,), np.float64, 0, 1), True),
+  ("open", specs.Array((3,), np.float32), False),
+  ("free", [specs.Array((3,), np.float32)], True),
+  ("free", specs.Array((3,), np.float32), False),
+])
+def test_policies_take_observations_that_mean_the_same(part, leaf, fits):
+  other = described({**OBSERVATIONS, part: leaf})
+  assert base.observations_fit(other, described(OBSERVATIONS)) == fits
+  if part in ("place", "image") and other != described(OBSERVATIONS):
+    # A file of an older version does not say.
+    before = base.without_bounds(base.spec_from_json(described(OBSERVATIONS)))
+    assert base.observations_fit(other, described(before.observations))

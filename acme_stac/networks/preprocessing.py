@@ -1,0 +1,260 @@
+"""From observations to the input of a torso, by their spec.
+
+What the parts of an observation become:
+
+- One choice (a `DiscreteArray`, or a bounded whole number): one-hot, or an
+  embedding beyond `MAX_ONE_HOT` choices.
+- A vector of bounded whole numbers: one-hot per component, 0 or 1 where there
+  are two values. With more than `MAX_ONE_HOT` columns, scaled to [0, 1].
+- Two or more axes with bounds: scaled from the bounds to [0, 1]. For
+  convolutions, whole numbers without bounds are scaled from [0, 255].
+- Truth values: 0 or 1.
+- Parts without elements: nothing.
+- Anything else, such as vectors of floats with or without bounds: unchanged.
+
+A part without bounds has a spec of type `specs.Array`. Bounds that are infinite
+or lie more than `MAX_RANGE` apart count as none.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+from dm_env import specs
+
+from acme_stac.core.types import Array
+from acme_stac.environments import base
+
+# Columns of one part that is one-hot.
+MAX_ONE_HOT = 1024
+# Units of the embedding of one choice among more than that.
+EMBEDDING_SIZE = 64
+# Bounds further apart are a type's limits rather than those of a quantity.
+MAX_RANGE = 2**20
+
+_MLP_TORSOS = ("mlp", "layer_norm_mlp")
+# What the shallow torso's first two layers need.
+_LEAST_SHALLOW = 20
+
+# From a batch [N, ...] of observations, or of a part of one, to floats.
+Preprocessor: TypeAlias = Callable[[Any], Array]
+
+
+def make_preprocessor(
+  spec: Any, torso: str = "mlp", image_channels: str = "auto"
+) -> Preprocessor:
+  """Returns the function from a batch of observations to a torso's input.
+
+  The input is one vector of features [N, D] for the MLP torsos, and one image
+  [N, height, width, channels] for the others. The function can be compiled and
+  differentiated. Call it inside `hk.transform`, as it has parameters where it
+  embeds.
+
+  Args:
+    spec: the observation spec of one environment: an array, or a nest of
+      mappings, tuples and lists of them.
+    torso: a name of `STACConfig.torso`.
+    image_channels: where an image of three axes has its channels, as in
+      `STACConfig.image_channels`.
+
+  Raises:
+    ValueError: if the torso cannot take such observations, or nothing says
+      where an image has its channels.
+  """
+  spec = base.plain_nest(spec)
+  used = {}
+  for number, (name, leaf) in enumerate(base.named_leaves("observation", spec)):
+    if leaf.dtype.kind not in "biuf":
+      raise ValueError(
+        f"Observations must be real numbers or truth values, but {name} is of"
+        f" type {leaf.dtype}. Convert it, or leave it out, in a wrapper of the"
+        " environment."
+      )
+    if math.prod(leaf.shape):
+      used[number] = (name, leaf)
+  if not used:
+    raise ValueError(f"Observations have no elements: their spec is {spec}.")
+  if torso in _MLP_TORSOS:
+    columns = {
+      number: _make_columns(leaf) for number, (_, leaf) in used.items()
+    }
+
+    def features(observation: Any) -> Array:
+      leaves = jax.tree_util.tree_leaves(base.plain_nest(observation))
+      parts = [
+        part(leaves[number].reshape(leaves[number].shape[0], -1))
+        for number, part in columns.items()
+      ]
+      return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
+
+    return features
+  if len(used) != 1:
+    raise ValueError(
+      f"The {torso!r} torso takes one image, but observations have"
+      f" {len(used)} parts:"
+      f" {', '.join(f'{name} {leaf.shape}' for name, leaf in used.values())}."
+      " Set torso to 'mlp', which takes them all, leave only the image in a"
+      " wrapper, or bring networks of your own."
+    )
+  [(image_number, (name, leaf))] = used.items()
+  image = _make_image(name, leaf, torso, image_channels)
+  return lambda observation: image(
+    jax.tree_util.tree_leaves(base.plain_nest(observation))[image_number]
+  )
+
+
+def _make_columns(spec: specs.Array) -> Preprocessor:
+  """Returns the function from a part [N, elements] to floats [N, D]."""
+  if len(spec.shape) > 1:
+    return _make_scale(spec)
+  if spec.dtype.kind not in "iu" or not isinstance(spec, specs.BoundedArray):
+    return _to_float
+  # Whole numbers of Python: a difference of bounds can need 33 bits.
+  size = math.prod(spec.shape)
+  low = [int(x) for x in np.broadcast_to(spec.minimum, size)]
+  high = [int(x) for x in np.broadcast_to(spec.maximum, size)]
+  counts = [b - a + 1 for a, b in zip(low, high, strict=True)]
+  # Of two values the column of the second says all.
+  widths = [1 if count == 2 else count for count in counts]
+  if sum(widths) <= MAX_ONE_HOT:
+    component = np.repeat(np.arange(size), widths)
+    values = np.concatenate([
+      np.arange(b + 1 - width, b + 1)
+      for b, width in zip(high, widths, strict=True)
+    ]).astype(spec.dtype)
+    return lambda x: (x[:, component] == values).astype(jnp.float32)
+  if size == 1 and counts[0] <= MAX_RANGE:
+    return lambda x: hk.Embed(
+      counts[0], EMBEDDING_SIZE, name="observation_embedding"
+    )(_subtract(x[:, 0], low[0]))
+  return _make_scale(spec)
+
+
+def _make_scale(
+  spec: specs.Array, default_span: float | None = None
+) -> Preprocessor:
+  """Returns the function that scales a part from its bounds to [0, 1].
+
+  Args:
+    spec: of the part, whose elements can be flattened or not.
+    default_span: what whole numbers without bounds are divided by.
+  """
+  bounds = _bounds(spec)
+  if bounds is None:
+    if default_span is None or spec.dtype.kind not in "iu":
+      return _to_float
+    bounds = np.zeros(1), np.full(1, default_span)
+  low, span = bounds
+
+  def scale(x: Array) -> Array:
+    if np.any(low):
+      x = _subtract(x, _of_elements(low, spec.shape, x))
+    x = _to_float(x)
+    return x if np.all(span == 1.0) else x / _of_elements(span, spec.shape, x)
+
+  return scale
+
+
+def _bounds(spec: specs.Array) -> tuple[np.ndarray, np.ndarray] | None:
+  """Returns the minimum and the span of a part's elements, if it has both."""
+  if not isinstance(spec, specs.BoundedArray) or spec.dtype.kind == "b":
+    return None
+  low = np.asarray(spec.minimum, np.float64)
+  with np.errstate(over="ignore", invalid="ignore"):
+    span = np.asarray(spec.maximum, np.float64) - low
+  if not np.all(span <= MAX_RANGE):  # Nor if it is not a number.
+    return None
+  # An element that never changes stays at 0.
+  return low, np.where(span == 0.0, 1.0, span)
+
+
+def _of_elements(bound: np.ndarray, shape: tuple[int, ...], x: Array) -> Any:
+  """Returns the bound of a part's elements, in the shape of x [N, ...]."""
+  if np.all(bound == bound.flat[0]):
+    return float(bound.flat[0])
+  bound = np.broadcast_to(bound, shape).astype(np.float32)
+  return bound.reshape(x.shape[1:])
+
+
+def _subtract(x: Array, low: Any) -> Array:
+  """Returns x − low without the limits of narrow types of whole numbers."""
+  if not jnp.issubdtype(x.dtype, jnp.integer):
+    return x - low
+  return x.astype(jnp.int32) - np.asarray(low).astype(np.int64).astype(np.int32)
+
+
+def _to_float(x: Array) -> Array:
+  """Returns floats of at least single precision."""
+  wide = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize >= 4
+  return x if wide else x.astype(jnp.float32)
+
+
+def _make_image(
+  name: str, spec: specs.Array, torso: str, image_channels: str
+) -> Preprocessor:
+  """Returns the function from images [N, ...] to floats [N, H, W, C].
+
+  Raises:
+    ValueError: if they are no images, are too small, or nothing says where
+      their channels are.
+  """
+  shape = spec.shape
+  if len(shape) not in (2, 3):
+    raise ValueError(
+      f"The {torso!r} torso takes one image [height, width] or [height, width,"
+      f" channels], but {name} has shape {shape}. Set torso to 'mlp'."
+    )
+  first = len(shape) == 3 and channels_first(shape, image_channels)
+  height_and_width = shape[1:] if first else shape[:2]
+  if torso == "shallow" and min(height_and_width) < _LEAST_SHALLOW:
+    raise ValueError(
+      f"The 'shallow' torso needs images of at least {_LEAST_SHALLOW}×"
+      f"{_LEAST_SHALLOW} pixels, but {name} has shape {shape}. Set torso to"
+      " 'deep' or 'mlp'."
+    )
+  scale = _make_scale(spec, default_span=255.0)
+
+  def image(x: Array) -> Array:
+    x = scale(x)
+    if x.ndim == 3:
+      x = x[..., None]
+    return jnp.transpose(x, (0, 2, 3, 1)) if first else x
+
+  return image
+
+
+def channels_first(shape: tuple[int, ...], image_channels: str) -> bool:
+  """Returns whether images of a shape have their channels first.
+
+  Unless it is said, channels are the axis that is shorter than both others, if
+  these are equal or more than twice as long; and the last one of a cube.
+
+  Args:
+    shape: three sizes.
+    image_channels: "first", "last", or "auto" to find out.
+
+  Raises:
+    ValueError: if it is not said and cannot be found out.
+  """
+  if image_channels != "auto":
+    return image_channels == "first"
+  first, middle, last = shape
+  if _are_channels(last, first, middle) or first == middle == last:
+    return False
+  if _are_channels(first, middle, last):
+    return True
+  raise ValueError(
+    f"An image of shape {shape} can be {first}×{middle} pixels with {last}"
+    f" channels, or {middle}×{last} pixels with {first}. Say which with"
+    " --config.stac.image_channels=last or first; in Python it is the field"
+    " image_channels of STACConfig."
+  )
+
+
+def _are_channels(channels: int, height: int, width: int) -> bool:
+  shorter = min(height, width)
+  return channels < shorter and (height == width or 2 * channels < shorter)

@@ -1,0 +1,125 @@
+"""Observations of 64 bits, which networks take in 32."""
+
+import dm_env
+import jax
+import numpy as np
+import pytest
+from dm_env import specs
+
+import acme_stac
+from acme_stac import environments, policies
+from acme_stac.environments import base, precision
+from tests import helpers
+
+WIDE = {
+  "count": np.int64, "size": np.uint64, "speed": np.float64,
+  "image": np.uint8,
+}
+
+
+class Wide(dm_env.Environment):
+  """Observes the numbers of a table, one row after the other."""
+
+  def __init__(self, rows):
+    self._rows = rows
+    self._step = 0
+
+  def _observe(self):
+    row = self._rows[min(self._step, len(self._rows) - 1)]
+    return {
+      name: np.array([row.get(name, 1)], dtype) for name, dtype in WIDE.items()
+    }
+
+  def reset(self):
+    self._step = 0
+    return dm_env.restart(self._observe())
+
+  def step(self, action):
+    self._step += 1
+    return dm_env.transition(0.0, self._observe())
+
+  def observation_spec(self):
+    return {name: specs.Array((1,), dtype) for name, dtype in WIDE.items()}
+
+  def action_spec(self):
+    return specs.DiscreteArray(2)
+
+
+BEYOND = [
+  ("count", 2**32, "4294967296.*int32"),
+  ("count", -(2**31) - 1, "int32"),
+  ("size", 2**32, "uint32"),
+  ("speed", 1e300, r"1e\+300.*float32"),
+  ("speed", -1e39, "float32"),
+]
+
+
+def guarded(rows):
+  batch = base.BatchOfEnvironments([Wide(rows), Wide(rows)])
+  return environments.GuardedEnvironment(batch)
+
+
+def test_guarded_environments_give_32_bits():
+  largest = {"count": -(2**31), "size": 2**32 - 1, "speed": 3e38}
+  environment = guarded([largest])
+  observation = environment.reset().observation
+  spec = environment.observation_spec()
+  assert spec == environments.environment_spec(environment).observations
+  for name, expected in largest.items():
+    assert observation[name].dtype == spec[name].dtype
+    assert observation[name].dtype.itemsize == 4
+    np.testing.assert_array_equal(
+      observation[name], np.full((2, 1), expected, spec[name].dtype)
+    )
+
+
+@pytest.mark.parametrize("name,value,message", BEYOND)
+def test_numbers_that_do_not_fit_are_named(name, value, message):
+  environment = guarded([{}, {name: value}])
+  environment.reset()
+  with pytest.raises(
+    environments.EnvironmentFailedError,
+    match=rf"environment's observation\['{name}'\] has .*{message}",
+  ):
+    environment.step(np.zeros(2, np.int32))
+  with pytest.raises(ValueError, match=rf"observation\['{name}'\]"):
+    environments.check(Wide([{}, {name: value}]))
+
+
+def test_numbers_that_are_not_finite_are_left_to_others():
+  x = np.array([np.inf, -np.inf, np.nan])
+  np.testing.assert_array_equal(precision.narrow(x), x.astype(np.float32))
+
+
+@pytest.mark.parametrize("name,value,message", BEYOND)
+def test_policies_refuse_what_does_not_fit(name, value, message):
+  config = helpers.small_config("impala")
+  environment = Wide([{}, {name: value}])
+  spec = helpers.environment_spec()._replace(
+    observations=environments.environment_spec(environment).observations
+  )
+  networks = acme_stac.make_networks(spec, config)
+  policy = policies.TrainedPolicy(
+    config, spec, networks, networks.init(jax.random.PRNGKey(0))
+  )
+  state = policy.initial_state()
+  policy(environment.reset().observation, state)
+  with pytest.raises(ValueError, match=rf"observation\['{name}'\]"):
+    policy(environment.step(0).observation, state)
+
+
+def test_specs_in_32_bits():
+  narrow = precision.narrow_spec({
+    "choice": specs.DiscreteArray(5, np.int64),
+    "bounded": specs.BoundedArray((2,), np.float64, [-1e300, 0], [1, 1e300]),
+    "whole": specs.BoundedArray((), np.int64, -(2**40), 7),
+    "same": specs.BoundedArray((2,), np.uint8, 0, 1),
+  })
+  assert narrow == {
+    "choice": specs.DiscreteArray(5, np.int32),
+    "bounded": specs.BoundedArray(
+      (2,), np.float32, [-np.inf, 0], [1, np.inf]
+    ),
+    "whole": specs.BoundedArray((), np.int32, -(2**31), 7),
+    "same": specs.BoundedArray((2,), np.uint8, 0, 1),
+  }
