@@ -3,14 +3,16 @@
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 # Seconds that nodes have to end by themselves after SIGTERM: an update and a
 # checkpoint must fit.
 STOP_SECONDS = 30
-# Seconds that the evaluator has for its last evaluation.
+# Seconds after the last update that the evaluator has for its last evaluation,
+# and that the other nodes have to end.
 LAST_EVALUATION_SECONDS = 300
+_LAST_SECONDS = 15
 POLL_SECONDS = 0.2
 _TAIL_LINES = 15
 
@@ -60,6 +62,31 @@ def wait(condition: Callable[[], bool], seconds: float) -> bool:
       return False
     time.sleep(POLL_SECONDS)
   return True
+
+
+def patience_at_end(waiting: Sequence[str]) -> float:
+  """Returns the seconds after the last update that these nodes have to end."""
+  return LAST_EVALUATION_SECONDS if "evaluator" in waiting else _LAST_SECONDS
+
+
+def describe_waiting(waiting: Sequence[str], seconds: float) -> str:
+  """Returns what a finished run waits for, and for how much longer."""
+  why = " (the last evaluation)" if "evaluator" in waiting else ""
+  return (
+    f"The last update is done; waiting up to {seconds:.0f} s more for"
+    f" {', '.join(waiting)}{why}."
+  )
+
+
+def describe_late(waiting: Sequence[str], seconds: float) -> str:
+  """Returns which nodes did not end in time after the last update."""
+  lost = (
+    "; the last evaluation is left out" if "evaluator" in waiting else ""
+  )
+  return (
+    f"Still running {seconds:.0f} s after the last update, so stopped:"
+    f" {', '.join(waiting)}{lost}."
+  )
 
 
 def tail(text: str) -> str:

@@ -29,12 +29,14 @@ from programs import nodes, program
 from programs.calls import SilentError
 from programs.cluster import Cluster
 from programs.ending import (
-  LAST_EVALUATION_SECONDS,
   POLL_SECONDS,
   STOP_SECONDS,
   Interrupted,
   NodeDiedError,
   StopRequest,
+  describe_late,
+  describe_waiting,
+  patience_at_end,
   tail,
   wait,
 )
@@ -57,6 +59,8 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _SERVERS = ("replay", "counter", "variables")
 # Without an update for this long, it is said.
 _SILENCE_SECONDS = 60.0
+# What a finished run still waits for is named this often.
+_NOTE_SECONDS = 20.0
 # The hosts that are waited for are listed after the first pause, then after
 # longer ones.
 _LIST_PAUSE_SECONDS = 10.0
@@ -506,19 +510,27 @@ class _Watch:
           self._check_silence("No answer from the counter")
       for node in running:
         self._look_at(node, done is not None, restarted)
+      waiting = [
+        n.name for n in running if n.running and n.group not in _SERVERS
+      ]
       if done is not None and (
-        not any(n.running for n in running if n.group not in _SERVERS)
-        or self._is_late(now - done)
+        not waiting or self._is_late(now - done, waiting)
       ):
         self._tell_hosts()
         self.look()
         return
       time.sleep(POLL_SECONDS)
 
-  def _is_late(self, seconds: float) -> bool:
-    if seconds <= LAST_EVALUATION_SECONDS:
+  def _is_late(self, seconds: float, waiting: list[str]) -> bool:
+    """Returns whether nodes have had long enough to end after the run."""
+    limit = patience_at_end(waiting)
+    if seconds <= limit:
+      now = time.monotonic()
+      if seconds > _NOTE_SECONDS and now - self._last_note > _NOTE_SECONDS:
+        self._last_note = now
+        self._progress.note(describe_waiting(waiting, limit - seconds))
       return False
-    self._progress.note("The last evaluation took too long; left out.")
+    self._progress.note(describe_late(waiting, limit))
     return True
 
   def _tell_hosts(self):

@@ -80,6 +80,9 @@ def format_status(status: dict[str, Any]) -> str:
     parts.append(f"return {status['return']:.1f}")
   if status["evaluation"] is not None:
     parts.append(f"evaluation {status['evaluation']:.1f}")
+    cut_off, episodes = status["evaluation_cut_off"]
+    if cut_off:
+      parts[-1] += f" ({cut_off} of {episodes} episodes cut off)"
   if status["finished"]:
     parts.append("done")
   elif rate:
