@@ -30,7 +30,7 @@ from acme_stac import config as config_lib
 from acme_stac import environments, policies
 from acme_stac.agent import checkpointing, environment_loop
 from acme_stac.evaluation import scores
-from programs import machine, progress
+from programs import ending, machine, progress
 from programs.machine import UserError
 
 _MAX_EPISODES = 10**6
@@ -413,7 +413,8 @@ def _make(
     return environments.make_batched(
       task.environment, num_environments, seed, **options, **task.options
     )
-  except Exception as error:  # Whatever an environment may raise.
+  # Whatever an environment may raise.
+  except (Exception, SystemExit) as error:
     raise UserError(
       f"{task.environment} with options {task.options} cannot be made:"
       f" {error}"
@@ -529,12 +530,14 @@ def play(
   books = _Books(number, num_episodes)
   actor: Any = _Actor(policy, number, seed, books.observed)
   try:
-    found = environment_loop.evaluate(
-      guarded, actor, num_episodes, max_episode_steps=max_episode_steps
-    )
+    with ending.StopRequest("Stopping; nothing is written.") as stop:
+      found = environment_loop.evaluate(
+        guarded, actor, num_episodes, lambda: bool(stop), max_episode_steps
+      )
   finally:
     books.line.close()
-  assert found is not None  # Nothing stops it.
+  if found is None:
+    raise KeyboardInterrupt
   if not np.isfinite([e.episode_return for e in found.episodes]).all():
     raise guarded.failure("The environment gave a reward that is not finite.")
   return found._replace(
@@ -690,6 +693,7 @@ def _versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+  ending.leave_no_children()
   try:
     sys.exit(main(sys.argv[1:]))
   except KeyboardInterrupt:

@@ -291,6 +291,11 @@ def make_experiment(
     _to_plain(experiment)
   except (ValueError, ImportError) as error:
     raise UserError(str(error)) from error
+  except SystemExit as error:  # Raised by an environment, or its networks.
+    raise UserError(
+      f"The code of {config.environment} ended the program with exit code"
+      f" {error.code} when it was tried."
+    ) from error
   return experiment
 
 

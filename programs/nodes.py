@@ -132,10 +132,20 @@ def _make_guarded(
   experiment: Experiment, num_environments: int, seed: int
 ) -> Any:
   """Makes a batch of the run's environment under guard."""
-  from acme_stac.environments import GuardedEnvironment
+  from acme_stac.environments import (
+    EnvironmentFailedError,
+    GuardedEnvironment,
+  )
 
+  try:
+    environment = experiment.make_environment(num_environments, seed)
+  except (SystemExit, KeyboardInterrupt) as error:
+    raise EnvironmentFailedError(
+      f"The environment raised {type(error).__name__}: {error}, while it was"
+      " made."
+    ) from error
   return GuardedEnvironment(
-    experiment.make_environment(num_environments, seed),
+    environment,
     experiment.environment_timeout_seconds,
     _end_hung_process,
   )
@@ -193,9 +203,12 @@ class Learner:
       environment_spec=experiment.environment_spec,
       replay_client=replay,
     )
-    restored = checkpointing.load(
-      experiment.checkpoints, self._learner.save()
-    )
+    try:
+      restored = checkpointing.load(
+        experiment.checkpoints, self._learner.save()
+      )
+    except checkpointing.CheckpointError as error:
+      raise HopelessError(f"The learner cannot begin. {error}") from error
     self._metadata: dict[str, Any] = {"training_seconds": 0.0, "number": 0}
     if restored:
       state, metadata = restored

@@ -5,7 +5,6 @@ not say which one it was, and end themselves by a signal; so processes that it
 describes are started and watched here.
 """
 
-import contextlib
 import ctypes
 import dataclasses
 import functools
@@ -14,7 +13,6 @@ import pathlib
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -36,7 +34,9 @@ from programs.ending import (
   StopRequest,
   describe_late,
   describe_waiting,
+  end_session,
   patience_at_end,
+  say,
   tail,
   wait,
 )
@@ -94,6 +94,7 @@ class _Node:
     files: descriptors that it inherits.
     process: the newest one, None while it pauses after a death.
     start_at: when the next one starts.
+    reason: a file without a disk, for why a new process would be no better.
     deaths: how often it may die.
   """
 
@@ -104,6 +105,7 @@ class _Node:
   files: tuple[int, ...] = ()
   process: subprocess.Popen | None = None
   start_at: float = 0.0
+  reason: TextIO | None = None
   deaths: FailureLimit = dataclasses.field(
     default_factory=lambda: FailureLimit(*_DEATHS)
   )
@@ -120,20 +122,29 @@ class _Node:
 
   def start(self):
     """Starts the process."""
+    if self.reason is None:
+      memory = os.memfd_create("reason", os.MFD_CLOEXEC)
+      self.reason = open(memory, errors="replace")  # noqa: SIM115
+    reason = self.reason.fileno()
     with self._open_log() as log, warnings.catch_warnings():
       # JAX warns of any fork; between this one and the new program nothing is
       # done but two system calls.
       warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
       self.process = subprocess.Popen(
         self.command,
-        env={**os.environ, **self.environment, program.NODE_NAME: self.name},
+        env={
+          **os.environ,
+          **self.environment,
+          program.NODE_NAME: self.name,
+          program.REASON_FILE: str(reason),
+        },
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
         # Ctrl-C reaches the launcher alone, which then stops the nodes.
         start_new_session=True,
         preexec_fn=functools.partial(die_with_parent, os.getpid()),
-        pass_fds=self.files,
+        pass_fds=(*self.files, reason),
       )
 
   def _open_log(self) -> TextIO:
@@ -147,18 +158,25 @@ class _Node:
 
   def last_lines(self) -> str:
     """Returns what it said last, set off."""
+    reason = ""
+    if self.reason is not None:
+      self.reason.seek(0)
+      reason = self.reason.read()
     try:
-      return tail(self.log.read_text(errors="replace"))
+      text = self.log.read_text(errors="replace")
     except OSError as error:
-      return tail(str(error))
+      text = str(error)
+    if not text.rstrip().endswith(reason.rstrip()):
+      text = f"{text}\n{reason}"
+    return tail(text)
 
   def kill(self):
     """Ends the process with whatever it started."""
     if self.process is None:
       return
-    # Each node leads a session of its own.
-    with contextlib.suppress(ProcessLookupError):
-      os.killpg(self.process.pid, signal.SIGKILL)
+    # Each node leads a session of its own, whose name stays taken while any
+    # process is in it.
+    end_session(self.process.pid)
     self.process.wait()
 
 
@@ -247,8 +265,8 @@ def run_processes(
     ).wait()
     return
 
-  with StopRequest() as stop:
-    running: list[_Node] = []
+  running: list[_Node] = []
+  with StopRequest(at_once=lambda: [node.kill() for node in running]) as stop:
     try:
       described = _describe(graph, resources, experiment, cluster)
       for node in described:
@@ -625,5 +643,6 @@ def _stop(running: list[_Node]):
     wait(functools.partial(_all_ended, group), STOP_SECONDS)
   for node in running:
     if node.running:
-      print(f"\nNode {node.name} did not stop; killed.", file=sys.stderr)
-      node.kill()
+      say(f"\nNode {node.name} did not stop; killed.")
+    # Children of an environment may outlive a node that ended well.
+    node.kill()
