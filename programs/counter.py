@@ -1,6 +1,7 @@
 """The counter: grants environment steps, and knows when the run is over."""
 
 import collections
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +14,9 @@ from programs.rate import MovingRate
 
 # A reservation that cannot be granted is answered after this time.
 _RESERVE_TIMEOUT_SECONDS = 0.5
-# Without an update or a grant for this long, what is under way counts as lost.
-_LOST_SECONDS = 30.0
+# While the learner starves, an item that has been under way for this long is
+# given to others as well. An actor has one such item at most.
+_LATE_SECONDS = 30.0
 _RETURN_WINDOW = 100
 # A launcher that has asked within this time is there.
 _RIVAL_SECONDS = 3.0
@@ -26,6 +28,21 @@ class _Grant(NamedTuple):
   steps: int
 
 
+@dataclasses.dataclass
+class _UnderWay:
+  """An item that an actor has not been seen to deliver.
+
+  Attributes:
+    grant: of the item.
+    since: when it was granted.
+    late: whether its steps have been given to others.
+  """
+
+  grant: _Grant
+  since: float
+  late: bool = False
+
+
 class RunCounter(counting.Counter):
   """Counts, grants environment steps, and knows when the run is over.
 
@@ -33,8 +50,13 @@ class RunCounter(counting.Counter):
   ends at its budget and not at the next look at a clock, and so that actors are
   never far ahead of the learner.
 
-  Everything it holds can be had again: a counter that was started anew learns
-  from the learner's next report where the run is.
+  It never takes slowness for loss. An actor that asks for its next item has
+  delivered the one before, and the learner reports what has reached it and what
+  lies in the queues. So what was granted is under way in an actor, queued,
+  received, or lost; and it is lost if the learner waits beside empty queues.
+
+  A counter that was started anew learns from the learner's next report where
+  the run is.
   """
 
   def __init__(
@@ -63,21 +85,28 @@ class RunCounter(counting.Counter):
     self._clock = clock
     # None until the learner has said where it begins.
     self._consumed: int | None = None
+    # Steps granted so far, without those that were lost.
     self._reserved = 0
+    self._received = 0
     self._dropped = 0
-    self._grants: dict[int, _Grant] = {}
+    # Whether the learner has said what lies in the queues.
+    self._queues_known = False
+    self._under_way: dict[int, _UnderWay] = {}
+    # What was known at the last report, if the learner starved then.
+    self._starved: tuple[Any, ...] | None = None
     self._hosts: dict[str, float] = {}
     # When each launcher of a host asked first, and last.
     self._launchers: dict[tuple[str, str], tuple[float, float]] = {}
     self._told: set[str] = set()
     self._finished = False
-    self._last_change = clock()
     self._last_update = clock()
     self._rate = MovingRate(clock=clock)
     self._returns: collections.deque[float] = collections.deque(
       maxlen=_RETURN_WINDOW
     )
     self._evaluation: float | None = None
+    # Episodes of it that were cut off, and all of them.
+    self._evaluation_cut_off = (0, 0)
     self._mutex = threading.Condition()
 
   def describe(self) -> dict[str, Any]:
@@ -100,12 +129,11 @@ class RunCounter(counting.Counter):
     """
     grant = _Grant(life, item, steps)
     with self._mutex:
-      before = self._grants.get(actor)
-      if before == grant and not self._finished:
+      before = self._under_way.get(actor)
+      if before is not None and before.grant == grant and not self._finished:
         return "go"
-      if before is not None and before.life != life:
-        self._reserved -= before.steps
-        del self._grants[actor]
+      if before is not None and before.grant != grant:
+        self._settle(actor, delivered=before.grant.life == life)
       self._mutex.wait_for(
         lambda: self._finished or self._has_room(steps),
         _RESERVE_TIMEOUT_SECONDS,
@@ -114,34 +142,55 @@ class RunCounter(counting.Counter):
         return "finished"
       if not self._has_room(steps):
         return "wait"
-      self._grants[actor] = grant
+      self._under_way[actor] = _UnderWay(grant, self._clock())
       self._reserved += steps
-      self._last_change = self._clock()
       return "go"
 
+  def _settle(self, actor: int, delivered: bool):
+    """Closes the account of the item that an actor had under way."""
+    item = self._under_way.pop(actor)
+    if delivered and item.late:
+      self._reserved += item.grant.steps
+    if not delivered and not item.late:
+      self._reserved -= item.grant.steps
+
   def _has_room(self, steps: int) -> bool:
-    if self._consumed is None:
+    if self._consumed is None or not self._queues_known:
       return False
-    if self._clock() - self._last_change > _LOST_SECONDS:
-      # What was lost on its way, with a queue for instance, must not stop the
-      # run for ever. If it was not lost the queue holds back what is too much.
-      self._reserved = self._consumed
-      self._grants.clear()
     limit = min(self._budget, self._consumed + self._max_ahead)
     return self._reserved + steps <= limit + self._held
 
-  def report_episodes(self, returns: Sequence[float]):
-    """Takes the returns of episodes that ended."""
+  def report_episodes(self, returns: Sequence[float]) -> bool:
+    """Takes the returns of episodes that ended.
+
+    Returns:
+      Whether the run is finished, so that an actor need not go on.
+    """
     with self._mutex:
       self._returns.extend(returns)
+      return self._finished
 
-  def report_evaluation(self, mean_return: float):
-    """Takes the mean return of an evaluation."""
+  def report_evaluation(
+    self, mean_return: float, episodes: int = 0, cut_off: int = 0
+  ):
+    """Takes the mean return of an evaluation.
+
+    Args:
+      mean_return: of its episodes.
+      episodes: how many there were.
+      cut_off: how many of them reached the limit of steps.
+    """
     with self._mutex:
       self._evaluation = mean_return
+      self._evaluation_cut_off = (cut_off, episodes)
 
   def report_learner(
-    self, environment_steps: int, dropped: int = 0
+    self,
+    environment_steps: int,
+    dropped: int = 0,
+    received: int | None = None,
+    queued: int | None = 0,
+    starving: bool = False,
   ) -> float | None:
     """Takes where the learner is.
 
@@ -149,28 +198,61 @@ class RunCounter(counting.Counter):
       environment_steps: that it has consumed in the whole run.
       dropped: environment steps of items that it could not use, since its
         process began.
+      received: environment steps of all items that have reached it in the whole
+        run, without those dropped; `environment_steps` unless given. Fewer than
+        before say that it began anew at its checkpoint.
+      queued: environment steps that lay in the queues afterwards; None if they
+        were not asked or did not answer.
+      starving: whether it waits for data, the queues are empty, and nothing has
+        come since an earlier look.
 
     Returns:
       The mean return of the last episodes, None if there are none yet.
     """
     with self._mutex:
       now = self._clock()
+      received = environment_steps if received is None else received
       if self._consumed is None:
-        self._reserved = environment_steps
-      elif environment_steps < self._consumed:
-        # It began anew at its checkpoint.
-        self._reserved = environment_steps
-        self._grants.clear()
+        self._reserved = received
+      else:
+        # At a checkpoint it begins anew, and what is queued stays queued.
+        self._reserved += min(received - self._received, 0)
+      self._received = received
       if dropped > self._dropped:
         self._reserved -= dropped - self._dropped
       self._dropped = dropped
+      self._queues_known |= queued is not None
+      # Nobody makes more than was granted: what is there was not lost.
+      self._reserved = max(self._reserved, received + (queued or 0))
       if environment_steps != self._consumed:
         if self._consumed is not None:
           self._rate.add(environment_steps)
-        self._last_change = self._last_update = now
+        self._last_update = now
         self._consumed = environment_steps
+      self._give_up_what_was_lost(starving)
       self._mutex.notify_all()
       return self._mean_return()
+
+  def _give_up_what_was_lost(self, starving: bool):
+    """Grants again what is neither under way nor has reached the learner."""
+    known = (
+      self._received,
+      self._reserved,
+      {actor: item.grant for actor, item in self._under_way.items()},
+    )
+    # What was delivered while the learner looked would seem lost, so nothing
+    # may have changed between two reports.
+    settled = starving and known == self._starved
+    self._starved = known if starving else None
+    if not settled:
+      return
+    for item in self._under_way.values():
+      # Its actor may never come back.
+      item.late |= self._clock() - item.since > _LATE_SECONDS
+    accounted = self._received + sum(
+      item.grant.steps for item in self._under_way.values() if not item.late
+    )
+    self._reserved = min(self._reserved, accounted)
 
   def _mean_return(self) -> float | None:
     return sum(self._returns) / len(self._returns) if self._returns else None
@@ -215,6 +297,7 @@ class RunCounter(counting.Counter):
         "rate": self._rate.per_second(self._finished),
         "return": self._mean_return(),
         "evaluation": self._evaluation,
+        "evaluation_cut_off": self._evaluation_cut_off,
         "finished": self._finished,
         "seconds_since_update": now - self._last_update,
         "hosts": {name: now - then for name, then in self._hosts.items()},

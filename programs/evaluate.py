@@ -24,11 +24,11 @@ import numpy as np
 
 from acme_stac import config as config_lib
 from acme_stac import environments, policies
-from acme_stac.agent import checkpointing
+from acme_stac.agent import checkpointing, environment_loop
 from acme_stac.evaluation import scores
 from acme_stac.evaluation.statistics import Estimate, mean_interval
 from acme_stac.evaluation.text import counted
-from programs import commands, machine, progress, rate
+from programs import commands, ending, machine, progress, rate
 from programs.machine import UserError
 
 _MAX_EPISODES = 10**6
@@ -87,7 +87,10 @@ def main(argv: list[str]) -> int:
     if arguments.video:
       _record(arguments, task, policy)
     try:
-      episodes = play(environment, policy, arguments.episodes, arguments.seed)
+      episodes, cut_off = play(
+        environment, policy, arguments.episodes, arguments.seed,
+        arguments.max_episode_steps,
+      )
     except environments.EnvironmentFailedError as error:
       print(f"Error: {error}", file=sys.stderr)
       return 1
@@ -108,6 +111,8 @@ def main(argv: list[str]) -> int:
     "environments": num_environments,
     "seed": arguments.seed,
     "greedy": arguments.greedy,
+    "max_episode_steps": arguments.max_episode_steps,
+    "episodes_cut_off": cut_off,
     "remarks": task.remarks,
     "metaparameters": {
       name: values.tolist() for name, values in policy.metaparameters.items()
@@ -122,6 +127,11 @@ def main(argv: list[str]) -> int:
     f" {counted(arguments.episodes, 'episode')}"
     f" ({'greedy' if arguments.greedy else 'sampled'}, seed {arguments.seed})"
   )
+  if cut_off:
+    print(
+      f"  {cut_off:,} of {arguments.episodes:,} episodes were cut off after"
+      f" {arguments.max_episode_steps:,} steps (--max_episode_steps)"
+    )
   for line in _describe(found):
     print(f"  {line}")
   print(f"  {output / 'episodes.csv'}\n  {output / 'evaluation.json'}")
@@ -150,6 +160,11 @@ def _parser() -> argparse.ArgumentParser:
     "--environments", type=int,
     help="played at a time; must divide the episodes, as each plays equally"
     f" many. Up to {_MAX_ENVIRONMENTS} unless set",
+  )
+  parser.add_argument(
+    "--max_episode_steps", type=int, default=environment_loop.MAX_EPISODE_STEPS,
+    help="actions after which an episode is cut off;"
+    f" {environment_loop.MAX_EPISODE_STEPS:,} unless set",
   )
   parser.add_argument(
     "--environment", help="another than the policy's own, with its options"
@@ -191,6 +206,9 @@ def _check_numbers(arguments: argparse.Namespace) -> int:
   """
   episodes = arguments.episodes
   config_lib.check_integer("--episodes", episodes, 1, _MAX_EPISODES)
+  config_lib.check_integer(
+    "--max_episode_steps", arguments.max_episode_steps, 1
+  )
   most = max(n for n in range(1, _MAX_ENVIRONMENTS + 1) if episodes % n == 0)
   number = arguments.environments or most
   if arguments.environments is not None:
@@ -384,7 +402,8 @@ def _make(
     return environments.make_batched(
       task.environment, num_environments, seed, **options, **task.options
     )
-  except Exception as error:  # Whatever an environment may raise.
+  # Whatever an environment may raise.
+  except (Exception, SystemExit) as error:
     raise UserError(
       f"{task.environment} with options {task.options} cannot be made:"
       f" {str(error) or environments.base.describe_error(error)}"
@@ -484,7 +503,8 @@ def play(
   policy: policies.TrainedPolicy,
   num_episodes: int,
   seed: int,
-) -> list[Any]:
+  max_episode_steps: int = environment_loop.MAX_EPISODE_STEPS,
+) -> environment_loop.Evaluation:
   """Plays whole episodes.
 
   Args:
@@ -492,29 +512,33 @@ def play(
     policy: acts.
     num_episodes: a multiple of N.
     seed: of the policy's samples.
+    max_episode_steps: actions after which an episode is cut off.
 
   Returns:
-    `acme_stac.agent.environment_loop.Episode`s, member by member.
+    The episodes, member by member.
 
   Raises:
     EnvironmentFailedError: if the environment raises, or gives what its specs
       do not allow.
   """
-  # Brings the distributed stack, so nothing above has to wait for it.
-  from acme_stac.agent import environment_loop
-
   guarded = environments.GuardedEnvironment(environment)
   number = environment.num_environments
   books = _Books(number, num_episodes)
   actor: Any = _Actor(policy, number, seed, books.observed)
   try:
-    episodes = environment_loop.evaluate(guarded, actor, num_episodes)
+    with ending.StopRequest("Stopping; nothing is written.") as stop:
+      found = environment_loop.evaluate(
+        guarded, actor, num_episodes, lambda: bool(stop), max_episode_steps
+      )
   finally:
     books.line.close()
-  assert episodes is not None  # Nothing stops it.
-  if not np.isfinite([e.episode_return for e in episodes]).all():
+  if found is None:
+    raise KeyboardInterrupt
+  if not np.isfinite([e.episode_return for e in found.episodes]).all():
     raise guarded.failure("The environment gave a reward that is not finite.")
-  return sorted(episodes, key=lambda episode: episode.member)
+  return found._replace(
+    episodes=sorted(found.episodes, key=lambda episode: episode.member)
+  )
 
 
 def statistics(
@@ -672,4 +696,5 @@ def _versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+  ending.leave_no_children()
   commands.run(main, sys.argv[1:])

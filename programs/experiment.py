@@ -21,6 +21,7 @@ from ml_collections import config_dict
 
 import acme_stac
 from acme_stac import core, environments
+from acme_stac.agent.environment_loop import MAX_EPISODE_STEPS
 from acme_stac.config import (
   MAX_SIZE,
   FieldError,
@@ -74,6 +75,8 @@ class Experiment:
     num_queues: queues that the actors share.
     evaluation_every_steps: environment steps between evaluations.
     evaluation_episodes: episodes of an evaluation; 0 for no evaluator.
+    evaluation_max_episode_steps: actions after which an episode of an
+      evaluation is cut off.
     evaluation_greedy: evaluate the most probable actions instead of samples.
     checkpoint_every_seconds: time between checkpoints.
     checkpoint_every_updates: updates between checkpoints, as well.
@@ -99,6 +102,7 @@ class Experiment:
   num_queues: int
   evaluation_every_steps: int
   evaluation_episodes: int
+  evaluation_max_episode_steps: int
   evaluation_greedy: bool
   checkpoint_every_seconds: float
   checkpoint_every_updates: int
@@ -202,6 +206,7 @@ def base_config(domain: str, environment: str) -> ml_collections.ConfigDict:
     "evaluation": {
       "every_steps": 100_000,
       "episodes": 10,
+      "max_episode_steps": MAX_EPISODE_STEPS,
       "greedy": False,
     },
     "checkpoint_every_seconds": 60.0,
@@ -279,6 +284,7 @@ def make_experiment(
       num_queues=config.num_queues,
       evaluation_every_steps=config.evaluation.every_steps,
       evaluation_episodes=config.evaluation.episodes,
+      evaluation_max_episode_steps=config.evaluation.max_episode_steps,
       evaluation_greedy=config.evaluation.greedy,
       **{name: config[name] for name in _LIMITS},
       wandb_project=config.wandb_project,
@@ -291,6 +297,11 @@ def make_experiment(
     raise UserError(_name_flags(error)) from error
   except (ValueError, ImportError) as error:
     raise UserError(str(error)) from error
+  except SystemExit as error:  # Raised by an environment, or its networks.
+    raise UserError(
+      f"The code of {config.environment} ended the program with exit code"
+      f" {error.code} when it was tried."
+    ) from error
   return experiment
 
 
@@ -333,7 +344,8 @@ def _check_fields(config: Any):
       f" ml_collections.ConfigDict, got {type(config).__name__}."
       " programs.experiment.base_config makes one."
     )
-  for name, default in base_config("small", "catch").items():
+  defaults = base_config("small", "catch")
+  for name, default in defaults.items():
     if name not in config:
       raise ValueError(
         f"The configuration has no field {name!r}."
@@ -345,7 +357,7 @@ def _check_fields(config: Any):
         f"{name} of the configuration must be a ConfigDict, got"
         f" {config[name]!r}."
       )
-  for name in ("every_steps", "episodes", "greedy"):
+  for name in defaults.evaluation:
     if name not in config.evaluation:
       raise ValueError(f"The configuration has no field evaluation.{name}.")
   for name in ("agent", "domain", "environment"):
@@ -431,6 +443,7 @@ def _check_sizes(experiment: Experiment):
     ("environments_per_actor", 1, MAX_SIZE),
     ("evaluation_every_steps", 1, 10**15),
     ("evaluation_episodes", 0, MAX_SIZE),
+    ("evaluation_max_episode_steps", 1, 10**9),
     ("seed", 0, 2**31 - 1),
     ("num_queues", 1, _MAX_QUEUES),
     *((name, minimum, 10**15) for name, minimum in _LIMITS.items()),

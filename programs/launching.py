@@ -1,9 +1,9 @@
 """Runs a program in this process: in one thread, or in several."""
 
-import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from concurrent import futures
 from typing import Any
 
@@ -12,17 +12,21 @@ import launchpad as lp
 from programs import counter as counter_lib
 from programs import nodes, program
 from programs.ending import (
-  LAST_EVALUATION_SECONDS,
   POLL_SECONDS,
   STOP_SECONDS,
   Interrupted,
   NodeDiedError,
   StopRequest,
+  describe_late,
+  patience_at_end,
   tail,
   wait,
 )
 from programs.experiment import Experiment
 from programs.progress import Progress
+
+# Groups of nodes that end by themselves after the last update.
+_WORKERS = ("learner", "actor", "evaluator")
 
 
 def run_serial(experiment: Experiment, progress: Progress):
@@ -127,9 +131,7 @@ def run_threads(experiment: Experiment, progress: Progress):
         break
       time.sleep(POLL_SECONDS)
     if error is None and not stop:
-      wait(
-        lambda: not _alive("evaluator") or bool(stop), LAST_EVALUATION_SECONDS
-      )
+      _wait_for_the_last(lambda: _alive(*_WORKERS), stop, progress)
     manager.stop_event().set()
     ended = wait(lambda: not _alive(*graph.groups), STOP_SECONDS)
     # Launchpad would wait for its threads at exit, and kill this process.
@@ -223,14 +225,30 @@ def _watch_threads(
         ) from error
     if status["finished"]:
       finished = finished or time.monotonic()
-      if time.monotonic() - finished > LAST_EVALUATION_SECONDS:
-        print("\nThe last evaluation took too long; left out.", file=sys.stderr)
+      names = sorted(running[future] for future in pending)
+      limit = patience_at_end(names)
+      if names and time.monotonic() - finished > limit:
+        progress.note(describe_late(names, limit))
         return
 
 
-def _alive(*labels: str) -> bool:
-  """Returns whether threads of these groups of nodes are running."""
-  return any(thread.name in labels for thread in threading.enumerate())
+def _wait_for_the_last(
+  running: Callable[[], list[str]], stop: StopRequest, progress: Progress
+):
+  """Waits, after the last update, for those nodes that end by themselves."""
+  started = time.monotonic()
+  while (names := running()) and not stop:
+    limit = patience_at_end(names)
+    if time.monotonic() - started > limit:
+      progress.note(describe_late(names, limit))
+      return
+    time.sleep(POLL_SECONDS)
+
+
+def _alive(*labels: str) -> list[str]:
+  """Returns the groups of nodes, of these, that have threads running."""
+  names = {thread.name for thread in threading.enumerate()}
+  return [label for label in labels if label in names]
 
 
 def _finished(counter: Any, progress: Progress) -> bool:

@@ -24,8 +24,11 @@ from programs.failures import FailureLimit
 _VARIABLES_TIMEOUT_SECONDS = 5.0
 # An actor that waited for longer than this fetches parameters again.
 _STALE_SECONDS = 0.005
-# The learner tells of its state again after this, for those started anew.
+# The learner tells of its state again after this, for those started anew, and
+# actors ask so often whether the run is finished.
 _REPEAT_SECONDS = 2.0
+# Least time between two looks at the queues.
+_LOOK_SECONDS = 1.0
 # An actor gives up when its environments failed more often than that in so many
 # seconds.
 _ENVIRONMENT_FAILURES = (5, 600.0)
@@ -129,10 +132,20 @@ def _make_guarded(
   experiment: Experiment, num_environments: int, seed: int
 ) -> Any:
   """Makes a batch of the run's environment under guard."""
-  from acme_stac.environments import GuardedEnvironment
+  from acme_stac.environments import (
+    EnvironmentFailedError,
+    GuardedEnvironment,
+  )
 
+  try:
+    environment = experiment.make_environment(num_environments, seed)
+  except (SystemExit, KeyboardInterrupt) as error:
+    raise EnvironmentFailedError(
+      f"The environment raised {type(error).__name__}: {error}, while it was"
+      " made."
+    ) from error
   return GuardedEnvironment(
-    experiment.make_environment(num_environments, seed),
+    environment,
     experiment.environment_timeout_seconds,
     _end_hung_process,
   )
@@ -168,6 +181,7 @@ class Learner:
 
     self._experiment = experiment
     self._counter = counter
+    self._replay = replay
     self._send_variables = send_variables
     self._by_steps_only = by_steps_only
     # A run of one thread publishes in that thread.
@@ -189,14 +203,21 @@ class Learner:
       environment_spec=experiment.environment_spec,
       replay_client=replay,
     )
-    restored = checkpointing.load(
-      experiment.checkpoints, self._learner.save()
-    )
+    try:
+      restored = checkpointing.load(
+        experiment.checkpoints, self._learner.save()
+      )
+    except checkpointing.CheckpointError as error:
+      raise HopelessError(f"The learner cannot begin. {error}") from error
     self._metadata: dict[str, Any] = {"training_seconds": 0.0, "number": 0}
     if restored:
       state, metadata = restored
       self._metadata.update(metadata)
       self._learner.restore(state)
+    self._initial_step = self._learner.num_steps
+    self._last_look = float("-inf")
+    # What had come by the last look, if more was waited for.
+    self._waited_after: int | None = None
     self._started = time.monotonic()
     self._last_checkpoint = self._started
     self._last_saved_step = self._learner.num_steps
@@ -262,12 +283,39 @@ class Learner:
         pickle.dumps(dict(zip(names, values, strict=True)))
       )
     config = self._experiment.config
+    taken, queued, starving = self._look_at_data()
+    steps = config.steps_per_trajectory
     mean_return = self._counter.report_learner(
       int(version) * config.steps_per_update,
-      self._dataset.num_dropped * config.steps_per_trajectory,
+      self._dataset.num_dropped * steps,
+      self._initial_step * config.steps_per_update + taken * steps,
+      None if queued is None else queued * steps,
+      starving,
     )
     if mean_return is not None:
       self._episode_return = mean_return
+
+  def _look_at_data(self) -> tuple[int, int | None, bool]:
+    """Returns the trajectories received and queued, and whether it starves.
+
+    The queues are looked at every so often; None are queued in between. Two
+    looks in a row at empty queues between which nothing came are starvation.
+    """
+    from acme_stac.agent import queues
+
+    # What is on its way from the queues counts as neither, not as both.
+    taken = self._dataset.num_taken
+    waiting = self._dataset.waiting
+    now = time.monotonic()
+    if now - self._last_look < _LOOK_SECONDS:
+      return taken, None, False
+    items = queues.num_items_in(self._replay)
+    starving = waiting and items == 0 and taken == self._waited_after
+    self._waited_after = taken if waiting and items == 0 else None
+    self._last_look = time.monotonic()
+    if items is None:
+      return taken, None, False
+    return taken, items * self._experiment.environments_per_actor, starving
 
   def save_if_possible(self):
     """Writes a checkpoint; a full disk must not end the run."""
@@ -429,8 +477,12 @@ class Actor:
     self._life = uuid.uuid4().hex
     self._items = 0
     self._counter = counter
-    self._should_stop = should_stop
-    builder = make_builder(experiment, should_stop, inference_device=device)
+    self._finished = False
+    # What waits for room in a queue that nobody empties any more stops too.
+    self._should_stop = lambda: self._finished or should_stop()
+    builder = make_builder(
+      experiment, self._should_stop, inference_device=device
+    )
     spec = experiment.environment_spec
     networks = builder.make_networks(spec)
     policy = builder.make_policy(networks, spec)
@@ -518,10 +570,12 @@ class Actor:
     self._episode_log.close()
 
   def publish(self):
-    """Tells the counter of the episodes that ended since the last time."""
+    """Tells the counter of the episodes that ended since the last time.
+
+    Its answer says whether the run is finished.
+    """
     returns = [self._episodes.popleft() for _ in range(len(self._episodes))]
-    if returns:
-      self._counter.report_episodes(returns)
+    self._finished = self._counter.report_episodes(returns)
 
   def _totals(self) -> dict[str, float]:
     return {
@@ -555,7 +609,7 @@ class Actor:
   def run(self):
     """Makes items as the counter grants them, until the run is over."""
     self._actor.fetch_variables()
-    self._publisher = Publisher(self.publish)
+    self._publisher = Publisher(self.publish, _REPEAT_SECONDS)
     try:
       started = time.monotonic()
       while not self._should_stop() and not self._publisher.failed:
@@ -635,13 +689,15 @@ class Evaluator:
     while True:
       environment = self._environments.make()
       try:
-        episodes = environment_loop.evaluate(
+        evaluation = environment_loop.evaluate(
           environment,
           self._actor,
           self._experiment.evaluation_episodes,
           self._should_stop,
+          self._experiment.evaluation_max_episode_steps,
         )
-        if not np.isfinite([e.episode_return for e in episodes or ()]).all():
+        episodes = evaluation.episodes if evaluation else []
+        if not np.isfinite([e.episode_return for e in episodes]).all():
           raise environment.failure(
             "The environment gave a reward that is not finite."
           )
@@ -649,7 +705,7 @@ class Evaluator:
       except EnvironmentFailedError as error:
         self._environments.failed(environment, error)
     environment.close()
-    if episodes is None:
+    if evaluation is None:
       return
     returns = [episode.episode_return for episode in episodes]
     mean_return = float(np.mean(returns))
@@ -663,6 +719,7 @@ class Evaluator:
       "environment_steps": version * self._experiment.config.steps_per_update,
       "learner_steps": version,
       "episodes": len(returns),
+      "episodes_cut_off": evaluation.num_cut_off,
       "episode_return_mean": mean_return,
       "episode_return_std": float(np.std(returns)),
       "episode_return_min": float(np.min(returns)),
@@ -670,7 +727,9 @@ class Evaluator:
       "episode_length_mean": float(np.mean([e.length for e in episodes])),
       "greedy": int(self._experiment.evaluation_greedy),
     })
-    self._counter.report_evaluation(mean_return)
+    self._counter.report_evaluation(
+      mean_return, len(returns), evaluation.num_cut_off
+    )
 
   def close(self):
     """Closes the log."""

@@ -5,7 +5,6 @@ not say which one it was, and end themselves by a signal; so processes that it
 describes are started and watched here.
 """
 
-import contextlib
 import ctypes
 import dataclasses
 import functools
@@ -14,7 +13,6 @@ import pathlib
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -29,12 +27,16 @@ from programs import nodes, program
 from programs.calls import SilentError
 from programs.cluster import Cluster
 from programs.ending import (
-  LAST_EVALUATION_SECONDS,
   POLL_SECONDS,
   STOP_SECONDS,
   Interrupted,
   NodeDiedError,
   StopRequest,
+  describe_late,
+  describe_waiting,
+  end_session,
+  patience_at_end,
+  say,
   tail,
   wait,
 )
@@ -57,6 +59,8 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _SERVERS = ("replay", "counter", "variables")
 # Without an update for this long, it is said.
 _SILENCE_SECONDS = 60.0
+# What a finished run still waits for is named this often.
+_NOTE_SECONDS = 20.0
 # The hosts that are waited for are listed after the first pause, then after
 # longer ones.
 _LIST_PAUSE_SECONDS = 10.0
@@ -90,6 +94,7 @@ class _Node:
     files: descriptors that it inherits.
     process: the newest one, None while it pauses after a death.
     start_at: when the next one starts.
+    reason: a file without a disk, for why a new process would be no better.
     deaths: how often it may die.
   """
 
@@ -100,6 +105,7 @@ class _Node:
   files: tuple[int, ...] = ()
   process: subprocess.Popen | None = None
   start_at: float = 0.0
+  reason: TextIO | None = None
   deaths: FailureLimit = dataclasses.field(
     default_factory=lambda: FailureLimit(*_DEATHS)
   )
@@ -116,20 +122,29 @@ class _Node:
 
   def start(self):
     """Starts the process."""
+    if self.reason is None:
+      memory = os.memfd_create("reason", os.MFD_CLOEXEC)
+      self.reason = open(memory, errors="replace")  # noqa: SIM115
+    reason = self.reason.fileno()
     with self._open_log() as log, warnings.catch_warnings():
       # JAX warns of any fork; between this one and the new program nothing is
       # done but two system calls.
       warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
       self.process = subprocess.Popen(
         self.command,
-        env={**os.environ, **self.environment, program.NODE_NAME: self.name},
+        env={
+          **os.environ,
+          **self.environment,
+          program.NODE_NAME: self.name,
+          program.REASON_FILE: str(reason),
+        },
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
         # Ctrl-C reaches the launcher alone, which then stops the nodes.
         start_new_session=True,
         preexec_fn=functools.partial(die_with_parent, os.getpid()),
-        pass_fds=self.files,
+        pass_fds=(*self.files, reason),
       )
 
   def _open_log(self) -> TextIO:
@@ -143,18 +158,25 @@ class _Node:
 
   def last_lines(self) -> str:
     """Returns what it said last, set off."""
+    reason = ""
+    if self.reason is not None:
+      self.reason.seek(0)
+      reason = self.reason.read()
     try:
-      return tail(self.log.read_text(errors="replace"))
+      text = self.log.read_text(errors="replace")
     except OSError as error:
-      return tail(str(error))
+      text = str(error)
+    if not text.rstrip().endswith(reason.rstrip()):
+      text = f"{text}\n{reason}"
+    return tail(text)
 
   def kill(self):
     """Ends the process with whatever it started."""
     if self.process is None:
       return
-    # Each node leads a session of its own.
-    with contextlib.suppress(ProcessLookupError):
-      os.killpg(self.process.pid, signal.SIGKILL)
+    # Each node leads a session of its own, whose name stays taken while any
+    # process is in it.
+    end_session(self.process.pid)
     self.process.wait()
 
 
@@ -243,8 +265,8 @@ def run_processes(
     ).wait()
     return
 
-  with StopRequest() as stop:
-    running: list[_Node] = []
+  running: list[_Node] = []
+  with StopRequest(at_once=lambda: [node.kill() for node in running]) as stop:
     try:
       described = _describe(graph, resources, experiment, cluster)
       for node in described:
@@ -506,19 +528,27 @@ class _Watch:
           self._check_silence("No answer from the counter")
       for node in running:
         self._look_at(node, done is not None, restarted)
+      waiting = [
+        n.name for n in running if n.running and n.group not in _SERVERS
+      ]
       if done is not None and (
-        not any(n.running for n in running if n.group not in _SERVERS)
-        or self._is_late(now - done)
+        not waiting or self._is_late(now - done, waiting)
       ):
         self._tell_hosts()
         self.look()
         return
       time.sleep(POLL_SECONDS)
 
-  def _is_late(self, seconds: float) -> bool:
-    if seconds <= LAST_EVALUATION_SECONDS:
+  def _is_late(self, seconds: float, waiting: list[str]) -> bool:
+    """Returns whether nodes have had long enough to end after the run."""
+    limit = patience_at_end(waiting)
+    if seconds <= limit:
+      now = time.monotonic()
+      if seconds > _NOTE_SECONDS and now - self._last_note > _NOTE_SECONDS:
+        self._last_note = now
+        self._progress.note(describe_waiting(waiting, limit - seconds))
       return False
-    self._progress.note("The last evaluation took too long; left out.")
+    self._progress.note(describe_late(waiting, limit))
     return True
 
   def _tell_hosts(self):
@@ -613,5 +643,6 @@ def _stop(running: list[_Node]):
     wait(functools.partial(_all_ended, group), STOP_SECONDS)
   for node in running:
     if node.running:
-      print(f"\nNode {node.name} did not stop; killed.", file=sys.stderr)
-      node.kill()
+      say(f"\nNode {node.name} did not stop; killed.")
+    # Children of an environment may outlive a node that ended well.
+    node.kill()

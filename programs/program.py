@@ -7,10 +7,10 @@ actor/0..N-1 --trajectories--> replay --batches--> learner
 The evaluator reads variables; the counter grants steps and ends the run.
 """
 
+import contextlib
 import faulthandler
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from typing import Any
 import courier
 import launchpad as lp
 
-from programs import calls, nodes
+from programs import calls, ending, nodes
 from programs.counter import make_counter
 from programs.experiment import Experiment
 
@@ -27,6 +27,8 @@ from programs.experiment import Experiment
 _CALL_TIMEOUT_SECONDS = 10
 # In a node's environment, so that tools can tell the processes apart.
 NODE_NAME = "ACME_STAC_NODE"
+# In a node's environment: a descriptor that takes why it is hopeless.
+REASON_FILE = "ACME_STAC_REASON_FILE"
 # Exit code of a process whose node says that no other process will do better.
 EXIT_HOPELESS = 69
 
@@ -39,6 +41,8 @@ def _run(make: Callable[[Callable[[], bool]], Any]):
       is ending.
   """
   should_stop = lp.stop_event().is_set
+  if NODE_NAME in os.environ:
+    ending.leave_no_children(ending.end_session)
   try:
     make(should_stop).run()
   except calls.EndedError:
@@ -46,8 +50,13 @@ def _run(make: Callable[[Callable[[], bool]], Any]):
   except nodes.HopelessError as error:
     if NODE_NAME not in os.environ:
       raise
-    print(error, file=sys.stderr, flush=True)
-    sys.exit(EXIT_HOPELESS)
+    ending.say(str(error))
+    if REASON_FILE in os.environ:
+      # The log's disk may be full.
+      with contextlib.suppress(OSError):
+        os.write(int(os.environ[REASON_FILE]), str(error).encode())
+    # Nothing may fail from here on, or say more.
+    os._exit(EXIT_HOPELESS)
   finally:
     if NODE_NAME in os.environ:
       # Launchpad's alarm would kill a process that takes a second to end.

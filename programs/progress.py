@@ -134,7 +134,9 @@ def format_status(status: dict[str, Any]) -> list[str]:
   if status["return"] is not None:
     parts.append(f"return {status['return']:.1f}")
   if status["evaluation"] is not None:
-    parts.append(f"eval {status['evaluation']:.1f}")
+    cut_off, episodes = status["evaluation_cut_off"]
+    note = f" ({cut_off} of {episodes} cut off)" if cut_off else ""
+    parts.append(f"eval {status['evaluation']:.1f}{note}")
   if rate:
     parts.append(f"{rate:,.0f}/s")
   return parts

@@ -211,6 +211,18 @@ class Sweep:
     self._progress.show(self)
     self._progress.close()
 
+  def end_at_once(self):
+    """Ends the runs and all their processes, without checkpoints."""
+    running = list(self._running.values())
+    for process in running:
+      # The second signal that they get, as the first was to stop.
+      process.send_signal(signal.SIGINT)
+    if not ending.wait(
+      lambda: all(process.poll() is not None for process in running), 5.0
+    ):
+      for process in running:
+        process.kill()
+
   def _start(self, name: str, cores: set[int]):
     # Not before machine.check has said what cannot be imported.
     from programs import processes
@@ -354,7 +366,9 @@ def main(argv: list[str]) -> int:
   for directory in (workdir, *(workdir / name for name in runs)):
     machine.make_directory(directory, "--workdir")
   sweep = Sweep(runs, workdir)
-  with ending.StopRequest() as stop:
+  with ending.StopRequest(
+    "Stopping; the runs are saving their checkpoints.", sweep.end_at_once
+  ) as stop:
     sweep.run(options.parallel, stop)
     for name in sweep.failed:
       print(f"Failed: {name}", file=sys.stderr)

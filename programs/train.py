@@ -13,7 +13,7 @@ import sys
 import typing
 from typing import Any
 
-from programs import command_line, machine
+from programs import command_line, ending, machine
 
 _MAX_ACTORS = 1000
 
@@ -128,7 +128,7 @@ def describe(parsed: Any) -> Run:
 
 def _run(run: Run, parsed, learner_environment) -> int:
   from acme_stac.agent import checkpointing
-  from programs import ending, launching
+  from programs import launching
   from programs.calls import SilentError
   from programs.nodes import HopelessError
   from programs.progress import Progress
@@ -160,6 +160,8 @@ def _run(run: Run, parsed, learner_environment) -> int:
       machine.check_ports(cluster.ports(experiment.num_queues))
   progress = Progress()
   try:
+    if parsed.launch not in ("local_mp", "hosts"):
+      ending.leave_no_children()
     if parsed.launch == "serial":
       launching.run_serial(experiment, progress)
     elif parsed.launch == "local_mt":
@@ -199,7 +201,7 @@ def _run(run: Run, parsed, learner_environment) -> int:
     code = 128 + signal.SIGTERM if told_to_go else 0
   except (ending.NodeDiedError, SilentError, HopelessError) as error:
     progress.close()
-    print(f"{error}\nThe same command resumes.", file=sys.stderr)
+    ending.say(f"{error}\nThe same command resumes.")
     code = 1
   if learns_here:
     _plot(experiment)
@@ -242,17 +244,21 @@ def check(argv: list[str]):
   )
 
 
-def _interrupt(unused_number: int, unused_frame: Any):
-  raise KeyboardInterrupt
+def _interrupt(number: int, unused_frame: Any):
+  raise KeyboardInterrupt(number)
 
 
 if __name__ == "__main__":
   signal.signal(signal.SIGTERM, _interrupt)
   try:
-    sys.exit(main(sys.argv))
-  except KeyboardInterrupt:
-    print("\nStopped before anything was started.", file=sys.stderr)
-    sys.exit(128 + signal.SIGTERM)
+    code = main(sys.argv)
+    # A full disk or a terminal that is gone does not change the exit code.
+    ending.give_up_output()
+    sys.exit(code)
+  except KeyboardInterrupt as interrupt:
+    ending.say("\nStopped while nothing was running.")
+    (signal_number,) = interrupt.args or (signal.SIGINT,)
+    sys.exit(128 + signal_number)
   except machine.UserError as error:
     print(f"Error: {error}", file=sys.stderr)
     sys.exit(2)

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from acme_stac import environments, policies
+from acme_stac.agent import environment_loop
 from acme_stac.evaluation import plots
 
 # Suffix of a file -> the most frames that it gets. A GIF of more is too large
@@ -95,6 +96,8 @@ def record(
             f" {picture.shape} at step {length}."
           )
     if last:
+      return Video(frames, total, length, stride)
+    if length == environment_loop.MAX_EPISODE_STEPS:
       return Video(frames, total, length, stride)
     timestep = environment.step(action)
     total += float(timestep.reward[0])

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
   from acme_stac.agent import acting
 
 
+# Actions of an episode, unless another limit is given: more than any suite's
+# own limit. Atari's 108,000 frames are 27,000 of them, control's tasks 1,000.
+MAX_EPISODE_STEPS = 100_000
+
+
 class Episode(NamedTuple):
   """A finished episode.
 
@@ -68,6 +73,16 @@ class BatchedEnvironmentLoop:
     self._lengths[:] = 0
     self._actor.observe_first(self._timestep)
 
+  def unfinished(self, min_length: int) -> list[Episode]:
+    """Returns, as truncated, running episodes of at least so many actions."""
+    return [
+      Episode(
+        int(member), float(self._returns[member]), int(self._lengths[member]),
+        truncated=True,
+      )
+      for member in np.flatnonzero(self._lengths >= min_length)
+    ]
+
   def step(self, wait_for_variables: bool = False) -> list[Episode]:
     """Acts once in every environment.
 
@@ -115,12 +130,25 @@ class BatchedEnvironmentLoop:
     return episodes
 
 
+class Evaluation(NamedTuple):
+  """The episodes of an evaluation.
+
+  Attributes:
+    episodes: all of them.
+    num_cut_off: how many reached the limit of steps, and count as truncated.
+  """
+
+  episodes: list[Episode]
+  num_cut_off: int
+
+
 def evaluate(
   environment: BatchedEnvironment,
   actor: "acting.STACActor",
   num_episodes: int,
   should_stop: Callable[[], bool] = lambda: False,
-) -> list[Episode] | None:
+  max_episode_steps: int = MAX_EPISODE_STEPS,
+) -> Evaluation | None:
   """Runs whole episodes with the actor's parameters of this moment.
 
   Every environment contributes the same number of its first episodes: taking
@@ -131,19 +159,35 @@ def evaluate(
     actor: acts; its `update` is not called.
     num_episodes: episodes to run, rounded up to a multiple of N.
     should_stop: ends the evaluation early if True.
+    max_episode_steps: actions after which an episode is cut off. Its member's
+      next one begins when that one ends, or with the others.
 
   Returns:
-    The episodes, or None if stopped early.
+    The evaluation, or None if stopped early.
   """
   members = environment.num_environments
   remaining = np.full(members, -(-num_episodes // members))
+  # Members whose episode was cut off and goes on all the same.
+  beyond = np.zeros(members, bool)
   episodes: list[Episode] = []
+  num_cut_off = 0
   loop = BatchedEnvironmentLoop(environment, actor, update=False)
   while remaining.any():
+    if not (remaining * ~beyond).any():
+      # A batch is reset as a whole, so now that nobody is in an episode.
+      loop.reset()
+      beyond[:] = False
     if should_stop():
       return None
     for episode in loop.step():
-      if remaining[episode.member]:
+      if remaining[episode.member] and not beyond[episode.member]:
         remaining[episode.member] -= 1
         episodes.append(episode)
-  return episodes
+      beyond[episode.member] = False
+    for episode in loop.unfinished(max_episode_steps):
+      if remaining[episode.member] and not beyond[episode.member]:
+        remaining[episode.member] -= 1
+        episodes.append(episode)
+        num_cut_off += 1
+        beyond[episode.member] = True
+  return Evaluation(episodes, num_cut_off)

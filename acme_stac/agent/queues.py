@@ -187,6 +187,11 @@ class LocalQueue:
     """The share of the queue that is in use."""
     return self._queue.qsize() / self._queue.maxsize
 
+  @property
+  def num_items(self) -> int:
+    """Items in the queue."""
+    return self._queue.qsize()
+
   def put(self, sample: Sample):
     """Adds a copy of an item."""
     sample = tree.map_structure(np.array, sample)
@@ -264,6 +269,20 @@ def fill_of(client: Client) -> float:
   return info.current_size / info.max_size
 
 
+def num_items_in(client: Client) -> int | None:
+  """Returns the number of items in a queue, None if it cannot be asked."""
+  if isinstance(client, LocalQueue):
+    return client.num_items
+  if isinstance(client, Sequence):
+    numbers = [num_items_in(one) for one in client]
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
+  try:
+    return client.server_info(timeout=1)[QUEUE].current_size
+  except (reverb.errors.ReverbError, RuntimeError):  # Its socket was closed.
+    return None
+
+
 def not_finite(trajectory: Trajectory) -> list[str]:
   """Returns the fields that have numbers which are not finite."""
   return [
@@ -284,7 +303,9 @@ class Batches(Iterator[Sample]):
   that are not finite are left out. Threads may share it.
 
   Attributes:
+    num_taken: trajectories that were taken, without those left out.
     num_dropped: trajectories that were left out.
+    waiting: whether an item is being waited for.
   """
 
   def __init__(self, items: Iterable[Sample], config: STACConfig):
@@ -297,7 +318,9 @@ class Batches(Iterator[Sample]):
     self._items = iter(items)
     self._batch_size = config.batch_size
     self._lock = threading.Lock()
+    self.num_taken = 0
     self.num_dropped = 0
+    self.waiting = False
 
   def __next__(self) -> Sample:
     """Returns the next batch.
@@ -313,7 +336,11 @@ class Batches(Iterator[Sample]):
     batch: list[Sample] = []
     size = 0
     while size < self._batch_size:
-      item = next(self._items)
+      self.waiting = True
+      try:
+        item = next(self._items)
+      finally:
+        self.waiting = False
       if names := not_finite(item.trajectory):
         self.num_dropped += len(item.params_version)
         logging.warning(
@@ -322,6 +349,7 @@ class Batches(Iterator[Sample]):
         )
         continue
       batch.append(item)
+      self.num_taken += len(item.params_version)
       size += len(item.params_version)
     if size > self._batch_size:
       raise ValueError(

@@ -114,7 +114,9 @@ class GuardedEnvironment(base.BatchedEnvironment):
     self._busy = True
     try:
       timestep = function(*args)
-    except Exception as error:
+    # An environment may try to end the program; the user's Ctrl-C comes as a
+    # request to stop and not as an exception.
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
       raise self.failure(
         f"The environment raised {base.describe_error(error)}."
       ) from error

@@ -1,5 +1,6 @@
 """Actors, loops and learner together, on a real queue in this process."""
 
+import dm_env
 import jax
 import numpy as np
 import pytest
@@ -216,9 +217,44 @@ def test_loop_counts_episodes():
   assert set(loop.seconds) == {"environment", "inference", "writing"}
   found = environment_loop.evaluate(environment, actor, 20)
   # Rounded up to the same number from every member.
-  members = [episode.member for episode in found]
+  members = [episode.member for episode in found.episodes]
+  assert found.num_cut_off == 0
   assert sorted(members) == sorted([*range(8)] * 3)
   assert environment_loop.evaluate(environment, actor, 8, lambda: True) is None
+
+
+@pytest.mark.parametrize("ends_after", [None, 9])
+def test_an_episode_beyond_the_limit_is_cut_off_and_counted(ends_after):
+  class Endless(dm_env.Environment):
+    """Gives a reward of 1 a step, and ends after so many, or never."""
+
+    def reset(self):
+      self._steps = 0
+      return dm_env.restart(np.zeros(2, np.float32))
+
+    def step(self, action):
+      self._steps += 1
+      end = self._steps == ends_after
+      step = dm_env.termination if end else dm_env.transition
+      return step(1.0, np.zeros(2, np.float32))
+
+    def observation_spec(self):
+      return specs.Array((2,), np.float32)
+
+    def action_spec(self):
+      return specs.DiscreteArray(3)
+
+  environment = environments.base.BatchOfEnvironments([Endless(), Endless()])
+  actor = make_actor(environment, helpers.small_config())
+  found = environment_loop.evaluate(
+    environment, actor, 6, max_episode_steps=7
+  )
+  assert found.num_cut_off == 6
+  # None is the rest of one that was cut off.
+  assert {
+    (e.episode_return, e.length, e.truncated) for e in found.episodes
+  } == {(7.0, 7, True)}
+  assert sorted(e.member for e in found.episodes) == [0, 0, 0, 1, 1, 1]
 
 
 def test_greedy_policy_takes_the_mode():

@@ -76,17 +76,99 @@ def test_what_a_dead_actor_was_granted_is_granted_again(clock):
   assert counter.reserve(0, "c", 1, 10) == "wait"
 
 
-def test_what_was_lost_on_its_way_does_not_stop_the_run(clock):
+def starve(counter, consumed=0, received=0, **kwargs):
+  """Reports twice that the learner waits for data beside empty queues."""
+  for _ in range(2):
+    counter.report_learner(consumed, received=received, starving=True, **kwargs)
+
+
+def test_no_wait_however_long_makes_what_is_queued_count_as_lost(clock):
   counter = make(clock)
   for item in range(3):
     assert counter.reserve(0, "a", item, 10) == "go"
-  clock.now += 29
   assert counter.reserve(0, "a", 3, 10) == "wait"
-  clock.now += 2
+  for _ in range(100):
+    # The learner is frozen, or compiles.
+    clock.now += 60
+    assert counter.reserve(0, "a", 3, 10) == "wait"
+    counter.report_learner(0, queued=20)
+    counter.report_learner(0, received=10, queued=20)
+
+
+def test_what_was_lost_with_a_queue_is_granted_again(clock):
+  counter = make(clock)
+  for item in range(3):
+    assert counter.reserve(0, "a", item, 10) == "go"
+  assert counter.reserve(0, "a", 3, 10) == "wait"
+  starve(counter)
   # All of it at once, not an item each time.
   for item in range(3, 6):
     assert counter.reserve(0, "a", item, 10) == "go"
   assert counter.reserve(0, "a", 6, 10) == "wait"
+
+
+def test_what_an_actor_has_under_way_is_not_lost(clock):
+  counter = make(clock, max_ahead=20)
+  assert counter.reserve(0, "a", 0, 10) == "go"
+  assert counter.reserve(1, "b", 0, 10) == "go"
+  # The other one has delivered, and that was lost.
+  assert counter.reserve(1, "b", 1, 10) == "wait"
+  starve(counter)
+  assert counter.reserve(1, "b", 1, 10) == "go"
+  assert counter.reserve(1, "b", 2, 10) == "wait"
+
+
+def test_what_comes_while_the_learner_looks_is_not_lost(clock):
+  counter = make(clock, max_ahead=20)
+  assert counter.reserve(0, "a", 0, 10) == "go"
+  counter.report_learner(0, starving=True)
+  assert counter.reserve(0, "a", 1, 10) == "go"
+  counter.report_learner(0, starving=True)
+  assert counter.reserve(0, "a", 2, 10) == "wait"
+
+
+def test_an_actor_that_never_comes_back_does_not_stop_the_run(clock):
+  counter = make(clock, budget=20, max_ahead=20)
+  assert counter.reserve(0, "a", 0, 10) == "go"
+  assert counter.reserve(1, "b", 0, 10) == "go"
+  assert counter.reserve(1, "b", 1, 10) == "wait"
+  clock.now += 29
+  starve(counter, received=10)
+  assert counter.reserve(1, "b", 1, 10) == "wait"
+  clock.now += 2
+  starve(counter, received=10)
+  assert counter.reserve(1, "b", 1, 10) == "go"
+
+
+def test_the_budget_is_exceeded_by_one_item_per_actor_at_most(clock):
+  counter = make(clock, budget=20, max_ahead=20)
+  assert counter.reserve(0, "a", 0, 10) == "go"
+  assert counter.reserve(1, "b", 0, 10) == "go"
+  clock.now += 60
+  starve(counter)
+  # Both come late, after others had been asked to make the same again.
+  assert counter.reserve(2, "c", 0, 10) == "go"
+  assert counter.reserve(3, "d", 0, 10) == "go"
+  for number, life in enumerate("abcd"):
+    assert counter.reserve(number, life, 1, 10) == "wait"
+  counter.report_learner(0, received=20, queued=20)
+  assert counter.reserve(0, "a", 1, 10) == "wait"
+
+
+def test_a_new_counter_learns_what_is_queued(clock):
+  counter = counter_lib.RunCounter(1000, 30, clock=clock)
+  counter.report_learner(100, received=110, queued=None)
+  assert counter.reserve(0, "a", 7, 10) == "wait"
+  counter.report_learner(100, received=110, queued=10)
+  assert counter.reserve(0, "a", 7, 10) == "go"
+  assert counter.reserve(0, "a", 8, 10) == "wait"
+
+
+def test_actors_hear_that_the_run_is_finished_wherever_they_are(clock):
+  counter = make(clock)
+  assert not counter.report_episodes([])
+  counter.finish()
+  assert counter.report_episodes([])
 
 
 def test_what_the_learner_dropped_is_made_again(clock):
@@ -105,7 +187,8 @@ def test_a_learner_that_began_anew_gets_what_it_needs(clock):
     assert counter.reserve(0, "a", item, 10) == "go"
     counter.report_learner(10 * item + 10)
   clock.now += 10
-  counter.report_learner(40)
+  # Nothing was queued.
+  counter.report_learner(40, received=40)
   status = counter.status()
   assert status["steps"] == 40
   # The rate is measured anew.
@@ -113,6 +196,17 @@ def test_a_learner_that_began_anew_gets_what_it_needs(clock):
   assert counter.reserve(0, "a", 10, 10) == "go"
   assert counter.reserve(0, "a", 11, 10) == "go"
   assert counter.reserve(0, "a", 12, 10) == "wait"
+
+
+def test_what_is_queued_stays_when_the_learner_begins_anew(clock):
+  counter = make(clock, max_ahead=20)
+  for item in range(3):
+    assert counter.reserve(0, "a", item, 10) == "go"
+    counter.report_learner(10 * (item > 0), received=10 * item, queued=10)
+  assert counter.reserve(0, "a", 3, 10) == "wait"
+  counter.report_learner(0, received=0, queued=10)
+  assert counter.reserve(0, "a", 3, 10) == "go"
+  assert counter.reserve(0, "a", 4, 10) == "wait"
 
 
 def test_only_progress_is_an_update(clock):
