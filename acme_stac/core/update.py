@@ -333,7 +333,7 @@ def make_update(networks: Networks, config: STACConfig) -> Update:
   ):
     arguments = (state.params, state.optimizer_state)
     metrics: dict[str, Array] = {}
-    outer_numbers = ()
+    outer_numbers: tuple[Array, ...] = ()
     new_eta, new_meta_state = state.metaparams, state.meta_optimizer_state
     if config.self_tuned:
       zeros = jax.tree_util.tree_map(jnp.zeros_like, state.params)
