@@ -107,7 +107,8 @@ class STACConfig:
     meta_b2: second-moment decay of Adam.
     meta_eps: ε of Adam.
     optimizer: "rmsprop" (Table 3), or "adam" with the usual decays 0.9 and
-      0.999. The metagradient flows through either.
+      0.999, ε = 1e-8 and 1e-16 inside the root, without which the metagradient
+      has no derivative at 0. The metagradient flows through either.
     learning_rate: initial step size of the optimiser. The losses are sums over
       time and batch, so values from code that takes means do not transfer.
     final_learning_rate: step size at the end of the linear decay.

@@ -1,5 +1,6 @@
 """The learner: the jitted update on all local devices, fed ahead of time."""
 
+import logging
 import queue
 import threading
 import time
@@ -90,6 +91,7 @@ class STACLearner(core.Learner):
     self._last_log = time.monotonic()
     self._steps_at_last_log = 0
     self._seconds_waiting = 0.0
+    self._warned_of_skipped = False
 
   def _to_devices(self, sample: Sample) -> tuple[Trajectory, np.ndarray]:
     return self._parallel.put(sample.trajectory), sample.params_version
@@ -126,10 +128,12 @@ class STACLearner(core.Learner):
     last = self._step >= self._config.num_updates
     if self._logger and (elapsed >= self._log_every_seconds or last):
       updates = self._step - self._steps_at_last_log
+      metrics = jax.device_get(metrics)
+      self._warn_of_skipped(int(metrics["skipped_updates"]))
       self._logger.write({
         "learner_steps": self._step,
         "environment_steps": self._step * self._config.steps_per_update,
-        **flatten_metrics(jax.device_get(metrics)),
+        **flatten_metrics(metrics),
         "policy_age_mean": float(np.mean(age)),
         "policy_age_max": int(np.max(age)),
         "updates_per_second": updates / elapsed,
@@ -142,6 +146,18 @@ class STACLearner(core.Learner):
       self._last_log = now
       self._steps_at_last_log = self._step
       self._seconds_waiting = 0.0
+
+  def _warn_of_skipped(self, skipped: int):
+    """Logs a warning at the first skipped update; the log counts the rest."""
+    if skipped and not self._warned_of_skipped:
+      self._warned_of_skipped = True
+      logging.warning(
+        "%d of %d updates were skipped, because a loss, a gradient's norm or a"
+        " new parameter was not finite. See the losses, norms and"
+        " skipped_updates in the learner's log. A lower learning_rate,"
+        " max_abs_reward and max_gradient_norm may help.",
+        skipped, self._step,
+      )
 
   def _take(self) -> tuple[list[Trajectory], np.ndarray]:
     """Returns the batches of an update, and the versions behind the first."""

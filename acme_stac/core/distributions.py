@@ -47,7 +47,7 @@ class Categorical:
 
   def log_prob(self, params: Array, action: Array) -> Array:
     """Returns log π(a), [...]."""
-    log_probs = jax.nn.log_softmax(params)
+    log_probs = _log_softmax(params)
     return jnp.take_along_axis(log_probs, action[..., None], axis=-1)[..., 0]
 
   def regulariser(self, params: Array) -> Array:
@@ -56,14 +56,23 @@ class Categorical:
 
   def entropy(self, params: Array) -> Array:
     """Returns −Σ_a π log π in nats, [...]."""
-    log_probs = jax.nn.log_softmax(params)
+    log_probs = _log_softmax(params)
     return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
 
   def kl(self, params: Array, other: Array) -> Array:
     """Returns KL(π_params || π_other) = Σ_a π (log π − log π_other), [...]."""
-    log_p = jax.nn.log_softmax(params)
-    log_q = jax.nn.log_softmax(other)
+    log_p, log_q = _log_softmax(params), _log_softmax(other)
     return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+
+
+def _log_softmax(logits: Array) -> Array:
+  """Returns finite log-probabilities.
+
+  A logit of −inf rules an action out: it adds 0 to entropy and KL, where
+  π log π would be 0 · inf = NaN.
+  """
+  log_probs = jax.nn.log_softmax(logits)
+  return jnp.maximum(log_probs, jnp.finfo(log_probs.dtype).min)
 
 
 class SquashedGaussian:
@@ -143,7 +152,7 @@ def _gaussian_kl(mean, log_sigma, other_mean, other_log_sigma) -> Array:
   difference = log_sigma - other_log_sigma
   standardised = (mean - other_mean) * jnp.exp(-other_log_sigma)
   return jnp.sum(
-    0.5 * (jnp.exp(2.0 * difference) + jnp.square(standardised) - 1.0)
+    0.5 * (jnp.expm1(2.0 * difference) + jnp.square(standardised))
     - difference,
     axis=-1,
   )

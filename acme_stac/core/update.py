@@ -20,6 +20,15 @@ from acme_stac.core.types import NetworkOutput, Params, Trajectory
 
 Array = jax.Array
 
+# Metrics of the order of two α tuned apart. Theorem 1 needs α_ρ ≤ α_c; the
+# papers state, and count, α_ρ ≥ α_c. Equal ones count in both.
+_ALPHA_ORDERS = {
+  "share_alpha_rho_at_most_alpha_c": jnp.less_equal,
+  "share_alpha_rho_at_least_alpha_c": jnp.greater_equal,
+}
+# On-policy weights are 1 to rounding: they are truncated only beyond this.
+_WEIGHT_TOLERANCE = 1e-3
+
 
 class Networks(Protocol):
   """What the update asks of the networks."""
@@ -52,8 +61,8 @@ class TrainingState(NamedTuple):
     meta_optimizer_state: moments of Adam.
     step: updates so far, skipped ones included; int32 scalar.
     skipped_updates: updates dropped for a number that was not finite.
-    ordered_updates: updates so far with α_ρ ≥ α_c, int32 [P]; () unless both
-      are tuned apart.
+    ordered_updates: updates so far with either order of α_ρ and α_c, int32 [P]
+      by the name of its metric; {} unless both are tuned apart.
   """
 
   params: Params
@@ -62,7 +71,17 @@ class TrainingState(NamedTuple):
   meta_optimizer_state: optax.OptState
   step: Array
   skipped_updates: Array
-  ordered_updates: Any
+  ordered_updates: dict[str, Array]
+
+
+class _Inner(NamedTuple):
+  """What the step from θ to θ' gives besides θ'."""
+
+  optimizer_state: optax.OptState
+  gradient: Params
+  loss: Array
+  output: NetworkOutput
+  terms: losses.LossTerms
 
 
 class Update(NamedTuple):
@@ -184,15 +203,16 @@ def make_update(networks: Networks, config: STACConfig) -> Update:
   differentiated in η, exactly: through the optimiser, its moments included.
   With nothing self-tuned this is IMPALA and costs what IMPALA costs.
 
-  An update with any number that is not finite changes neither parameters nor
-  metaparameters nor the optimisers' states; it is counted.
+  An update is skipped as a whole, and counted, if a loss, the norm of a
+  gradient, or anything that it would write to the state is not finite: then
+  parameters, metaparameters and both optimisers' states stay as they are.
 
   Args:
     networks: initialiser, unroll and action distribution.
     config: the agent's configuration.
   """
   clip = (
-    [optax.clip_by_global_norm(config.max_gradient_norm)]
+    [_clip_by_global_norm(config.max_gradient_norm)]
     if config.max_gradient_norm is not None
     else []
   )
@@ -231,9 +251,10 @@ def make_update(networks: Networks, config: STACConfig) -> Update:
       meta_optimizer_state=meta_optimizer.init(eta),
       step=jnp.zeros([], jnp.int32),
       skipped_updates=jnp.zeros([], jnp.int32),
-      ordered_updates=(
-        jnp.zeros([config.num_heads], jnp.int32) if split_alpha else ()
-      ),
+      ordered_updates={
+        name: jnp.zeros([config.num_heads], jnp.int32)
+        for name in (_ALPHA_ORDERS if split_alpha else ())
+      },
     )
 
   def inner_loss(params, eta, trajectory):
@@ -260,11 +281,11 @@ def make_update(networks: Networks, config: STACConfig) -> Update:
         inner=True,
       )
       total += value_loss / config.num_heads
-    return total, (output, terms)
+    return total, (total, output, terms)
 
   def step_params(params, optimizer_state, eta, step, trajectory):
     """Returns θ'(η) and the rest of line 12."""
-    gradient, (output, terms) = jax.grad(inner_loss, has_aux=True)(
+    gradient, (loss, output, terms) = jax.grad(inner_loss, has_aux=True)(
       params, eta, trajectory
     )
     direction, new_optimizer_state = optimizer.update(gradient, optimizer_state)
@@ -272,7 +293,9 @@ def make_update(networks: Networks, config: STACConfig) -> Update:
     new_params = jax.tree_util.tree_map(
       lambda p, d: p - rate.astype(p.dtype) * d, params, direction
     )
-    return new_params, (new_optimizer_state, gradient, output, terms)
+    return new_params, _Inner(
+      new_optimizer_state, gradient, loss, output, terms
+    )
 
   def outer_loss(eta, moved, params, optimizer_state, step, *trajectories):
     """Returns the acting policy's loss at θ'(η) and the KL term (lines 13, 14).
@@ -285,24 +308,21 @@ def make_update(networks: Networks, config: STACConfig) -> Update:
     )
     new_params = jax.tree_util.tree_map(jnp.add, new_params, moved)
     if held_out is None:
-      held_out, old_output = trajectory, inner[2]
-    elif kl_cost:
-      old_output = unroll(params, eta, held_out)
+      held_out, old_output = trajectory, inner.output
     else:
-      old_output = None
+      old_output = unroll(params, eta, held_out)
     new = behaviour.acting_output(unroll(new_params, eta, held_out), config)
     loss, terms = jax.vmap(
       functools.partial(head_losses, inner=False), in_axes=(-2, -1, None, None)
     )(new.policy, new.value, held_out, outer_hyperparameters)
     total, terms = jnp.mean(loss), jax.tree_util.tree_map(jnp.mean, terms)
-    kl = jnp.zeros([])
-    if old_output is not None:
-      old = behaviour.acting_output(old_output, config)
-      kl = jnp.mean(
-        jax.vmap(losses.kl_loss, in_axes=(-2, -2, None, None))(
-          new.policy, old.policy, held_out.step_type, networks.distribution
-        )
+    old = behaviour.acting_output(old_output, config)
+    kl = jnp.mean(
+      jax.vmap(losses.kl_loss, in_axes=(-2, -2, None, None))(
+        new.policy, old.policy, held_out.step_type, networks.distribution
       )
+    )
+    if kl_cost:  # Without it the divergence is only logged.
       total += kl_cost * kl
     return total, (new_params, inner, terms, kl)
 
@@ -313,6 +333,7 @@ def make_update(networks: Networks, config: STACConfig) -> Update:
   ):
     arguments = (state.params, state.optimizer_state)
     metrics: dict[str, Array] = {}
+    outer_numbers: tuple[Array, ...] = ()
     new_eta, new_meta_state = state.metaparams, state.meta_optimizer_state
     if config.self_tuned:
       zeros = jax.tree_util.tree_map(jnp.zeros_like, state.params)
@@ -338,21 +359,24 @@ def make_update(networks: Networks, config: STACConfig) -> Update:
         / jnp.maximum(jnp.sum(outer_mask), 1),
         kl=kl,
         meta_gradient_norm=optax.global_norm(meta_gradient),
-        gradient_cosine=_cosine(inner[1], outer_gradient),
+        gradient_cosine=_cosine(inner.gradient, outer_gradient),
       )
+      outer_numbers = (outer, metrics["meta_gradient_norm"])
     else:
       new_params, inner = step_params(
         *arguments, state.metaparams, state.step, trajectory
       )
-    new_optimizer_state, gradient, output, terms = inner
+    gradient_norm = optax.global_norm(inner.gradient)
 
+    # The norm itself: if it overflows, clipping makes the gradient 0.
     finite = _all_finite((
-      gradient, new_params, new_optimizer_state, new_eta, new_meta_state
+      inner.loss, gradient_norm, outer_numbers,
+      new_params, inner.optimizer_state, new_eta, new_meta_state,
     ))
     skipped = state.skipped_updates + jnp.where(finite, 0, 1)
     changed = state._replace(
       params=new_params,
-      optimizer_state=new_optimizer_state,
+      optimizer_state=inner.optimizer_state,
       metaparams=new_eta,
       meta_optimizer_state=new_meta_state,
     )
@@ -361,22 +385,22 @@ def make_update(networks: Networks, config: STACConfig) -> Update:
     )._replace(step=state.step + 1, skipped_updates=skipped)
     if split_alpha:
       squashed = metaparams.squash(state.metaparams, config)
-      ordered = squashed["alpha_rho"] >= squashed["alpha_c"]
-      new_state = new_state._replace(
-        ordered_updates=state.ordered_updates + ordered
-      )
-      metrics["share_alpha_rho_at_least_alpha_c"] = (
-        new_state.ordered_updates / new_state.step
-      )
+      ordered = {
+        name: state.ordered_updates[name]
+        + compare(squashed["alpha_rho"], squashed["alpha_c"])
+        for name, compare in _ALPHA_ORDERS.items()
+      }
+      new_state = new_state._replace(ordered_updates=ordered)
+      metrics.update({n: c / new_state.step for n, c in ordered.items()})
 
     metrics.update(
-      value_loss=terms.value,
-      policy_loss=terms.policy,
-      entropy_loss=terms.entropy,
-      gradient_norm=optax.global_norm(gradient),
+      value_loss=inner.terms.value,
+      policy_loss=inner.terms.policy,
+      entropy_loss=inner.terms.entropy,
+      gradient_norm=gradient_norm,
       learning_rate=learning_rate(state.step, config),
       skipped_updates=skipped,
-      **_statistics(output, trajectory),
+      **_statistics(inner.output, trajectory),
       **{
         f"sigma_{name}": value
         for name, value in metaparams.squash(state.metaparams, config).items()
@@ -401,12 +425,12 @@ def make_update(networks: Networks, config: STACConfig) -> Update:
     valid = mask[..., None]
     weights = jnp.where(valid, jnp.exp(log_ratio), 0.0)
     entropy = jnp.where(valid, networks.distribution.entropy(policy), 0.0)
+    truncated = weights > config.clip_rho_threshold * (1.0 + _WEIGHT_TOLERANCE)
     return {
       "entropy": jnp.sum(entropy) / count,
       "importance_weight_mean": jnp.sum(weights) / count,
       "importance_weight_max": jnp.max(weights),
-      "importance_weight_clipped": jnp.sum(weights > config.clip_rho_threshold)
-      / count,
+      "importance_weight_clipped": jnp.sum(truncated) / count,
     }
 
   return Update(init, update)
@@ -421,10 +445,26 @@ def _all_finite(tree: Any) -> Array:
   return jnp.all(jnp.stack(leaves))
 
 
+def _clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
+  """Returns optax's clipping, but with a derivative where the gradient is 0."""
+
+  def clip(gradient, params=None):
+    del params
+    leaves = jax.tree_util.tree_leaves(gradient)
+    square = sum(jnp.sum(jnp.square(g)) for g in leaves)
+    norm = jnp.sqrt(jnp.where(square > 0.0, square, 1.0))
+    return jax.tree_util.tree_map(
+      lambda g: jnp.where(norm < max_norm, g, g / norm * max_norm), gradient
+    )
+
+  return optax.stateless(clip)
+
+
 def _make_optimizer(config: STACConfig) -> optax.GradientTransformation:
   """Returns the scaling of gradients; the learning rate is applied apart."""
   if config.optimizer == "adam":
-    # A root at 0 has no derivative, and gradients of dead units are 0.
+    # The metagradient differentiates the root of the second moment, which has
+    # no derivative at 0: where the gradient has always been 0 (dead units).
     return optax.scale_by_adam(eps_root=1e-16)
   return optax.scale_by_rms(
     decay=config.rmsprop_decay, eps=config.rmsprop_eps, eps_in_sqrt=True
@@ -445,11 +485,12 @@ def _make_meta_optimizer(config: STACConfig) -> optax.GradientTransformation:
 def _cosine(inner_gradient: Params, outer_gradient: Params) -> Array:
   """Returns the cosine of two gradients, over what the outer loss depends on.
 
-  An outer loss of the policy gradient alone does not reach the value head,
-  which must not count in the inner gradient's norm either.
+  These are the elements at which the outer gradient is not 0. An outer loss of
+  the policy gradient alone does not reach the value head, which must not count
+  in the inner gradient's norm either.
   """
   touched = jax.tree_util.tree_map(
-    lambda inner, outer: jnp.where(jnp.any(outer != 0.0), inner, 0.0),
+    lambda inner, outer: jnp.where(outer != 0.0, inner, 0.0),
     inner_gradient,
     outer_gradient,
   )

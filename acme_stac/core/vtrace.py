@@ -22,6 +22,9 @@ def leaky_weights(rho: Array, alpha: Numeric, clip_threshold: Numeric) -> Array:
 
   α min(c̄, IS) + (1 − α) IS (Eq. 5), differentiable in α.
 
+  A weight that overflowed to inf counts as the largest finite number, so that
+  α = 1 truncates it to c̄, where (1 − α) IS would be 0 · inf = NaN.
+
   Args:
     rho: importance weights IS, any shape.
     alpha: mixing coefficient: 1 truncates, 0 does not.
@@ -30,6 +33,7 @@ def leaky_weights(rho: Array, alpha: Numeric, clip_threshold: Numeric) -> Array:
   Returns:
     The mixed weights, shaped like `rho`.
   """
+  rho = jnp.nan_to_num(rho, nan=jnp.nan)
   return alpha * jnp.minimum(clip_threshold, rho) + (1.0 - alpha) * rho
 
 

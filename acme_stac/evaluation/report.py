@@ -848,7 +848,8 @@ class Report:
       if shares:
         self._page.text("Rows of the logs with α_ρ ≥ α_c: " + ", ".join(
           f"head {head} {share.shown('.1%')}" for head, share in shares.items()
-        ) + ".")
+        ) + ". Theorem 1 needs α_ρ ≤ α_c; the papers state, and count, the"
+        " other order.")
     self._page.text(
       "σ(η) at the end of training, means and intervals over seeds. Apart:"
       " seeds whose auxiliary heads are all on one side of the acting head."

@@ -238,3 +238,28 @@ def test_prefetch_is_ahead_but_bounded():
   assert next(iterator) == 0
   assert [*iterator] == list(range(2, 20, 2))
   assert taken == list(range(10))
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_skipped_updates_are_counted_and_said(caplog):
+  """Rewards beyond any loss: nothing is learned, and the run says so."""
+  config = helpers.small_config("stacx", max_gradient_norm=40.0)
+  bad = (
+    sample._replace(
+      trajectory=sample.trajectory._replace(
+        reward=1e20 * sample.trajectory.reward
+      )
+    )
+    for sample in samples(config)
+  )
+  logger = loggers.InMemoryLogger()
+  learner = make(config, iterator=bad, logger=logger, log_every_seconds=0.0)
+  before = learner.save()
+  for _ in range(3):
+    learner.step()
+  after = learner.save()
+  jax.tree_util.tree_map(np.testing.assert_array_equal, before[:4], after[:4])
+  assert [row["skipped_updates"] for row in logger.data] == [1, 2, 3]
+  warnings = [r.getMessage() for r in caplog.records if "skipped" in r.msg]
+  assert len(warnings) == 1
+  assert warnings[0].startswith("1 of 1 updates were skipped")

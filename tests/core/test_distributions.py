@@ -139,3 +139,36 @@ def test_categorical_equals_distrax():
     policy.kl(one, other), p.kl_divergence(q), rtol=1e-3, atol=1e-6
   )
   np.testing.assert_allclose(policy.regulariser(one), -p.entropy(), rtol=1e-4)
+
+
+def test_an_action_ruled_out_adds_nothing():
+  """A logit of −inf: as if the action did not exist, and nowhere NaN."""
+  policy = core.Categorical()
+  three = jnp.array([0.3, -jnp.inf, -0.4])
+  other = jnp.array([-0.1, -jnp.inf, 0.2])
+  two, other_two = three[::2], other[::2]
+  for whole, part in (
+    (policy.entropy, policy.entropy),
+    (lambda x: policy.kl(x, other), lambda x: policy.kl(x, other_two)),
+    (lambda x: policy.log_prob(x, jnp.array(2)),
+     lambda x: policy.log_prob(x, jnp.array(1))),
+  ):
+    value, gradient = jax.value_and_grad(whole)(three)
+    expected, expected_gradient = jax.value_and_grad(part)(two)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient[::2], expected_gradient, rtol=1e-5)
+    assert gradient[1] == 0.0
+  assert jnp.exp(policy.log_prob(three, jnp.array(1))) == 0.0
+
+
+def test_kl_of_gaussians_that_hardly_differ_keeps_its_digits():
+  """In single precision exp(2d) − 1 − 2d would be rounding alone."""
+  policy = core.SquashedGaussian(-3.0, 0.5)
+  params = np.array([[0.2, 0.1]])
+  moved = params + np.array([[0.0, 1e-4]])
+  with jax.experimental.enable_x64():
+    exact = policy.kl(jnp.asarray(moved), jnp.asarray(params))
+  single = policy.kl(
+    jnp.asarray(moved, jnp.float32), jnp.asarray(params, jnp.float32)
+  )
+  np.testing.assert_allclose(single, exact, rtol=0.02)

@@ -1,7 +1,9 @@
 import dataclasses
 import functools
 
+import dm_env
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -460,6 +462,131 @@ def test_update_that_is_not_finite_is_skipped(agent, bad):
   )
 
 
+def with_behaviour_log_prob(log_prob):
+  """Returns what makes one action of a batch as rare as that for the actor."""
+
+  def change(trajectory):
+    log_probs = trajectory.behaviour_log_prob.copy()
+    log_probs[1, 3] = log_prob
+    return trajectory._replace(behaviour_log_prob=log_probs)
+
+  return change
+
+
+OVERFLOWS = {
+  "reward": lambda t: t._replace(reward=1e20 * np.ones_like(t.reward)),
+  # A weight beyond the range of single precision when squared, and at once.
+  "weight": with_behaviour_log_prob(-60.0),
+  "weight of inf": with_behaviour_log_prob(-1000.0),
+}
+
+
+@pytest.mark.parametrize("agent,overrides", [
+  ("impala", {"alpha": 0.9, "max_gradient_norm": None}),
+  ("impala", {"alpha": 0.9}),
+  ("stacx", {}),
+  ("stac", {"optimizer": "adam"}),
+])
+def test_overflow_is_a_skipped_update(agent, overrides):
+  """Never a step of zero that nobody counts, nor a moment of inf."""
+  config = helpers.small_config(
+    agent, **{"max_gradient_norm": 40.0, **overrides}
+  )
+  _, update, state, trajectory = setup(config)
+  step = jax.jit(update.update)
+  for name, change in OVERFLOWS.items():
+    new, metrics = step(state, change(trajectory))
+    assert metrics["skipped_updates"] == new.skipped_updates == 1, name
+    jax.tree_util.tree_map(np.testing.assert_array_equal, new[:4], state[:4])
+
+
+def test_overflow_of_the_outer_batch_alone_is_skipped():
+  """Parameters are kept as well: both levels change, or none."""
+  config = helpers.small_config("metagradient_impala", max_gradient_norm=40.0)
+  _, update, state, trajectory = setup(config)
+  held_out = OVERFLOWS["reward"](helpers.trajectory(config, 1))
+  held_out = held_out._replace(reward=1e18 * held_out.reward)
+  new, _ = jax.jit(update.update)(state, trajectory, held_out)
+  assert new.skipped_updates == 1
+  jax.tree_util.tree_map(np.testing.assert_array_equal, new[:4], state[:4])
+
+
+def test_truncated_weight_of_inf_voids_no_update():
+  """With α = 1 it counts as the truncation level, as any large weight."""
+  config = helpers.small_config("impala")
+  _, update, state, trajectory = setup(config)
+  step = jax.jit(update.update)
+  news = [
+    step(state, OVERFLOWS[name](trajectory))
+    for name in ("weight", "weight of inf")
+  ]
+  assert news[1][1]["importance_weight_max"] == np.inf
+  assert news[1][0].skipped_updates == 0
+  jax.tree_util.tree_map(
+    np.testing.assert_array_equal, news[0][0], news[1][0]
+  )
+
+
+@pytest.mark.parametrize("agent", ["impala", "stacx"])
+def test_batch_without_a_transition_is_no_skipped_update(agent):
+  """Its gradient is exactly 0, where the norm has no derivative."""
+  config = helpers.small_config(
+    agent, trajectory_length=1, max_gradient_norm=40.0
+  )
+  _, update, state, trajectory = setup(config, episode_ends=False)
+  step_type = trajectory.step_type.copy()
+  step_type[:] = [[dm_env.StepType.LAST], [dm_env.StepType.FIRST]]
+  new, metrics = jax.jit(update.update)(
+    state, trajectory._replace(step_type=step_type)
+  )
+  assert new.skipped_updates == 0
+  assert metrics["gradient_norm"] == 0.0
+  for before, after in ((state.params, new.params),
+                        (state.metaparams, new.metaparams)):
+    jax.tree_util.tree_map(np.testing.assert_array_equal, before, after)
+
+
+@pytest.mark.parametrize("rounding,share", [(1e-5, 0.0), (1e-2, 1.0)])
+def test_truncated_weights_are_counted_beyond_rounding(rounding, share):
+  config = helpers.small_config("impala")
+  networks, update, state, trajectory = setup(config, episode_ends=False)
+  output = networks.unroll(
+    state.params, trajectory.observation, (), trajectory.step_type
+  )
+  log_prob = networks.distribution.log_prob(
+    output.policy[..., 0, :], trajectory.action
+  )
+  _, metrics = jax.jit(update.update)(
+    state, trajectory._replace(behaviour_log_prob=log_prob - rounding)
+  )
+  np.testing.assert_allclose(metrics["importance_weight_clipped"], share)
+
+
+@pytest.mark.parametrize("agent,overrides", [
+  ("metagradient_impala", {}),
+  ("stacx", {"kl_cost": 0.0}),
+  ("stacx", {"kl_cost": 0.0, "outer_batch": "next"}),
+])
+def test_kl_is_measured_where_the_outer_loss_has_none(agent, overrides):
+  config = helpers.small_config(agent, **overrides)
+  networks, update, state, trajectory = setup(config)
+  held_out = trajectory
+  if config.outer_batch != "same":
+    held_out = helpers.trajectory(config, 1)
+  new, metrics = jax.jit(update.update)(state, trajectory, held_out)
+  policies = [
+    networks.unroll(
+      params, held_out.observation, (), held_out.step_type
+    ).policy[..., 0, :]
+    for params in (new.params, state.params)
+  ]
+  expected = core.kl_loss(
+    *policies, held_out.step_type, networks.distribution
+  )
+  assert expected > 1e-6
+  np.testing.assert_allclose(metrics["kl"], expected, rtol=1e-2)
+
+
 def test_update_compiles_once():
   """A state whose types change with the first update would compile twice."""
   config = helpers.small_config("stacx")
@@ -527,7 +654,7 @@ def test_metagradient_impala_is_that_of_xu_et_al():
   held_out = helpers.trajectory(config=helpers.small_config(), seed=1)
   _, metrics = jax.jit(update.update)(state, trajectory, held_out)
   assert metrics["outer_loss"] == metrics["outer_policy_loss"]
-  assert metrics["kl"] == 0.0
+  assert metrics["kl"] > 0.0  # Measured, no part of the loss.
 
 
 def test_random_ensemble_measures_every_head():
@@ -592,7 +719,7 @@ def test_value_of_the_average_is_learned():
   assert error(state.params) < 0.5 * before
 
 
-def test_share_of_ordered_alphas():
+def test_shares_of_both_orders_of_alpha():
   config = helpers.small_config("stacx_split_alpha")
   _, update, state, trajectory = setup(config)
   metaparams = dict(state.metaparams)
@@ -601,13 +728,19 @@ def test_share_of_ordered_alphas():
   state = state._replace(
     metaparams=metaparams,
     step=jnp.int32(3),
-    ordered_updates=jnp.array([3, 1, 0], jnp.int32),
+    ordered_updates={
+      "share_alpha_rho_at_most_alpha_c": jnp.array([0, 2, 3], jnp.int32),
+      "share_alpha_rho_at_least_alpha_c": jnp.array([3, 1, 0], jnp.int32),
+    },
   )
   new, metrics = jax.jit(update.update)(state, trajectory)
-  np.testing.assert_array_equal(new.ordered_updates, [4, 1, 1])
-  np.testing.assert_allclose(
-    metrics["share_alpha_rho_at_least_alpha_c"], [1.0, 0.25, 0.25]
-  )
+  # Theorem 1 holds for the first; the papers count the second.
+  for name, counts in (
+    ("share_alpha_rho_at_most_alpha_c", [0, 3, 4]),
+    ("share_alpha_rho_at_least_alpha_c", [4, 1, 1]),
+  ):
+    np.testing.assert_array_equal(new.ordered_updates[name], counts)
+    np.testing.assert_allclose(metrics[name], np.array(counts) / 4)
 
 
 def test_clipped_metaparameters_stay_in_their_range():
@@ -672,8 +805,29 @@ def test_cosine_of_the_two_gradients():
     ),
   )
   outer = gradient(new.params, held_out, core.outer_hyperparameters(config))
+  inner[outer == 0.0] = 0.0
   cosine = inner @ outer / np.linalg.norm(inner) / np.linalg.norm(outer)
   np.testing.assert_allclose(metrics["gradient_cosine"], cosine, rtol=1e-3)
+
+
+def test_cosine_does_not_depend_on_how_parameters_are_grouped():
+  """The same networks, with all their parameters in one array."""
+  config = helpers.small_config("metagradient_impala")
+  networks, update, state, trajectory = setup(config)
+  flat, unravel = jax.flatten_util.ravel_pytree(state.params)
+  one_array = dataclasses.replace(
+    networks,
+    init=lambda key: flat,
+    unroll=lambda params, *rest: networks.unroll(unravel(params), *rest),
+  )
+  joined = core.make_update(one_array, config)
+  cosines = [
+    jax.jit(u.update)(
+      u.init(jax.random.PRNGKey(0)), trajectory, helpers.trajectory(config, 1)
+    )[1]["gradient_cosine"]
+    for u in (update, joined)
+  ]
+  np.testing.assert_allclose(*cosines, rtol=1e-4)
 
 
 def test_a2c_on_policy_learns_from_n_step_returns():

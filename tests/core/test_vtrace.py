@@ -150,32 +150,88 @@ def exact_operator(mdp, value, gamma, alpha_rho, alpha_c, horizon=400):
   return result
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("alpha_rho,alpha_c", [(1, 1), (0.7, 0.7), (0.9, 0.4)])
-def test_theorem_1(seed, alpha_rho, alpha_c):
-  """Contraction rate and fixed point of the exact operator on small MDPs.
+def contraction(mdp, gamma, alpha_rho, alpha_c):
+  """The exact operator's sup-norm factor, and the bound of Theorem 1.
 
-  Theorem 1 needs α_ρ >= α_c.
+  The operator is affine: v + (I − γ C)⁻¹ (r + (γ P_ρ − diag ρ) v), with C and
+  P_ρ the transitions weighed by c and ρ. Any leading axes are many MDPs.
+  """
+  transition, _, pi, mu = mdp
+  alpha_rho, alpha_c = np.asarray(alpha_rho), np.asarray(alpha_c)
+
+  def weighed(alpha):
+    weights = leaky_weights(pi / mu, alpha[..., None, None], 1.0)
+    return mu * np.asarray(weights, np.float64)
+
+  rho, c = weighed(alpha_rho), weighed(alpha_c)
+  identity = np.eye(transition.shape[-1])
+  spread = np.einsum("...xa,...xay->...xy", c, transition)
+  step = gamma * np.einsum("...xa,...xay->...xy", rho, transition)
+  step -= rho.sum(-1)[..., None] * identity
+  linear = identity + np.linalg.solve(identity - gamma * spread, step)
+  # β bounds E_μ[min(1, IS)] from below in every state.
+  beta = np.min(np.sum(np.minimum(mu, pi), axis=-1), axis=-1)
+  bound = 1 - (1 - gamma) * (alpha_rho * beta + 1 - alpha_rho)
+  return np.max(np.sum(np.abs(linear), axis=-1), axis=-1), bound
+
+
+def many_mdps(seed=0, count=2000, states=3, actions=2):
+  """Random MDPs whose policies differ enough for Theorem 1 to fail."""
+  rng = np.random.default_rng(seed)
+  transition = rng.dirichlet(0.3 * np.ones(states), (count, states, actions))
+  reward = rng.normal(size=(count, states, actions))
+  pi = rng.dirichlet(0.3 * np.ones(actions), (count, states))
+  mu = 0.02 + 0.96 * rng.dirichlet(np.ones(actions), (count, states))
+  return transition, reward, pi, mu
+
+
+def test_theorem_1_holds_where_alpha_rho_is_at_most_alpha_c():
+  """And not the other way round, as the papers have it.
+
+  The proof needs weights ρ ≥ c, and a larger α makes a smaller weight.
   """
   with jax.experimental.enable_x64():
+    mdps = many_mdps()
+    lower, upper = np.sort(np.random.default_rng(1).uniform(size=(2, 2000)), 0)
+    for alpha_rho, alpha_c in ((lower, upper), (lower, lower), (1.0, 1.0)):
+      factor, bound = contraction(mdps, 0.9, alpha_rho, alpha_c)
+      assert np.all(factor <= bound + 1e-9)
+    factor, bound = contraction(mdps, 0.9, upper, lower)
+    # In 615 of them it fails; in most of those the operator even expands.
+    assert np.sum(factor > bound + 1e-9) > 100
+    assert np.sum(factor > 1.0) > 100
+
+
+def test_counterexample_to_theorem_1_as_the_papers_state_it():
+  """Two states; action i leads to state i."""
+  with jax.experimental.enable_x64():
+    transition = np.broadcast_to(np.eye(2), (2, 2, 2))
+    pi, mu = np.array([[0.5, 0.5], [0.9, 0.1]]), np.full((2, 2), 0.5)
+    mdp = transition, np.zeros((2, 2)), pi, mu
+    factor, bound = contraction(mdp, 0.9, alpha_rho=0.9, alpha_c=0.4)
+    np.testing.assert_allclose([factor, bound], [1.479, 0.936], atol=5e-4)
+    # The operator itself, not only its matrix, expands a difference by that.
+    grown = [
+      np.max(np.abs(
+        exact_operator(mdp, np.array(v), 0.9, 0.9, 0.4)
+        - exact_operator(mdp, np.zeros(2), 0.9, 0.9, 0.4)
+      ))
+      for v in ((1.0, 1.0), (1.0, -1.0))
+    ]
+    np.testing.assert_allclose(max(grown), factor, rtol=1e-9)
+    factor, bound = contraction(mdp, 0.9, alpha_rho=0.4, alpha_c=0.9)
+    assert factor <= bound
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+  "alpha_rho,alpha_c", [(1, 1), (0.7, 0.7), (0.9, 0.4), (0.4, 0.9)]
+)
+def test_fixed_point_of_leaky_vtrace(seed, alpha_rho, alpha_c):
+  """Eq. 9: the value of the policy π_ρ̄,α_ρ, in whatever order both α are."""
+  with jax.experimental.enable_x64():
     gamma = 0.9
-    mdp = random_mdp(seed)
-    transition, reward, pi, mu = mdp
-    # β bounds E_μ[min(1, IS)] from below in every state.
-    beta = np.min(np.sum(np.minimum(mu, pi), axis=1))
-    rate = 1 - (1 - gamma) * (alpha_rho * beta + 1 - alpha_rho)
-    rng = np.random.default_rng(seed)
-    for _ in range(20):
-      v, w = rng.normal(size=(2, 4))
-      before = np.max(np.abs(v - w))
-      after = np.max(
-        np.abs(
-          exact_operator(mdp, v, gamma, alpha_rho, alpha_c)
-          - exact_operator(mdp, w, gamma, alpha_rho, alpha_c)
-        )
-      )
-      assert after <= rate * before + 1e-9
-    # Eq. 9: the policy whose value is the fixed point.
+    mdp = transition, reward, pi, mu = random_mdp(seed)
     policy = alpha_rho * np.minimum(mu, pi) + (1 - alpha_rho) * pi
     policy /= policy.sum(axis=1, keepdims=True)
     dynamics = np.einsum("xa,xay->xy", policy, transition)
@@ -184,6 +240,42 @@ def test_theorem_1(seed, alpha_rho, alpha_c):
     )
     np.testing.assert_allclose(
       exact_operator(mdp, value, gamma, alpha_rho, alpha_c), value, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_truncated_weight_that_overflows_is_the_truncation_level(dtype):
+  """Where (1 − α) IS is 0 · inf, and in θ's targets as in the advantages."""
+  with jax.experimental.enable_x64():
+    rho = np.array([0.5, 1.0, 3.0, np.inf], dtype)
+    weights = leaky_weights(rho, dtype(1.0), 2.0)
+    np.testing.assert_array_equal(weights, np.array([0.5, 1.0, 2.0, 2.0]))
+    # α = 0 truncates nothing; a weight that is no number is not hidden.
+    assert leaky_weights(rho, dtype(0.0), 2.0)[3] == np.finfo(dtype).max
+    assert np.isnan(leaky_weights(dtype(np.nan), dtype(1.0), 2.0))
+    arguments = [x.astype(dtype) for x in random_arguments(5, (4,))]
+    large = dtype(1e30)
+    outputs = [
+      leaky_vtrace(*arguments[:4], np.array([0.5, 1.0, 3.0, last], dtype))
+      for last in (large, np.inf)
+    ]
+    np.testing.assert_array_equal(*[out.targets for out in outputs])
+    # The derivatives that the metagradient uses are finite.
+    for argument in (1, 2):
+      gradient = jax.grad(leaky_weights, argnums=argument)(
+        rho[3], dtype(1.0), dtype(2.0)
+      )
+      assert np.isfinite(gradient)
+    assert gradient == 1.0
+
+
+def test_finite_weights_are_those_of_eq_5_to_the_bit():
+  rho = np.exp(np.random.default_rng(0).uniform(-80, 80, 1000))
+  rho = jnp.asarray(rho, jnp.float32)
+  for alpha in (0.0, 0.3, 0.99, 1.0):
+    np.testing.assert_array_equal(
+      leaky_weights(rho, alpha, 1.0),
+      alpha * jnp.minimum(1.0, rho) + (1.0 - alpha) * rho,
     )
 
 

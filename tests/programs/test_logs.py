@@ -98,7 +98,7 @@ def test_a_dashboard_that_cannot_be(tmp_path, wandb, monkeypatch):
   monkeypatch.setenv("WANDB_MODE", "offline")
   assert train.main(arguments) == 0
 
-  monkeypatch.delitem(sys.modules, "wandb")
+  monkeypatch.setitem(sys.modules, "wandb", None)
   with pytest.raises(experiment_lib.UserError, match="wandb"):
     runs.make_experiment(tmp_path, wandb_project="stac")
 

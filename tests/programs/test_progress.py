@@ -47,7 +47,8 @@ def no_pauses(monkeypatch):
 
 STATUS = {
   "steps": 123_456_789, "budget": 200_000_000, "rate": 12_345.6,
-  "return": -1234.56, "evaluation": 12345.67, "finished": False,
+  "return": -1234.56, "evaluation": 12345.67,
+  "evaluation_cut_off": (0, 0), "finished": False,
 }
 
 
