@@ -11,6 +11,8 @@ import pathlib
 import sys
 
 import acme_stac
+from acme_stac.evaluation.text import printable
+from programs import machine
 from programs.machine import UserError
 
 
@@ -30,13 +32,14 @@ def main(argv: list[str]) -> int:
   )
   parser.add_argument("--output", type=pathlib.Path, required=True)
   options = parser.parse_args(argv)
+  machine.check_files([options.output], "--output")
   try:
     metadata = acme_stac.export_policy(options.workdir, options.output)
   except (ValueError, OSError) as error:
     raise UserError(str(error)) from error
   steps = metadata.get("environment_steps", 0)
   print(
-    f"{options.output}: {metadata.get('agent')} on"
+    f"{printable(options.output)}: {metadata.get('agent')} on"
     f" {metadata.get('environment')} after {steps:,} environment steps"
   )
   return 0
@@ -46,5 +49,4 @@ if __name__ == "__main__":
   try:
     sys.exit(main(sys.argv[1:]))
   except UserError as error:
-    print(f"Error: {error}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(machine.report_error(error))

@@ -10,6 +10,7 @@ settings that most runs of an agent on a task have is a perturbation.
 """
 
 import argparse
+import os
 import pathlib
 import sys
 
@@ -42,6 +43,16 @@ def main(argv: list[str]) -> int:
   from acme_stac.evaluation import report, runs
 
   machine.make_directory(options.output, "--output")
+  if os.path.lexists(options.output / "data"):
+    machine.make_directory(options.output / "data", "--output")
+  machine.check_files(
+    [
+      options.output / "index.html",
+      *options.output.glob("*.png"),
+      *options.output.glob("data/*.*"),
+    ],
+    "--output",
+  )
   try:
     found, problems = runs.find(options.directories)
     print(f"{len(found)} runs", flush=True)
@@ -61,5 +72,4 @@ if __name__ == "__main__":
   try:
     sys.exit(main(sys.argv[1:]))
   except UserError as error:
-    print(f"Error: {error}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(machine.report_error(error))

@@ -28,11 +28,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from acme_stac.evaluation.text import printable
 from programs import ending, machine
 
 _POLL_SECONDS = 0.2
 _REPORT_SECONDS = 30.0
 _FINISHED = "finished.json"
+_OF_A_RUN = (_FINISHED, "sweep.log")
+_SUMMARIES = ("summary.csv", "averages.csv", "learning_curves.png")
 _MAX_PARALLEL = 1000
 # Of the end of a log; a row of many metaparameters has some thousands.
 _TAIL_BYTES = 2**16
@@ -196,6 +199,10 @@ class Sweep:
       while (self._waiting or self._running) and not stop:
         while self._waiting and free:
           name = self._waiting.pop(0)
+          # Another sweep may have done it since this one began.
+          if is_done(self._workdir / name, self._runs[name]):
+            self._done += 1
+            continue
           try:
             self._start(name, free[0])
             free.pop(0)
@@ -204,7 +211,7 @@ class Sweep:
         free += self._collect()
         if time.monotonic() - reported > _REPORT_SECONDS:
           reported = time.monotonic()
-          print(self.status(), flush=True)
+          print(printable(self.status()), flush=True)
         time.sleep(_POLL_SECONDS)
     finally:
       # Each saves a checkpoint and ends.
@@ -212,7 +219,7 @@ class Sweep:
         process.terminate()
       for process in self._running.values():
         process.wait()
-    print(self.status(), flush=True)
+    print(printable(self.status()), flush=True)
 
   def _start(self, name: str, cores: set[int]):
     # Not before machine.check has said what cannot be imported.
@@ -259,7 +266,7 @@ class Sweep:
 
   def _fail(self, name: str, why: str):
     self.failed.append(name)
-    print(f"{name} failed, {why}", flush=True)
+    print(f"{printable(name)} failed, {printable(why)}", flush=True)
 
   def status(self) -> str:
     """Returns one line: runs done, running, failed, and the time left."""
@@ -306,8 +313,8 @@ def write_summary(
       row = summary.summarise_run(workdir / name)
     except Exception as error:  # Another program's file may raise anything.
       print(
-        f"{name} is left out of the summary, as its log cannot be read:"
-        f" {type(error).__name__}: {error}",
+        f"{printable(name)} is left out of the summary, as its log cannot be"
+        f" read: {type(error).__name__}: {printable(error)}",
         file=sys.stderr,
       )
       continue
@@ -356,15 +363,22 @@ def main(argv: list[str]) -> int:
   check_flags(runs, workdir)
   for directory in (workdir, *(workdir / name for name in runs)):
     machine.make_directory(directory, "--workdir")
+  machine.check_files(
+    [
+      *(workdir / name for name in _SUMMARIES),
+      *(workdir / name / file for name in runs for file in _OF_A_RUN),
+    ],
+    "--workdir",
+  )
   sweep = Sweep(runs, workdir)
   with ending.StopRequest() as stop:
     sweep.run(options.parallel, stop)
     for name in sweep.failed:
-      print(f"Failed: {name}", file=sys.stderr)
+      print(f"Failed: {printable(name)}", file=sys.stderr)
     code = 1 if sweep.failed else 0
     try:
       for path in write_summary(runs, workdir):
-        print(path)
+        print(printable(path))
     except OSError as error:
       print(f"The summary could not be written: {error}", file=sys.stderr)
       code = 1
@@ -379,5 +393,4 @@ if __name__ == "__main__":
   try:
     sys.exit(main(sys.argv))
   except machine.UserError as error:
-    print(f"Error: {error}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(machine.report_error(error))

@@ -17,6 +17,7 @@ from acme_stac.environments.guard import (
 )
 from acme_stac.environments.registry import (
   import_factory,
+  imports_code,
   make,
   make_batched,
   option_types,

@@ -1,0 +1,72 @@
+"""Names, numbers and lists as a person reads them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def printable(text: Any) -> str:
+  """Returns text in which nothing can steer a terminal, a page or a reader.
+
+  Control characters, ANSI escapes, bidirectional and invisible marks, line
+  ends, and bytes of a file's name that are no text become backslash escapes.
+  """
+  return "".join(
+    one if one.isprintable() else _escaped(one) for one in str(text)
+  )
+
+
+def _escaped(character: str) -> str:
+  # How Python keeps a byte that is no text.
+  if "\udc80" <= character <= "\udcff":
+    return f"\\x{ord(character) - 0xDC00:02x}"
+  return character.encode("unicode_escape").decode()
+
+
+def printable_values(value: Any) -> Any:
+  """Returns a value of JSON in which all text is `printable`."""
+  if isinstance(value, str):
+    return printable(value)
+  if isinstance(value, Mapping):
+    return {printable(k): printable_values(v) for k, v in value.items()}
+  if isinstance(value, list):
+    return [printable_values(one) for one in value]
+  return value
+
+
+def shortened(text: str, length: int) -> str:
+  """Returns text of at most `length` characters; "…" replaces the middle."""
+  if len(text) <= length:
+    return text
+  half = (length - 1) // 2
+  return f"{text[: length - 1 - half]}…{text[len(text) - half :]}"
+
+
+def counted(number: int, noun: str) -> str:
+  """Returns for example "1 run" or "1,000 runs"."""
+  return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(items: Iterable[Any]) -> str:
+  """Returns for example "a, b, c"."""
+  return ", ".join(map(str, items))
+
+
+def seeds(numbers: Iterable[int]) -> str:
+  """Returns for example "seed 3" or "seeds 0–2, 5"."""
+  found = sorted(set(numbers))
+  ranges: list[list[int]] = []
+  for number in found:
+    if ranges and number == ranges[-1][-1] + 1:
+      ranges[-1].append(number)
+    else:
+      ranges.append([number])
+  said = listed(
+    f"{of[0]}–{of[-1]}" if len(of) > 2 else listed(of) for of in ranges
+  )
+  return f"seed{'' if len(found) == 1 else 's'} {said}"
+
+
+def range_of(numbers: Sequence[int], noun: str) -> str:
+  """Returns for example "5 seeds", or "3–5 seeds" where they differ."""
+  low, high = min(numbers), max(numbers)
+  return counted(low, noun) if low == high else f"{low}–{high} {noun}s"
