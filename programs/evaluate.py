@@ -634,7 +634,8 @@ def _record(
   every = "" if film.stride == 1 else f", one for {film.stride} actions"
   print(
     f"{printable(path)}: return {film.episode_return:,.6g} in"
-    f" {film.length:,} actions, {len(film.frames)} frames{every}, {fps:g} per second",
+    f" {film.length:,} actions, {len(film.frames)} frames{every},"
+    f" {fps:g} per second",
     flush=True,
   )
 

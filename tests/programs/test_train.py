@@ -415,6 +415,7 @@ def test_a_checkpoint_alone_refuses_another_agent(tmp_path):
   state = acme_stac.core.make_update(networks, first.config).init(
     jax.random.PRNGKey(0)
   )
+  state = state._replace(step=np.int32(3))
   checkpointing.save(first.checkpoints, 3, state, first.to_json())
   with pytest.raises(experiment_lib.UserError, match="of agent 'stacx'"):
     experiment_lib.prepare_workdir(make_experiment(tmp_path, agent="stac"))
