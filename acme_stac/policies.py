@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import dm_env
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from acme_stac import environments
@@ -57,11 +58,30 @@ class EpisodeState:
     return np.asarray(self._acting.head)
 
 
+class ActState(NamedTuple):
+  """What `TrainedPolicy.act` remembers of N environments: only arrays.
+
+  Attributes:
+    acting: recurrent state and acting head, nest of [N, ...].
+    begins: which of them are at the first step of an episode, [N] bool.
+  """
+
+  acting: ActingState
+  begins: jax.Array
+
+
 class TrainedPolicy:
   """Acts as a trained agent.
 
       state = policy.initial_state()  # at the start of every episode
       action = policy(observation, state)
+
+  or, as a pure function that jax.jit and jax.lax.scan can transform,
+
+      state = policy.initial_act_state(n)
+      actions, state = policy.act(observations, state, key)
+
+  It can be copied and pickled, for example for another process.
 
   Attributes:
     config: the agent's hyperparameters.
@@ -81,6 +101,7 @@ class TrainedPolicy:
     metadata: dict[str, Any] | None = None,
     greedy: bool = False,
     metaparameters: dict[str, np.ndarray] | None = None,
+    network_factory: Callable[[Any, STACConfig], STACNetworks] | None = None,
   ):
     """Makes a policy.
 
@@ -93,7 +114,10 @@ class TrainedPolicy:
       metadata: of the run.
       greedy: act by the distribution's mode instead of a sample.
       metaparameters: σ(η) by name, to be looked at; acting takes `condition`.
+      network_factory: made `networks`; a policy without it cannot be pickled.
     """
+    self._greedy = greedy
+    self._network_factory = network_factory
     self.config = config
     self.metadata = metadata or {}
     self.metaparameters = metaparameters or {}
@@ -122,14 +146,114 @@ class TrainedPolicy:
     number = 1 if num_environments is None else num_environments
     check_integer("num_environments", number, 1)
     if seed is None:
-      self._key, key = jax.random.split(self._key)
+      following, key = jax.random.split(self._key)
     else:
-      key = jax.random.PRNGKey(seed)
+      following, key = self._key, jax.random.PRNGKey(seed)
+    acting = self._policy.initial_state(number)
+    _check_concrete((following, key, acting))
+    self._key = following
     return EpisodeState(
-      np.ones([number], bool),
-      self._policy.initial_state(number),
+      np.ones([number], bool), acting, key, num_environments is None
+    )
+
+  def initial_act_state(self, num_environments: int) -> ActState:
+    """Returns the state of `act` before the episodes of N environments.
+
+    Raises:
+      ValueError: if there are no environments.
+    """
+    check_integer("num_environments", num_environments, 1)
+    return ActState(
+      self._policy.initial_state(num_environments),
+      jnp.ones([num_environments], bool),
+    )
+
+  def act(
+    self, observation: Any, state: ActState, key: jax.Array
+  ) -> tuple[jax.Array, ActState]:
+    """Returns actions and the next state; a pure function.
+
+    Args:
+      observation: of N environments, nest of [N, ...].
+      state: of `initial_act_state`, or of the step before. Where an episode
+        begins, `state._replace(begins=...)` says so.
+      key: of the samples; a fresh one for every step.
+
+    Returns:
+      The environments' actions [N, ...], and the state.
+
+    Raises:
+      ValueError: if the observation is not of the environment's spec.
+    """
+    number = state.begins.shape[0]
+    rows = self._in_spec(
+      list(map(jnp.asarray, jax.tree_util.tree_leaves(observation))), number
+    )
+    first, mid = int(dm_env.StepType.FIRST), int(dm_env.StepType.MID)
+    action, _, acting, _ = self._policy.select_action(
+      self._params,
+      rows,
+      jnp.where(state.begins, first, mid),
+      state.acting,
       key,
-      num_environments is None,
+      *self._condition,
+    )
+    spec = self._spec.actions
+    dtype = jax.dtypes.canonicalize_dtype(spec.dtype)
+    shape = jax.ShapeDtypeStruct((number, *spec.shape), dtype)
+    if isinstance(action, jax.core.Tracer):
+      # The environment's bounds are kept in NumPy's double precision.
+      actions = jax.pure_callback(
+        lambda x: self._policy.to_environment(np.asarray(x)).astype(dtype),
+        shape,
+        action,
+      )
+    else:
+      actions = jnp.asarray(self._policy.to_environment(np.asarray(action)))
+    return actions, ActState(acting, jnp.zeros([number], bool))
+
+  def make_environment(
+    self, seed: int = 0, allow_import: bool = False, **options: Any
+  ) -> dm_env.Environment:
+    """Makes the environment that the policy was trained in.
+
+    Args:
+      seed: of the environment.
+      allow_import: whether the policy's file may choose code to import, as
+        python:<module>:<factory> and gymnasium:<module>:<id> do. Say so only
+        if you know where the file comes from.
+      **options: in place of those of the run, by name.
+
+    Raises:
+      ValueError: if the file does not name an environment, or names code while
+        `allow_import` is False, or if it cannot be made.
+    """
+    name = self.metadata.get("environment")
+    if name is None:
+      raise ValueError(
+        "The policy does not say what it was trained on: make the environment"
+        " by acme_stac.environments.make."
+      )
+    options = {**(self.metadata.get("environment_options") or {}), **options}
+    if environments.imports_code(name, options) and not allow_import:
+      raise ValueError(
+        f"The policy was trained with code of its own, {name!r} with options"
+        f" {options}. A file does not say what code is to be run: pass"
+        " allow_import=True if you know it."
+      )
+    return environments.make(name, seed, **options)
+
+  def __reduce__(self) -> tuple[Any, ...]:
+    if self._network_factory is None:
+      raise TypeError(
+        "This policy cannot be copied or pickled, as it does not know what made"
+        " its networks: give network_factory when it is made."
+      )
+    return _remake, (
+      self.config, self._spec, self._network_factory,
+      jax.device_get(self._params), jax.device_get(self._condition),
+      self.metadata, self._greedy, self.metaparameters,
+      jax.device_get(self._key),
     )
 
   def __call__(self, observation: Any, state: EpisodeState) -> np.ndarray:
@@ -140,13 +264,16 @@ class TrainedPolicy:
       state: of `initial_state`.
 
     Raises:
-      ValueError: if the observation is not of the environment's spec.
+      ValueError: if the observation is not of the environment's spec, or if
+        this is called inside a function that JAX transforms; the state is
+        unchanged then. `act` can be transformed.
     """
+    _check_concrete(observation)
     observation = self._rows(observation, state)
     step_type = np.where(
       state.begins, dm_env.StepType.FIRST, dm_env.StepType.MID
     ).astype(np.int32)
-    action, _, state._acting, state._key = self._select(
+    action, _, acting, key = self._select(
       self._params,
       observation,
       step_type,
@@ -154,8 +281,10 @@ class TrainedPolicy:
       state._key,
       *self._condition,
     )
-    state.begins[:] = False
+    _check_concrete((action, acting, key))
     actions = self._policy.to_environment(np.asarray(action))
+    state._acting, state._key = acting, key
+    state.begins[:] = False
     return actions[0] if state._single else actions
 
   def _rows(self, observation: Any, state: EpisodeState) -> Any:
@@ -174,7 +303,10 @@ class TrainedPolicy:
     leaves = jax.tree_util.tree_leaves(precision.narrow(observation))
     if state._single:
       leaves = [leaf[None] for leaf in leaves]
-    number = len(state.begins)
+    return self._in_spec(leaves, len(state.begins))
+
+  def _in_spec(self, leaves: list[Any], number: int) -> Any:
+    """Returns leaves [N, ...] with the structure and dtypes of the spec."""
     wanted = [(number, *spec.shape) for spec in self._leaves]
     if [leaf.shape for leaf in leaves] != wanted:
       raise ValueError(
@@ -182,11 +314,38 @@ class TrainedPolicy:
         f" {number} environments, but this policy was trained on {wanted}."
       )
     leaves = [
-      leaf.astype(spec.dtype, copy=False)
+      leaf if leaf.dtype == spec.dtype else leaf.astype(spec.dtype)
       for leaf, spec in zip(leaves, self._leaves, strict=True)
     ]
     structure = jax.tree_util.tree_structure(self._spec.observations)
     return jax.tree_util.tree_unflatten(structure, leaves)
+
+
+def _remake(
+  config: STACConfig, spec: Any, network_factory: Any, params: Any,
+  condition: list[Any], metadata: Any, greedy: bool, metaparameters: Any,
+  key: Any,
+) -> TrainedPolicy:
+  """Makes a policy again from what `TrainedPolicy.__reduce__` gives."""
+  policy = TrainedPolicy(
+    config, spec, network_factory(spec, config), params,
+    condition[0] if condition else None, metadata, greedy, metaparameters,
+    network_factory,
+  )
+  policy._key = jnp.asarray(key)
+  return policy
+
+
+def _check_concrete(nest: Any):
+  """Raises ValueError for arrays that JAX is tracing."""
+  if any(
+    isinstance(x, jax.core.Tracer) for x in jax.tree_util.tree_leaves(nest)
+  ):
+    raise ValueError(
+      "A policy that changes its state cannot be called inside jax.jit,"
+      " jax.vmap, jax.lax.scan and the like: use policy.act(observation, state,"
+      " key) with policy.initial_act_state(n) there."
+    )
 
 
 def load_policy(
@@ -229,7 +388,18 @@ def load_policy(
       f"{path} does not say how its agent was made, or another version of"
       f" acme_stac wrote it: {type(error).__name__}: {error}"
     ) from error
-  state = checkpointing.fit(path, arrays, template)
+  try:
+    state = checkpointing.fit(path, arrays, template)
+  except checkpointing.CheckpointError as error:
+    hint = (
+      "the networks of acme_stac. If others were trained, give the function"
+      " that made them as network_factory (of programs.evaluate: --networks)."
+      if network_factory is make_networks
+      else f"the networks of {network_factory!r}."
+    )
+    raise checkpointing.CheckpointError(
+      f"{error}\nIt was read with {hint}"
+    ) from error
   if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
     raise checkpointing.CheckpointError(
       f"{path} has parameters that are not finite, which no run writes."
@@ -244,6 +414,7 @@ def load_policy(
     metadata,
     greedy,
     {name: np.asarray(squashed[name]) for name in config.self_tuned},
+    network_factory,
   )
 
 
@@ -295,6 +466,7 @@ def save_policy(
   state: TrainingState,
   config: STACConfig,
   environment_spec: Any,
+  network_factory: Callable[[Any, STACConfig], STACNetworks] | None = None,
   **metadata: Any,
 ):
   """Writes the policy of a learner of yours to a file for `load_policy`.
@@ -304,12 +476,18 @@ def save_policy(
     state: of `core.Update`, or what a `STACLearner` saves.
     config: the agent's hyperparameters.
     environment_spec: specs of one environment.
+    network_factory: what made the networks, if it was a function of yours. The
+      file names it, so that `load_policy` can ask for it.
     **metadata: anything that JSON can hold.
 
   Raises:
     OSError: if the file cannot be written.
   """
   acting = _Acting(state.params, state.metaparams)
+  if network_factory not in (None, make_networks):
+    name = getattr(network_factory, "__qualname__", repr(network_factory))
+    module = getattr(network_factory, "__module__", "")
+    metadata.setdefault("networks", f"python:{module}:{name}")
   checkpointing.write(
     pathlib.Path(output),
     checkpointing.named_arrays(acting),
@@ -356,6 +534,12 @@ def _read(
       raise checkpointing.CheckpointError(
         f"{path} does not say what its run was: {name} must be"
         f" {kind.__name__}, but it is {found!r}."
+      )
+    # Names are printed, and never have such characters.
+    if isinstance(found, str) and not found.isprintable():
+      raise checkpointing.CheckpointError(
+        f"{path} does not say what its run was: {name} has control characters,"
+        f" {found!r}."
       )
   of_acting = tuple(f".{name}[" for name in _Acting._fields)
   return (

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from programs import ending, machine
 from programs.machine import UserError
 
 
@@ -85,11 +86,10 @@ def run(main: Callable[[list[str]], int], argv: list[str]):
   try:
     sys.exit(main(argv))
   except KeyboardInterrupt:
-    print("\nStopped.", file=sys.stderr)
+    ending.say("\nStopped.")
     sys.exit(128 + signal.SIGINT)
   except UserError as error:
-    print(f"Error: {error}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(machine.report_error(error))
 
 
 def whole_number(text: str) -> int:

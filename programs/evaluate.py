@@ -27,10 +27,11 @@ from acme_stac import environments, policies
 from acme_stac.agent import checkpointing, environment_loop
 from acme_stac.evaluation import scores
 from acme_stac.evaluation.statistics import Estimate, mean_interval
-from acme_stac.evaluation.text import counted
+from acme_stac.evaluation.text import counted, printable
 from programs import commands, ending, machine, progress, rate
 from programs.machine import UserError
 
+_RESULTS = ("episodes.csv", "evaluation.json")
 _MAX_EPISODES = 10**6
 _MAX_ENVIRONMENTS = 16
 _PYTHON = "python:"
@@ -83,7 +84,7 @@ def main(argv: list[str]) -> int:
     _check_specs(task, environment, metadata)
     output = _make_output(arguments)
     for remark in task.remarks:
-      print(remark)
+      print(printable(remark))
     if arguments.video:
       _record(arguments, task, policy)
     try:
@@ -92,7 +93,7 @@ def main(argv: list[str]) -> int:
         arguments.max_episode_steps,
       )
     except environments.EnvironmentFailedError as error:
-      print(f"Error: {error}", file=sys.stderr)
+      print(f"Error: {printable(error)}", file=sys.stderr)
       return 1
   finally:
     environment.close()
@@ -123,7 +124,8 @@ def main(argv: list[str]) -> int:
   steps = metadata.get("environment_steps")
   trained = "" if steps is None else f" after {steps:,} environment steps"
   print(
-    f"{metadata.get('agent') or 'A policy'}{trained} on {task.environment},"
+    f"{metadata.get('agent') or 'A policy'}{trained} on"
+    f" {printable(task.environment)},"
     f" {counted(arguments.episodes, 'episode')}"
     f" ({'greedy' if arguments.greedy else 'sampled'}, seed {arguments.seed})"
   )
@@ -134,7 +136,8 @@ def main(argv: list[str]) -> int:
     )
   for line in _describe(found):
     print(f"  {line}")
-  print(f"  {output / 'episodes.csv'}\n  {output / 'evaluation.json'}")
+  for name in _RESULTS:
+    print(f"  {printable(output / name)}")
   return 0
 
 
@@ -274,11 +277,11 @@ def _task(arguments: argparse.Namespace, metadata: dict[str, Any]) -> _Task:
       f"{arguments.policy} does not say what it was trained on: give"
       " --environment=NAME."
     )
-  if not arguments.environment:
-    _check_trust(arguments, "environment", name)
   options = dict(metadata.get("environment_options") or {})
   if name != own:
     options = {}
+  if not arguments.environment and environments.imports_code(name, options):
+    _check_trust(arguments, "environment", name)
   given = _options(name, arguments.option)
   remarks = []
   if arguments.protocol:
@@ -290,12 +293,12 @@ def _task(arguments: argparse.Namespace, metadata: dict[str, Any]) -> _Task:
   return _Task(name, {**options, **given}, remarks)
 
 
-def _check_trust(arguments: argparse.Namespace, flag: str, name: str | None):
+def _check_trust(arguments: argparse.Namespace, flag: str, name: str):
   """Raises ValueError if code would run only because a file names it."""
   # A work directory is of a run that its user started; a file is of anybody.
-  if name and name.startswith(_PYTHON) and not arguments.policy.is_dir():
+  if not arguments.policy.is_dir():
     raise ValueError(
-      f"{arguments.policy} was trained with code of its own, {name}. A file"
+      f"{arguments.policy} was trained with code of its own, {name!r}. A file"
       f" does not say what code is to be run: give --{flag}={name} if you know"
       " it."
     )
@@ -391,6 +394,9 @@ def _make_output(arguments: argparse.Namespace) -> pathlib.Path:
     else path.with_name(f"{path.stem}_evaluation")
   )
   machine.make_directory(output, "--output")
+  machine.check_files([output / name for name in _RESULTS], "--output")
+  if arguments.video:
+    machine.check_files([arguments.video], "--video")
   return output
 
 
@@ -631,7 +637,7 @@ def _record(
     options = {"render_mode": "rgb_array", **task.options}
   task = task._replace(options={**task.options, **options})
   path = arguments.video
-  print(f"{path}: an episode is played ...", flush=True)
+  print(f"{printable(path)}: an episode is played ...", flush=True)
   environment = _make(task, 1, arguments.seed)
   try:
     film = video.record(
@@ -653,8 +659,9 @@ def _record(
     ) from error
   every = "" if film.stride == 1 else f", one for {film.stride} actions"
   print(
-    f"{path}: return {film.episode_return:,.6g} in {film.length:,} actions,"
-    f" {len(film.frames)} frames{every}, {fps:g} per second",
+    f"{printable(path)}: return {film.episode_return:,.6g} in"
+    f" {film.length:,} actions, {len(film.frames)} frames{every},"
+    f" {fps:g} per second",
     flush=True,
   )
 

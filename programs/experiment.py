@@ -21,6 +21,7 @@ from ml_collections import config_dict
 
 import acme_stac
 from acme_stac import core, environments
+from acme_stac.agent import checkpointing
 from acme_stac.agent.environment_loop import MAX_EPISODE_STEPS
 from acme_stac.config import (
   MAX_SIZE,
@@ -29,6 +30,8 @@ from acme_stac.config import (
   check_number,
   plain_type,
 )
+from programs import machine
+from programs import workdir as workdir_lib
 from programs.machine import UserError
 
 # Fields of the agent for which None is a value: nothing of the kind.
@@ -543,30 +546,13 @@ def _apply_networks(networks: Any, experiment: Experiment):
   core.check_output(output, rows[1:], config)
 
 
-def make_workdir(experiment: Experiment):
-  """Makes the work directory.
-
-  Raises:
-    UserError: if it cannot be written.
-  """
-  workdir = experiment.workdir
-  try:
-    experiment.logs.mkdir(parents=True, exist_ok=True)
-    probe = workdir / f".write_test_{os.getpid()}"
-    probe.write_text("")
-    probe.unlink()
-  except (OSError, ValueError) as error:
-    reason = getattr(error, "strerror", None) or error
-    raise UserError(
-      f"The work directory {workdir} cannot be written ({reason})."
-      " Choose another one with --workdir."
-    ) from error
-
-
 def prepare_workdir(
   experiment: Experiment,
 ) -> tuple[int, list[str]]:
   """Makes the work directory, or checks that its run can be resumed.
+
+  Whoever calls it holds the directory's lock, so that no other run reads or
+  writes it meanwhile.
 
   Returns:
     The learner steps that are already done, and what has changed since.
@@ -574,36 +560,32 @@ def prepare_workdir(
   Raises:
     UserError: if the directory cannot be written, or holds another run.
   """
-  from acme_stac.agent import checkpointing
-
   workdir = experiment.workdir
-  make_workdir(experiment)
-  experiment.checkpoints.mkdir(exist_ok=True)
+  workdir_lib.make(workdir)
+  machine.make_directory(experiment.checkpoints, "--workdir")
   path = workdir / "config.json"
   new = _to_plain(experiment)
-  changes: list[str] = []
+  try:
+    newest = checkpointing.read_newest(experiment.checkpoints)
+  except checkpointing.CheckpointError as error:
+    raise UserError(
+      f"{workdir} cannot be resumed. {error}\nUse another --workdir."
+    ) from error
   step = 0
-  if path.exists():
+  described = []
+  if newest is not None:
+    file, arrays, metadata = newest
+    _check_same_run(f"The checkpoint {file}", metadata, new)
+    described.append(metadata)
+  if os.path.lexists(path):
     old = _read_config(path)
-    for name in ("environment", "agent"):
-      if old.get(name) != new[name]:
-        raise UserError(
-          f"{workdir} holds a run of {name} {old.get(name)!r}, not"
-          f" {new[name]!r}. Choose another --workdir, or remove this one."
-        )
-    old_agent = old["config"]
-    for name in _FIXED:
-      if old_agent.get(name) != new["config"][name]:
-        raise UserError(
-          f"{workdir} holds a run with {flag_of(name)}"
-          f" {old_agent.get(name)!r}, not"
-          f" {new['config'][name]!r}, and its checkpoint means something else"
-          " with another one. Choose another --workdir."
-        )
-    changes = _differences(old, new)
+    _check_same_run(str(workdir), old, new)
+    described.append(old)
+  changes = _differences(_known(described[-1], new), new) if described else []
+  if newest is not None:
     try:
-      loaded = checkpointing.load(
-        experiment.checkpoints, training_state_template(experiment)
+      state = checkpointing.fit(
+        file, arrays, training_state_template(experiment)
       )
     except checkpointing.CheckpointError as error:
       hint = "\nChanged: " + "; ".join(changes) if changes else ""
@@ -611,19 +593,63 @@ def prepare_workdir(
         f"{workdir} cannot be resumed. {error}{hint}\nUse the configuration of"
         " its config.json, or another --workdir."
       ) from error
-    if loaded:
-      step = int(loaded[0].step)
-  temporary = path.with_suffix(".tmp")
+    step = int(state.step)
   try:
-    temporary.unlink(missing_ok=True)
-    temporary.write_text(json.dumps(new, indent=2) + "\n")
-    temporary.replace(path)
+    write_config(experiment)
   except OSError as error:
     raise UserError(
       f"{path} cannot be written ({error}). Choose another --workdir, or remove"
       " what is in the way."
     ) from error
   return step, changes
+
+
+def write_config(experiment: Experiment):
+  """Writes config.json, whole or not at all.
+
+  Raises:
+    OSError: if it cannot be written.
+  """
+  path = experiment.workdir / "config.json"
+  temporary = path.with_suffix(".tmp")
+  temporary.unlink(missing_ok=True)
+  temporary.write_text(json.dumps(_to_plain(experiment), indent=2) + "\n")
+  temporary.replace(path)
+
+
+def _known(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+  """Returns what `old`, perhaps of a checkpoint, has of config.json."""
+  return {name: value for name, value in old.items() if name in new}
+
+
+def _check_same_run(what: str, old: dict[str, Any], new: dict[str, Any]):
+  """Raises UserError if a description is not that of the run to resume.
+
+  Args:
+    what: has the description, in messages.
+    old: of config.json, or the metadata of a checkpoint.
+    new: of the run to resume.
+  """
+  for name in ("environment", "agent"):
+    if old.get(name) != new[name]:
+      raise UserError(
+        f"{what} holds a run of {name} {old.get(name)!r}, not"
+        f" {new[name]!r}. Choose another --workdir, or remove this one."
+      )
+  old_agent = old.get("config")
+  if not isinstance(old_agent, dict):
+    raise UserError(
+      f"{what} does not say which configuration it was made with. Choose"
+      " another --workdir."
+    )
+  for name in _FIXED:
+    if old_agent.get(name) != new["config"][name]:
+      raise UserError(
+        f"{what} holds a run with {flag_of(name)}"
+        f" {old_agent.get(name)!r}, not"
+        f" {new['config'][name]!r}, and its checkpoint means something else"
+        " with another one. Choose another --workdir."
+      )
 
 
 def _read_config(path: pathlib.Path) -> dict[str, Any]:

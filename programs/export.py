@@ -10,7 +10,8 @@ import pathlib
 import sys
 
 import acme_stac
-from programs import commands
+from acme_stac.evaluation.text import printable
+from programs import commands, machine
 from programs.machine import UserError
 
 
@@ -30,13 +31,14 @@ def main(argv: list[str]) -> int:
     "--output", type=pathlib.Path, required=True, help="file to write"
   )
   options = parser.parse_args(argv)
+  machine.check_files([options.output], "--output")
   try:
     metadata = acme_stac.export_policy(options.run, options.output)
   except (ValueError, OSError) as error:
     raise UserError(str(error)) from error
   steps = metadata.get("environment_steps", 0)
   print(
-    f"{options.output}: {metadata.get('agent')} on"
+    f"{printable(options.output)}: {metadata.get('agent')} on"
     f" {metadata.get('environment')} after {steps:,} environment steps"
   )
   return 0

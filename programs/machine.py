@@ -14,10 +14,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from typing import BinaryIO
+
+from acme_stac.evaluation.text import printable
 
 
 class UserError(Exception):
   """What a user can mend; its text says how."""
+
+
+def report_error(error: UserError) -> int:
+  """Prints a user's error; returns the exit code that goes with it.
+
+  Names in it cannot steer the terminal; only the message's lines are kept.
+  """
+  lines = str(error).split("\n")
+  print("Error: " + "\n".join(map(printable, lines)), file=sys.stderr)
+  return 2
 
 
 # What every run imports, in the order in which errors explain most.
@@ -39,7 +52,10 @@ def path(text: str) -> pathlib.Path:
   """Returns a path for argparse; an empty one would be where the user is."""
   if not text:
     raise argparse.ArgumentTypeError("is empty: name a directory")
-  return pathlib.Path(text)
+  try:
+    return pathlib.Path(text).expanduser()
+  except RuntimeError as error:  # A user who does not exist.
+    raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def make_directory(directory: pathlib.Path, flag: str):
@@ -62,6 +78,36 @@ def make_directory(directory: pathlib.Path, flag: str):
       f"Nothing can be written to {directory}: {error}. Mend that, or choose"
       f" another {flag}."
     ) from error
+
+
+def check_files(files: Iterable[pathlib.Path], flag: str):
+  """Checks that files can be written, before the work that leads to them.
+
+  Args:
+    files: that will be written or replaced.
+    flag: what the user chose their place with.
+
+  Raises:
+    UserError: if something else than a regular file is in the way of one, such
+      as a directory, a FIFO, or a link that leads nowhere; or if one that
+      exists cannot be written.
+  """
+  for file in files:
+    try:
+      if not os.path.lexists(file):
+        continue
+      if not file.is_file():
+        reason = "it is not a regular file"
+      elif not os.access(file, os.W_OK):
+        reason = "permission denied"
+      else:
+        continue
+    except (OSError, ValueError) as error:
+      reason = str(error)
+    raise UserError(
+      f"{file} cannot be written: {reason}. Remove it, or choose another"
+      f" {flag}."
+    )
 
 
 def use_compilation_cache():
@@ -101,40 +147,62 @@ def _processor() -> str:
   return hashlib.sha256(kind.encode()).hexdigest()[:12]
 
 
-def lock(directory: pathlib.Path, patience_seconds: float = 40.0) -> int:
+def lock(directory: pathlib.Path, patience_seconds: float = 40.0) -> BinaryIO:
   """Takes the lock of a work directory, for this process and what inherits it.
 
-  A run that has just been killed may need some seconds to end.
+  A run that has just been killed may need some seconds to end, so this waits.
+  Whatever is in the directory may have changed by the time that it returns.
 
   Args:
     directory: that has the lock.
     patience_seconds: how long to wait for another run.
 
   Returns:
-    The descriptor that holds the lock.
+    The open file that holds the lock.
 
   Raises:
-    UserError: if another run has it.
+    UserError: if another run has it, or the lock's file cannot be opened.
   """
-  descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+  path = directory / ".lock"
+  check_files([path], "--workdir")
   deadline = time.monotonic() + patience_seconds
   said = False
   while True:
     try:
-      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      return descriptor
+      file = open(path, "ab")  # noqa: SIM115
+    except OSError as error:
+      raise UserError(
+        f"{path} cannot be opened ({error.strerror}). Choose another --workdir."
+      ) from error
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      # The run that was waited for may have been removed with its directory.
+      if _is_open_as(path, file):
+        return file
     except BlockingIOError as error:
       if time.monotonic() > deadline:
-        os.close(descriptor)
+        file.close()
         raise UserError(
           f"Another run uses {directory}. Stop it, or choose another --workdir."
         ) from error
       if not said:
         said = True
-        print(f"Waiting for another run in {directory} to end ...", flush=True)
-      time.sleep(0.2)
+        print(
+          f"Waiting for another run in {printable(directory)} to end ...",
+          flush=True,
+        )
     except OSError:
-      return descriptor  # Not every file system has locks.
+      return file  # Not every file system has locks.
+    file.close()
+    time.sleep(0.2)
+
+
+def _is_open_as(path: pathlib.Path, file: BinaryIO) -> bool:
+  """Returns whether an open file is the one at a path."""
+  try:
+    return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+  except FileNotFoundError:
+    return False
 
 
 def check_ports(ports: Iterable[int]):

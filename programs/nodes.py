@@ -22,6 +22,8 @@ from programs.failures import FailureLimit
 
 # Variables wait this long for a learner that is still starting.
 _VARIABLES_TIMEOUT_SECONDS = 5.0
+# How often the learner looks whether its work directory is still there.
+_LOOK_SECONDS = 1.0
 # An actor that waited for longer than this fetches parameters again.
 _STALE_SECONDS = 0.005
 # The learner tells of its state again after this, for those started anew, and
@@ -177,7 +179,7 @@ class Learner:
       by_steps_only: write checkpoints after so many updates, whatever the time.
     """
     from acme_stac.agent import checkpointing
-    from programs import logs
+    from programs import logs, workdir
 
     self._experiment = experiment
     self._counter = counter
@@ -222,6 +224,9 @@ class Learner:
     self._last_checkpoint = self._started
     self._last_saved_step = self._learner.num_steps
     self._saves = self._metadata["number"]
+    self._workdir = workdir.Watch(experiment.workdir)
+    self._removed: HopelessError | None = None
+    self._next_look = self._started + _LOOK_SECONDS
 
   def _stopping(self) -> bool:
     failed = self._publisher is not None and self._publisher.failed
@@ -238,7 +243,15 @@ class Learner:
     return self._last_saved_step
 
   def step(self) -> bool:
-    """Does one update; returns False if there is no more data."""
+    """Does one update; returns False if there is no more data.
+
+    Raises:
+      HopelessError: if the work directory has been removed.
+    """
+    now = time.monotonic()
+    if now >= self._next_look:
+      self._next_look = now + _LOOK_SECONDS
+      self._check_workdir()
     try:
       self._learner.step()
     except StopIteration:
@@ -328,18 +341,62 @@ class Learner:
         error, self._experiment.checkpoint_every_seconds,
       )
 
+  def _check_workdir(self):
+    """Raises HopelessError if the work directory has been removed.
+
+    What is needed to resume is written again first, unless another run is there
+    now. The logs are open in all processes and cannot be.
+    """
+    if self._removed is not None:
+      raise self._removed
+    if self._workdir.is_intact():
+      return
+    self._removed = self._rescue()
+    raise self._removed
+
+  def _rescue(self) -> HopelessError:
+    """Writes a removed work directory again; returns what to raise."""
+    from programs import experiment as experiment_lib
+
+    where = self._experiment.workdir
+    if self._workdir.is_anothers():
+      return HopelessError(
+        f"{where} has been replaced by that of another run, so this run was"
+        f" stopped. What it learned, {self._learner.num_steps:,} updates, is"
+        " lost."
+      )
+    try:
+      where.mkdir(parents=True, exist_ok=True)
+      experiment_lib.write_config(self._experiment)
+      self._write_checkpoint()
+    except OSError as error:
+      return HopelessError(
+        f"{where} was removed during training and cannot be written again"
+        f" ({error}), so the run was stopped."
+      )
+    return HopelessError(
+      f"{where}, or a part of it, was removed during training, so the run was"
+      " stopped. config.json and a checkpoint of"
+      f" {self._learner.num_steps:,} updates have been written again; logs"
+      " that were removed are lost."
+    )
+
   def save(self):
     """Writes a checkpoint unless the newest one is of this step.
 
     Raises:
+      HopelessError: if the work directory has been removed.
       OSError: if it cannot be written.
     """
+    self._check_workdir()
+    if self._learner.num_steps != self._last_saved_step:
+      self._write_checkpoint()
+
+  def _write_checkpoint(self):
     from acme_stac.agent import checkpointing
 
     self._last_checkpoint = time.monotonic()
     step = self._learner.num_steps
-    if step == self._last_saved_step:
-      return
     experiment = self._experiment
     seconds = self._last_checkpoint - self._started
     checkpointing.save(

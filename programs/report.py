@@ -9,6 +9,7 @@ be made again. Runs are told apart by their config.json: what differs from the
 settings that most runs of an agent on a task have is a perturbation.
 """
 
+import os
 import pathlib
 import sys
 
@@ -43,6 +44,16 @@ def main(argv: list[str]) -> int:
   from acme_stac.evaluation.text import counted, printable
 
   machine.make_directory(options.output, "--output")
+  if os.path.lexists(options.output / "data"):
+    machine.make_directory(options.output / "data", "--output")
+  machine.check_files(
+    [
+      options.output / "index.html",
+      *options.output.glob("*.png"),
+      *options.output.glob("data/*.*"),
+    ],
+    "--output",
+  )
   try:
     found, problems = runs.find(options.directories)
     print(counted(len(found), "run"), flush=True)

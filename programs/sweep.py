@@ -27,10 +27,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from acme_stac.evaluation.text import printable
 from programs import commands, ending, machine, progress
 
 _POLL_SECONDS = 0.2
 _FINISHED = "finished.json"
+_OF_A_RUN = (_FINISHED, "sweep.log")
+_SUMMARIES = ("summary.csv", "averages.csv", "learning_curves.png")
 _MAX_PARALLEL = 1000
 # Of the end of a log; a row of many metaparameters has some thousands.
 _TAIL_BYTES = 2**16
@@ -194,6 +197,10 @@ class Sweep:
       while (self._waiting or self._running) and not stop:
         while self._waiting and free:
           name = self._waiting.pop(0)
+          # Another sweep may have done it since this one began.
+          if is_done(self._workdir / name, self._runs[name]):
+            self._done += 1
+            continue
           try:
             self._start(name, free[0])
             free.pop(0)
@@ -268,7 +275,7 @@ class Sweep:
 
   def _fail(self, name: str, why: str):
     self.failed.append(name)
-    self._progress.note(f"{name} failed, {why}")
+    self._progress.note(f"{printable(name)} failed, {printable(why)}")
 
   def status(self) -> list[str]:
     """Returns how many runs are done, the time left, and what runs."""
@@ -288,7 +295,7 @@ class Sweep:
       parts.append(f"about {seconds / 60:.0f} minutes left")
     if running:
       named = [
-        f"{name} ({share:.0%})" if share else name
+        f"{printable(name)} ({share:.0%})" if share else printable(name)
         for name, share in running.items()
       ]
       parts.append(f"running: {', '.join(named)}")
@@ -315,8 +322,8 @@ def write_summary(
       row = summary.summarise_run(workdir / name)
     except Exception as error:  # Another program's file may raise anything.
       print(
-        f"{name} is left out of the summary, as its log cannot be read:"
-        f" {type(error).__name__}: {error}",
+        f"{printable(name)} is left out of the summary, as its log cannot be"
+        f" read: {type(error).__name__}: {printable(error)}",
         file=sys.stderr,
       )
       continue
@@ -365,17 +372,24 @@ def main(argv: list[str]) -> int:
   check_flags(runs, workdir)
   for directory in (workdir, *(workdir / name for name in runs)):
     machine.make_directory(directory, "--workdir")
+  machine.check_files(
+    [
+      *(workdir / name for name in _SUMMARIES),
+      *(workdir / name / file for name in runs for file in _OF_A_RUN),
+    ],
+    "--workdir",
+  )
   sweep = Sweep(runs, workdir)
   with ending.StopRequest(
     "Stopping; the runs are saving their checkpoints.", sweep.end_at_once
   ) as stop:
     sweep.run(options.parallel, stop)
     for name in sweep.failed:
-      print(f"Failed: {name}", file=sys.stderr)
+      print(f"Failed: {printable(name)}", file=sys.stderr)
     code = 1 if sweep.failed else 0
     try:
       for path in write_summary(runs, workdir):
-        print(path)
+        print(printable(path))
     except OSError as error:
       print(f"The summary could not be written: {error}", file=sys.stderr)
       code = 1

@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 import typing
-from typing import Any
+from typing import Any, BinaryIO
 
+from acme_stac.evaluation.text import printable
 from programs import command_line, ending, machine
 
 _MAX_ACTORS = 1000
@@ -26,12 +27,15 @@ class Run(typing.NamedTuple):
     step: updates that are already done.
     changes: what has changed since.
     cluster: its hosts, if it has several.
+    lock: open file that holds the lock of the work directory; None on a host of
+      actors.
   """
 
   experiment: Any
   step: int
   changes: list[str]
   cluster: Any
+  lock: BinaryIO | None
 
 
 def _isolate(argv: list[str]) -> bool:
@@ -89,13 +93,16 @@ def main(argv: list[str]) -> int:
 def describe(parsed: Any) -> Run:
   """Describes the run of parsed flags and prepares its work directory.
 
-  Nothing is started. All that a user can get wrong is found by now.
+  Nothing is started. All that a user can get wrong is found by now. The work
+  directory's lock is taken before anything in it is read or written, so that
+  what is said of it stays true.
 
   Raises:
     UserError: if there is such a thing.
   """
   from programs import cluster as cluster_lib
   from programs import experiment as experiment_lib
+  from programs import workdir as workdir_lib
 
   cluster: cluster_lib.Cluster | None = None
   num_actors = parsed.num_actors
@@ -117,47 +124,54 @@ def describe(parsed: Any) -> Run:
         f"The learner's host would listen on ports up to {last}, but 65535 is"
         " the last one. Give it a lower port, or the run fewer queues."
       )
-  step = 0
-  changes: list[str] = []
-  if cluster is None or cluster.is_learner_host:
+  workdir = experiment.workdir
+  if cluster is not None and not cluster.is_learner_host:
+    workdir_lib.make(workdir)
+    return Run(experiment, 0, [], cluster, None)
+  machine.make_directory(workdir, "--workdir")
+  lock = machine.lock(workdir)
+  try:
     step, changes = experiment_lib.prepare_workdir(experiment)
-  else:
-    experiment_lib.make_workdir(experiment)
-  return Run(experiment, step, changes, cluster)
+  except BaseException:
+    lock.close()
+    raise
+  return Run(experiment, step, changes, cluster, lock)
 
 
 def _run(run: Run, parsed, learner_environment) -> int:
   from acme_stac.agent import checkpointing
   from programs import launching
+  from programs import workdir as workdir_lib
   from programs.calls import SilentError
   from programs.nodes import HopelessError
   from programs.progress import Progress
 
-  experiment, step, changes, cluster = run
+  experiment, step, changes, cluster, lock = run
   config = experiment.config
   learns_here = cluster is None or cluster.is_learner_host
   print(
-    f"{experiment.agent} on {experiment.environment}:"
+    f"{experiment.agent} on {printable(experiment.environment)}:"
     f" {config.num_environment_steps:,} environment steps,"
     f" {config.num_updates:,} updates,"
     f" {experiment.num_actors} × {experiment.environments_per_actor}"
-    f" environments, in {experiment.workdir}"
+    f" environments, in {printable(experiment.workdir)}"
   )
   if cluster is not None:
     print(f"This is {cluster.describe(experiment.num_queues)}.")
   if step:
     print(f"Resuming after {step:,} updates.")
     for change in changes:
-      print(f"  changed: {change}")
+      print(f"  changed: {printable(change)}")
   if step >= config.num_updates:
     print("This run is done. A larger --config.num_environment_steps goes on.")
     return 0
   files: tuple[int, ...] = ()
-  if learns_here:
+  if lock is not None:
     # The learner holds it too, should this process be killed.
-    files = (machine.lock(experiment.workdir),)
+    files = (lock.fileno(),)
     if cluster is not None:
       machine.check_ports(cluster.ports(experiment.num_queues))
+  watch = workdir_lib.Watch(experiment.workdir)
   progress = Progress()
   try:
     if parsed.launch not in ("local_mp", "hosts"):
@@ -183,7 +197,7 @@ def _run(run: Run, parsed, learner_environment) -> int:
       )
     progress.close()
     kept = "Logs, checkpoints and plots" if learns_here else "Logs of actors"
-    print(f"Done. {kept} are in {experiment.workdir}")
+    print(f"Done. {kept} are in {printable(experiment.workdir)}")
     code = 0
   except ending.Interrupted as interrupted:
     progress.close()
@@ -201,6 +215,12 @@ def _run(run: Run, parsed, learner_environment) -> int:
     code = 128 + signal.SIGTERM if told_to_go else 0
   except (ending.NodeDiedError, SilentError, HopelessError) as error:
     progress.close()
+    # A learner in a process of its own says it in a log that went as well.
+    if not watch.is_intact():
+      ending.say(
+        f"{printable(experiment.workdir)}, or a part of it, was removed during"
+        " training."
+      )
     ending.say(f"{error}\nThe same command resumes.")
     code = 1
   if learns_here:
@@ -224,9 +244,11 @@ def _plot(experiment):
     )
   try:
     for path in plots.plot_run(experiment.workdir):
-      print(f"  {path}")
+      print(f"  {printable(path)}")
   except OSError as error:
-    print(f"The plots could not be written: {error}", file=sys.stderr)
+    print(
+      f"The plots could not be written: {printable(error)}", file=sys.stderr
+    )
 
 
 def check(argv: list[str]):
@@ -260,5 +282,4 @@ if __name__ == "__main__":
     (signal_number,) = interrupt.args or (signal.SIGINT,)
     sys.exit(128 + signal_number)
   except machine.UserError as error:
-    print(f"Error: {error}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(machine.report_error(error))

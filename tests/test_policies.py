@@ -1,8 +1,11 @@
 """Policies in plain files, without the distributed stack."""
 
+import copy
 import dataclasses
 import json
+import os
 import pathlib
+import pickle
 import subprocess
 import sys
 import types
@@ -16,7 +19,7 @@ from dm_env import specs
 import acme_stac
 from acme_stac import core, environments, policies
 from acme_stac.agent import checkpointing
-from programs import export
+from programs import evaluate, export, report
 from programs.machine import UserError
 from tests import helpers
 from tests.core import test_imports
@@ -394,3 +397,154 @@ def test_choices_and_images_of_a_file_are_prepared_as_in_training(tmp_path):
   policy = acme_stac.load_policy(tmp_path, greedy=True)
   actual = policy(observations, policy.initial_state(5))
   np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("actions", [3, helpers.CONTINUOUS])
+def test_the_pure_function_acts_as_the_object_does(tmp_path, actions):
+  config = helpers.small_config(lstm_size=8)
+  save(tmp_path, helpers.environment_spec(actions=actions), config)
+  policy = acme_stac.load_policy(tmp_path, greedy=True)
+  observations = np.random.default_rng(0).normal(size=(5, 2, 4))
+  observations = observations.astype(np.float32)
+  state = policy.initial_state(2)
+  expected = [policy(observation, state) for observation in observations]
+
+  def step(state, xs):
+    actions, state = policy.act(*xs[:1], state, xs[1])
+    return state, actions
+
+  keys = jax.random.split(jax.random.PRNGKey(0), 5)
+  _, actual = jax.jit(
+    lambda *xs: jax.lax.scan(step, policy.initial_act_state(2), xs)
+  )(observations, keys)
+  np.testing.assert_allclose(actual, expected, rtol=1e-5)
+  _, eager = policy.act(observations[0], policy.initial_act_state(2), keys[0])
+  assert not eager.begins.any()
+
+
+def test_a_call_under_jit_raises_and_changes_nothing(tmp_path):
+  save(tmp_path, helpers.environment_spec(), helpers.small_config(lstm_size=8))
+  policy = acme_stac.load_policy(tmp_path)
+  observation = np.ones(4, np.float32)
+  state, again = policy.initial_state(seed=1), policy.initial_state(seed=1)
+  for wrong in (
+    lambda x: policy(x, state),
+    lambda x: policy(observation, state) + x,
+    lambda x: policy(x, policy.initial_state()),
+  ):
+    with pytest.raises(ValueError, match="use policy.act"):
+      jax.jit(wrong)(observation)
+  assert state.begins.all()
+  assert [int(policy(observation, state)) for _ in range(9)] == [
+    int(policy(observation, again)) for _ in range(9)
+  ]
+  policy(observation, policy.initial_state())
+
+
+def test_policies_can_be_copied_and_pickled(tmp_path):
+  config = helpers.small_config(lstm_size=8, embedded=("discount",))
+  save(tmp_path, helpers.environment_spec(), config, {"networks": None})
+  policy = acme_stac.load_policy(tmp_path)
+  policy.initial_state()
+  others = [
+    pickle.loads(pickle.dumps(policy)), copy.deepcopy(policy),
+    copy.copy(policy),
+  ]
+  observations = np.random.default_rng(0).normal(size=(9, 4))
+
+  def play(policy):
+    state = policy.initial_state()
+    return [int(policy(x, state)) for x in observations]
+
+  expected = play(policy)
+  for other in others:
+    assert play(other) == expected
+    assert other.config == config
+    assert other.metadata == policy.metadata
+  pickle.loads(pickle.dumps(policy.initial_state(2)))
+
+
+def own_networks(spec, config):
+  """Networks of a user."""
+  return acme_stac.make_networks(
+    spec, dataclasses.replace(config, torso_sizes=(5,))
+  )
+
+
+def test_networks_of_ones_own_are_asked_for(tmp_path):
+  config, spec = helpers.small_config(), helpers.environment_spec()
+  networks = own_networks(spec, config)
+  state = core.make_update(networks, config).init(jax.random.PRNGKey(3))
+  named, unnamed = tmp_path / "named.npz", tmp_path / "unnamed.npz"
+  acme_stac.save_policy(
+    named, state, config, spec, network_factory=own_networks
+  )
+  acme_stac.save_policy(unnamed, state, config, spec)
+  with pytest.raises(ValueError, match="test_policies:own_networks.*network_f"):
+    acme_stac.load_policy(named)
+  with pytest.raises(ValueError, match="as network_factory"):
+    acme_stac.load_policy(unnamed)
+  for path in (named, unnamed):
+    policy = acme_stac.load_policy(path, network_factory=own_networks)
+    assert int(policy(np.zeros(4), policy.initial_state())) in range(3)
+
+
+def test_a_file_does_not_choose_code_to_import(tmp_path):
+  spec, config = helpers.environment_spec(), helpers.small_config()
+  (tmp_path / "planted.py").write_text("raise SystemExit('planted')")
+  for name, options in (
+    ("python:planted:Make", {}),
+    ("gymnasium:planted:Id-v0", {}),
+    ("gymnasium:GymV26Environment-v0", {"env_id": "planted:Id-v0"}),
+    ("gymnasium:GymV26Environment-v0", {"kwargs": [{"id": "planted:Id-v0"}]}),
+  ):
+    save(tmp_path, spec, config, {
+      "environment": name, "environment_options": options,
+    })
+    assert environments.imports_code(name, options)
+    policy = acme_stac.load_policy(tmp_path)
+    with pytest.raises(ValueError, match="allow_import=True"):
+      policy.make_environment()
+    policies.export_policy(tmp_path, tmp_path / "policy.npz")
+    with pytest.raises(UserError, match="what code is to be run"):
+      evaluate.main([str(tmp_path / "policy.npz")])
+  assert not environments.imports_code("gymnasium:CartPole-v1", {"a": "b"})
+  assert not environments.imports_code("atari:pong")
+  save(tmp_path, spec, config, {"environment_options": {"rows": 7}})
+  environment = acme_stac.load_policy(tmp_path).make_environment(columns=3)
+  assert environment.observation_spec().shape == (7, 3)
+  save(tmp_path, spec, config, {"environment": None})
+  with pytest.raises(ValueError, match="does not say what it was trained on"):
+    acme_stac.load_policy(tmp_path).make_environment()
+
+
+def test_names_in_files_cannot_steer_the_terminal(tmp_path):
+  spec, config = helpers.environment_spec(), helpers.small_config()
+  for name in ("agent", "environment", "networks"):
+    save(tmp_path, spec, config, {name: "catch\x1b]0;owned\x07"})
+    with pytest.raises(ValueError, match="control characters"):
+      policies.read_metadata(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["directory", "link", "fifo"])
+def test_results_go_to_regular_files_only(tmp_path, kind):
+  spec, config = helpers.environment_spec(), helpers.small_config()
+  save(tmp_path / "run", spec, config)
+  make = {
+    "directory": lambda path: path.mkdir(),
+    "link": lambda path: path.symlink_to("/nowhere/at/all"),
+    "fifo": os.mkfifo,
+  }[kind]
+  (tmp_path / "out").mkdir()
+  for name in ("policy.npz", "episodes.csv", "index.html"):
+    make(tmp_path / "out" / name)
+  policy = tmp_path / "out" / "policy.npz"
+  with pytest.raises(UserError, match="policy.npz cannot be written"):
+    export.main([str(tmp_path / "run"), f"--output={policy}"])
+  save(tmp_path / "run", environments.environment_spec(
+    environments.make_batched("catch", 1, 0)
+  ), config)
+  with pytest.raises(UserError, match="episodes.csv cannot be written"):
+    evaluate.main([str(tmp_path / "run"), f"--output={tmp_path / 'out'}"])
+  with pytest.raises(UserError, match="index.html cannot be written"):
+    report.main([str(tmp_path / "run"), f"--output={tmp_path / 'out'}"])

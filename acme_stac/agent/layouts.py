@@ -112,6 +112,49 @@ class LayoutBuilder(
     )
 
 
+class _Restored(core.Saveable):
+  """Takes what Acme's checkpointer restores, without a learner."""
+
+  state: Any = None
+
+  def save(self) -> Any:
+    return self.state
+
+  def restore(self, state: Any):
+    self.state = state
+
+
+def restore_state(directory: str | os.PathLike) -> Any:
+  """Returns the learner's state from a checkpoint of Acme's own checkpointer.
+
+  `acme_stac.save_policy` writes it to a file for `acme_stac.load_policy`. Acme
+  pickles the state: read checkpoints of your own runs only.
+
+  Args:
+    directory: what the layout or experiment was given, with add_uid=False:
+      what has `checkpoints/learner`.
+
+  Raises:
+    ValueError: if it has no checkpoint of a learner.
+  """
+  from acme.tf import savers  # Brings TensorFlow.
+
+  path = pathlib.Path(directory).expanduser().absolute()
+  restored = _Restored()
+  if (path / "checkpoints" / "learner" / "checkpoint").is_file():
+    savers.Checkpointer(
+      {"learner": restored}, directory=str(path), subdirectory="learner",
+      add_uid=False,
+    )
+  if restored.state is None:
+    raise ValueError(
+      f"{path} has no checkpoint of a learner in checkpoints/learner. Acme adds"
+      " a folder named by a number unless it is given add_uid=False: include it"
+      " in the path."
+    )
+  return restored.state
+
+
 # Half of what Launchpad gives a node before it kills the whole program.
 _SECONDS_TO_END = 5
 

@@ -22,6 +22,7 @@ from acme_stac.environments.registry import (
   NAME_FORMS,
   check_options,
   import_factory,
+  imports_code,
   make,
   make_batched,
   option_types,

@@ -83,8 +83,36 @@ NAME_FORMS = (
   "rwrl:DOMAIN/TASK/LEVEL",
 )
 _PYTHON = "python"
+_GYMNASIUM = "gymnasium"
 _OPTION_TYPES = (bool, int, float, str, tuple)
 _NOT_OPTIONS = ("level", "num_environments", "seed")
+
+
+def imports_code(environment: str, options: Any = None) -> bool:
+  """Returns whether a name or its options choose code that is imported.
+
+  Such are python:<module>:<factory> and gymnasium:<module>:<id>, whose module
+  is imported whatever it is. An option of Gymnasium with a colon in it may be
+  such an id as well, as wrappers of other libraries take one. A name of this
+  kind from somebody else's file must not be made without asking.
+
+  Args:
+    environment: a name for `make_batched`.
+    options: its options, by name.
+  """
+  family, _, level = environment.partition(":")
+  if family == _PYTHON:
+    return True
+  return family == _GYMNASIUM and (":" in level or _has_colon(options))
+
+
+def _has_colon(value: Any) -> bool:
+  """Returns whether a text in a nest of JSON's kind has a colon."""
+  if isinstance(value, str):
+    return ":" in value
+  if isinstance(value, dict):
+    return any(map(_has_colon, value.values()))
+  return isinstance(value, list | tuple) and any(map(_has_colon, value))
 
 
 def import_factory(name: str, what: str, takes: str) -> Callable[..., Any]:

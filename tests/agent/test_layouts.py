@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import reverb
 from absl import flags
-from acme import specs, wrappers
+from acme import core, specs, wrappers
 from acme.jax.layouts import local_layout
+from acme.tf import savers
 from acme.utils import counting, loggers, observers
 
 from acme_stac.agent import layouts, queues
@@ -405,3 +406,31 @@ courier.Client(f"localhost:{portpicker.pick_unused_port()}").get_variables()
       assert process.wait(9) == 0
     finally:
       process.kill()
+
+
+def test_a_policy_comes_from_a_checkpoint_of_acme(tmp_path):
+  config = helpers.small_config()
+  spec = helpers.environment_spec()
+  networks = acme_stac.make_networks(spec, config)
+  state = acme_stac.core.make_update(networks, config).init(
+    jax.random.PRNGKey(3)
+  )
+
+  class Learner(core.Saveable):
+    def save(self):
+      return jax.device_get(state)
+
+    def restore(self, unused_state):
+      raise AssertionError("There is nothing to restore.")
+
+  with pytest.raises(ValueError, match="no checkpoint of a learner"):
+    layouts.restore_state(tmp_path)
+  savers.Checkpointer(
+    {"learner": Learner()}, directory=str(tmp_path), subdirectory="learner",
+    add_uid=False,
+  ).save(force=True)
+  restored = layouts.restore_state(tmp_path)
+  jax.tree_util.tree_map(np.testing.assert_array_equal, restored, state)
+  acme_stac.save_policy(tmp_path / "policy.npz", restored, config, spec)
+  policy = acme_stac.load_policy(tmp_path / "policy.npz")
+  assert int(policy(np.zeros(4), policy.initial_state())) in range(3)

@@ -1,16 +1,20 @@
 """The command itself, with real processes."""
 
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
 
+import acme_stac
 from acme_stac.agent import checkpointing
-from programs import command_line, ending, launching, machine, train
+from programs import command_line, ending, launching, machine, nodes, train
 from programs import experiment as experiment_lib
 from tests.programs.runs import (
   SMALL,
@@ -341,7 +345,7 @@ ERRORS = [
   (("--num_actors=0",), "num_actors must be"),
   (("--config.environments_per_actor=5",), "must divide"),
   (("--config.environments_per_actor=-1",), "environments_per_actor"),
-  (("--workdir=/proc/none",), "cannot be written"),
+  (("--workdir=/proc/none",), "Nothing can be written to /proc/none"),
   (("--workdir=",), "--workdir=runs/NAME"),
   (("--launch=cloud",), "should be one of"),
   (("--config=configs/smal.py",), "configs/smal.py"),
@@ -385,10 +389,6 @@ def test_stopped_before_the_first_update(tmp_path, monkeypatch, capsys):
 
 
 def test_other_run_in_the_work_directory(tmp_path):
-  import jax
-
-  import acme_stac
-
   first = make_experiment(tmp_path)
   experiment_lib.prepare_workdir(first)
   with pytest.raises(experiment_lib.UserError, match="of agent 'stacx'"):
@@ -400,12 +400,131 @@ def test_other_run_in_the_work_directory(tmp_path):
   state = acme_stac.core.make_update(networks, first.config).init(
     jax.random.PRNGKey(0)
   )
-  checkpointing.save(first.checkpoints, 3, state, {})
+  checkpointing.save(first.checkpoints, 3, state, first.to_json())
   larger = make_experiment(tmp_path, **{"stac.head_sizes": (300,)})
   with pytest.raises(experiment_lib.UserError) as error:
     experiment_lib.prepare_workdir(larger)
   assert "256) in the checkpoint" in str(error.value)
   assert "--config.stac.head_sizes: [256] -> [300]" in str(error.value)
+
+
+def test_a_checkpoint_alone_refuses_another_agent(tmp_path):
+  """Without config.json the checkpoint says whose run it is."""
+  first = make_experiment(tmp_path)
+  networks = acme_stac.make_networks(first.environment_spec, first.config)
+  state = acme_stac.core.make_update(networks, first.config).init(
+    jax.random.PRNGKey(0)
+  )
+  state = state._replace(step=np.int32(3))
+  checkpointing.save(first.checkpoints, 3, state, first.to_json())
+  with pytest.raises(experiment_lib.UserError, match="of agent 'stacx'"):
+    experiment_lib.prepare_workdir(make_experiment(tmp_path, agent="stac"))
+  # The same arrays, with another meaning.
+  other = make_experiment(tmp_path, **{
+    "stac.metaparameter_range": "clip", "stac.metaparameter_init": 0.9,
+  })
+  with pytest.raises(experiment_lib.UserError, match="metaparameter_range"):
+    experiment_lib.prepare_workdir(other)
+  assert not (tmp_path / "config.json").exists()
+  assert experiment_lib.prepare_workdir(first) == (3, [])
+
+
+def test_a_directory_in_use_is_left_as_it_is(tmp_path, monkeypatch):
+  """A second command reads and writes nothing before it has the lock."""
+
+  def describe(*arguments):
+    argv = ["train", "--config=configs/small.py:catch",
+            f"--workdir={tmp_path}", *arguments]
+    return train.describe(command_line.parse(argv, flags.FlagValues()))
+
+  first = describe()
+  written = {path: path.stat() for path in tmp_path.rglob("*")}
+  lock = machine.lock
+  monkeypatch.setattr(machine, "lock", lambda place: lock(place, 0.0))
+  with pytest.raises(machine.UserError, match="Another run uses"):
+    describe("--config.seed=7")
+  assert {path: path.stat() for path in tmp_path.rglob("*")} == written
+
+  def finish(place):
+    """The first run ends while the second one waits."""
+    networks = acme_stac.make_networks(
+      first.experiment.environment_spec, first.experiment.config
+    )
+    state = acme_stac.core.make_update(networks, first.experiment.config).init(
+      jax.random.PRNGKey(0)
+    )
+    checkpointing.save(
+      first.experiment.checkpoints, 3,
+      state._replace(step=np.int32(3)), first.experiment.to_json(),
+    )
+    first.lock.close()
+    return lock(place)
+
+  monkeypatch.setattr(machine, "lock", finish)
+  assert describe().step == 3
+
+
+@pytest.mark.parametrize("name", [
+  ".lock", "config.json", "logs", "logs/learner.csv", "logs/nodes",
+  "logs/nodes/learner.log", "checkpoints", "tensorboard", ".nodes",
+])
+@pytest.mark.parametrize("kind", ["directory", "file", "link", "fifo"])
+def test_something_else_in_the_work_directory_is_one_error(
+  tmp_path, name, kind
+):
+  path = tmp_path / name
+  path.parent.mkdir(parents=True, exist_ok=True)
+  is_file = name.endswith((".lock", ".json", ".csv", ".log"))
+  if kind == ("file" if is_file else "directory"):
+    pytest.skip("That is what it should be.")
+  make = {
+    "directory": path.mkdir,
+    "file": path.touch,
+    "link": lambda: path.symlink_to("/nowhere/at/all"),
+    "fifo": lambda: os.mkfifo(path),
+  }
+  make[kind]()
+  argv = ["train", "--config=configs/small.py:catch", f"--workdir={tmp_path}"]
+  with pytest.raises(machine.UserError, match=re.escape(str(path))):
+    train.describe(command_line.parse(argv, flags.FlagValues()))
+
+
+@pytest.mark.parametrize("remove", ["all", "contents"])
+def test_a_removed_work_directory_stops_the_run_and_is_written_again(
+  tmp_path, monkeypatch, remove, capsys
+):
+  workdir = tmp_path / "run"
+  monkeypatch.setattr(nodes, "_LOOK_SECONDS", 0.0)
+  step = nodes.Learner.step
+
+  def step_and_remove(learner):
+    again = step(learner)
+    if learner._learner.num_steps == 3:
+      for path in workdir.iterdir():
+        if path.is_dir():
+          shutil.rmtree(path)
+        elif remove == "all" or not path.name.startswith("."):
+          path.unlink()
+      if remove == "all":
+        workdir.rmdir()
+    return again
+
+  monkeypatch.setattr(nodes.Learner, "step", step_and_remove)
+  parsed = command_line.parse(
+    ["train", "--config=configs/small.py:catch", "--launch=serial",
+     "--config.stac.torso_sizes=(4,)", "--config.stac.head_sizes=(4,)",
+     "--config.evaluation.episodes=0", f"--workdir={workdir}"],
+    flags.FlagValues(),
+  )
+  run = train.describe(parsed)
+  written = (workdir / "config.json").read_text()
+  assert train._run(run, parsed, {}) == 1
+  assert "was removed during training" in capsys.readouterr().err
+  assert (workdir / "config.json").read_text() == written
+  run.lock.close()
+  monkeypatch.undo()
+  resumed = train.describe(parsed)
+  assert (resumed.step, resumed.changes) == (3, [])
 
 
 @pytest.mark.parametrize("arguments,isolated", [
