@@ -186,6 +186,7 @@ class TrainedPolicy:
       ValueError: if the observation is not of the environment's spec.
     """
     number = state.begins.shape[0]
+    observation = environments.base.select(self._spec.observations, observation)
     rows = self._in_spec(
       list(map(jnp.asarray, jax.tree_util.tree_leaves(observation))), number
     )
@@ -198,18 +199,7 @@ class TrainedPolicy:
       key,
       *self._condition,
     )
-    spec = self._spec.actions
-    dtype = jax.dtypes.canonicalize_dtype(spec.dtype)
-    shape = jax.ShapeDtypeStruct((number, *spec.shape), dtype)
-    if isinstance(action, jax.core.Tracer):
-      # The environment's bounds are kept in NumPy's double precision.
-      actions = jax.pure_callback(
-        lambda x: self._policy.to_environment(np.asarray(x)).astype(dtype),
-        shape,
-        action,
-      )
-    else:
-      actions = jnp.asarray(self._policy.to_environment(np.asarray(action)))
+    actions = self._policy.to_environment(jnp.asarray(action))
     return actions, ActState(acting, jnp.zeros([number], bool))
 
   def make_environment(

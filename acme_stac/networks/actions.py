@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from dm_env import specs
 
@@ -24,13 +25,14 @@ class ActionSpace:
     num_params: parameters K of the distribution.
     spec: the distribution's own actions, which are stored and learned from: a
       discrete choice, or a vector in [−1, 1].
-    to_environment: from a batch of those, [N, ...], to the environment's.
+    to_environment: from a batch of those, [N, ...], to the environment's. Of
+      arrays of JAX it makes arrays of JAX, so that it can be transformed.
   """
 
   distribution: Distribution
   num_params: int
   spec: specs.Array
-  to_environment: Callable[[np.ndarray], np.ndarray]
+  to_environment: Callable[[Any], Any]
 
 
 def make_action_space(spec: Any, config: STACConfig) -> ActionSpace:
@@ -52,18 +54,21 @@ def make_action_space(spec: Any, config: STACConfig) -> ActionSpace:
       Categorical(),
       spec.num_values,
       specs.DiscreteArray(spec.num_values, name="action"),
-      lambda action: action.astype(spec.dtype, copy=False),
+      lambda action: action.astype(_dtype(spec, action), copy=False),
     )
   _check_continuous(spec)
   size = int(np.prod(spec.shape))
   low = np.broadcast_to(spec.minimum, spec.shape).astype(np.float64)
   high = np.broadcast_to(spec.maximum, spec.shape).astype(np.float64)
 
-  def to_environment(action: np.ndarray) -> np.ndarray:
-    action = action.astype(np.float64).reshape((-1, *spec.shape))
+  def to_environment(action: Any) -> Any:
+    action = action.reshape((-1, *spec.shape))
+    if isinstance(action, np.ndarray):
+      action = action.astype(np.float64)
     # Exact at both ends, and inside the bounds after rounding to the dtype.
     scaled = 0.5 * ((1.0 - action) * low + (1.0 + action) * high)
-    return np.clip(scaled.astype(spec.dtype), spec.minimum, spec.maximum)
+    scaled = scaled.astype(_dtype(spec, action))
+    return scaled.clip(spec.minimum, spec.maximum)
 
   return ActionSpace(
     SquashedGaussian(config.log_sigma_min, config.log_sigma_max),
@@ -71,6 +76,13 @@ def make_action_space(spec: Any, config: STACConfig) -> ActionSpace:
     specs.BoundedArray((size,), np.float32, -1.0, 1.0, name="action"),
     to_environment,
   )
+
+
+def _dtype(spec: specs.Array, action: Any) -> Any:
+  """Returns the dtype of a spec, as far as JAX has it if `action` is JAX's."""
+  if isinstance(action, np.ndarray):
+    return spec.dtype
+  return jax.dtypes.canonicalize_dtype(spec.dtype)
 
 
 def _check_continuous(spec: Any):

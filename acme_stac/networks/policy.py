@@ -2,12 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dm_env
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from acme_stac.config import STACConfig
 from acme_stac.core import acting_output
@@ -36,12 +35,12 @@ class Policy:
       key) -> (action [N, ...], log-probability [N], ActingState, key). If
       metaparameters are embedded, their values [P, K] are the last argument.
     initial_state: (N) -> ActingState.
-    to_environment: from those actions to the environment's, in NumPy.
+    to_environment: from those actions to the environment's.
   """
 
   select_action: Callable[..., tuple[Array, Array, ActingState, Array]]
   initial_state: Callable[[int], ActingState]
-  to_environment: Callable[[np.ndarray], np.ndarray]
+  to_environment: Callable[[Any], Any]
 
 
 def make_policy(
