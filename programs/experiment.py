@@ -261,7 +261,9 @@ def make_experiment(
     with _probe(config.environment, 2, options):
       # Members of a batch must have equal specs whatever their seed is.
       pass
-    stac = acme_stac.make_config(config.agent, config.domain, **overrides)
+    stac = acme_stac.make_config(
+      config.agent, config.domain, spec, **overrides
+    )
     experiment = Experiment(
       agent=config.agent,
       config=stac,

@@ -15,7 +15,6 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from acme_stac.config import AGENTS
 from acme_stac.evaluation import (
   figures,
   plots,
@@ -33,6 +32,7 @@ from acme_stac.evaluation.runs import (
   label,
 )
 from acme_stac.evaluation.statistics import Estimate
+from acme_stac.presets import AGENTS
 
 _SUITES = {
   "atari": "Atari",
