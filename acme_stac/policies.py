@@ -159,6 +159,16 @@ class TrainedPolicy:
 
   def _rows(self, observation: Any, state: EpisodeState) -> Any:
     """Returns the observation [N, ...] in the structure of the spec."""
+    try:
+      # Any mapping will do, and parts that are no numbers may stay in it.
+      observation = environments.base.select(
+        self._spec.observations, observation
+      )
+    except (LookupError, TypeError) as error:
+      raise ValueError(
+        "The observation does not have the parts that this policy was trained"
+        f" on, {self._spec.observations}."
+      ) from error
     leaves = [np.asarray(x) for x in jax.tree_util.tree_leaves(observation)]
     if state._single:
       leaves = [leaf[None] for leaf in leaves]

@@ -398,7 +398,7 @@ def _make(
   except Exception as error:  # Whatever an environment may raise.
     raise UserError(
       f"{task.environment} with options {task.options} cannot be made:"
-      f" {error}"
+      f" {str(error) or environments.base.describe_error(error)}"
     ) from error
 
 

@@ -248,7 +248,8 @@ def make_experiment(
       for name, value in config.environment_options.items()
       if value is not None
     }
-    with _probe(config.environment, 1, options) as probe:
+    # Two, so that what only a batch shows is found before the run.
+    with _probe(config.environment, 2, options) as probe:
       overrides.setdefault("action_repeat", probe.action_repeat)
       if overrides["action_repeat"] != probe.action_repeat:
         raise ValueError(
@@ -258,9 +259,6 @@ def make_experiment(
         )
       environments.check(probe)
       spec = environments.environment_spec(probe)
-    with _probe(config.environment, 2, options):
-      # Members of a batch must have equal specs whatever their seed is.
-      pass
     stac = acme_stac.make_config(
       config.agent, config.domain, spec, **overrides
     )
@@ -361,7 +359,7 @@ class _probe:  # noqa: N801 (a context manager, used like a function)
     except Exception as error:  # Whatever an environment may raise.
       raise ValueError(
         f"Environment {name!r} with options {options} cannot be made:"
-        f" {type(error).__name__}: {error}"
+        f" {environments.base.describe_error(error)}"
       ) from error
 
   def __enter__(self) -> environments.BatchedEnvironment:

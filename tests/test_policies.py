@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import types
 
 import dm_env
 import jax
@@ -230,8 +231,18 @@ def test_nests_of_observations(tmp_path):
     for i in range(9)
   ]
   np.testing.assert_array_equal(actual, expected)
+  # Any mapping will do, and what the networks do not take may be in it.
+  proxied = types.MappingProxyType({
+    "mission": "go", "b": observations["b"][0], "a": observations["a"][0],
+  })
+  np.testing.assert_array_equal(
+    policy(proxied, policy.initial_state()), expected[0]
+  )
   with pytest.raises(ValueError, match=r"trained on \[\(1, 1\), \(1, 2\)\]"):
-    policy(np.zeros(3), policy.initial_state())
+    policy({"a": np.zeros(1), "b": np.zeros(3)}, policy.initial_state())
+  for wrong in (np.zeros(3), {"a": np.zeros(1)}):
+    with pytest.raises(ValueError, match="does not have the parts"):
+      policy(wrong, policy.initial_state())
 
 
 def test_needs_neither_acme_nor_tensorflow(tmp_path):

@@ -60,9 +60,9 @@ def rom_name(game: str) -> str:
 class Atari(base.BatchedEnvironment):
   """One game, many members, with the papers' preprocessing.
 
-  84×84 grey frames, each the maximum of the last two of four repeated frames;
-  a stack of four; uint8 observations [4, 84, 84], oldest frame first. Rewards
-  are the game's own: clipping is the learner's.
+  84×84 frames, each the maximum of the grey screens of the last two of four
+  repeated frames; a stack of four; uint8 observations [4, 84, 84], oldest frame
+  first. Rewards are the game's own: clipping is the learner's.
   """
 
   action_repeat = _FRAME_SKIP
@@ -93,7 +93,7 @@ class Atari(base.BatchedEnvironment):
       sticky_action_probability: probability to repeat the previous action
         (Machado et al. 2018: 0.25).
       full_action_set: offer all 18 actions instead of those that the game uses.
-      max_noops: largest number of no-ops at the start of a game.
+      max_noops: a game starts with 0 to this many no-ops, uniformly.
       max_frames_per_episode: cut games off after this many frames; values
         bootstrap there. 0 for no limit.
       num_threads: threads that step the members; 0 leaves it to ale-py.
@@ -129,6 +129,7 @@ class Atari(base.BatchedEnvironment):
       config.check_integer(name, value, 0, maximum)
     self.num_environments = num_environments
     self._seed = seed
+    self._life_loss_is_terminal = life_loss_is_terminal
     self._vector = AtariVectorEnv(
       rom,
       num_environments,
@@ -140,8 +141,10 @@ class Atari(base.BatchedEnvironment):
       img_width=_SIZE,
       stack_num=_STACK,
       frameskip=_FRAME_SKIP,
-      noop_max=max_noops,
-      life_loss_info=life_loss_is_terminal,
+      # The library draws from one less than this; 0 draws nothing.
+      noop_max=max_noops and max_noops + 1,
+      # It does not report a life that leaves none while the game goes on.
+      life_loss_info=False,
       reward_clipping=False,
       use_fire_reset=False,
     )
@@ -169,16 +172,15 @@ class Atari(base.BatchedEnvironment):
       np.asarray(actions, np.int32)
     )
     self._newest_frame = observation[0, -1]
-    lives = info["lives"]
-    # A game goes on after a lost life as long as there is another one.
-    life_lost = terminated & (lives > 0) & (lives < self._lives) & ~first
-    self._lives = lives.copy()
-    game_over = terminated & ~life_lost
-    self._ended = game_over | truncated
+    # With 0 lives left some games go on (bank_heist), and others are over.
+    life_lost = (info["lives"] < self._lives) & ~first
+    self._lives = info["lives"].copy()
+    self._ended = terminated | truncated
     step = base.time_step(
-      observation, reward, first, game_over, truncated & ~game_over
+      observation, reward, first, terminated, truncated & ~terminated
     )
-    step.discount[life_lost] = 0.0
+    if self._life_loss_is_terminal:
+      step.discount[life_lost] = 0.0
     return step
 
   def render(self) -> np.ndarray:

@@ -3,6 +3,7 @@
 import abc
 import collections
 import math
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -207,8 +208,122 @@ def first_time_step(
   return time_step(observation, np.zeros(num_environments), ~no, no, no)
 
 
+def plain_nest(nest: Any) -> Any:
+  """Returns a nest whose mappings are dicts, which JAX can look into.
+
+  An `OrderedDict` keeps its type, as JAX does not sort its keys. Other
+  mappings, such as `types.MappingProxyType`, become dicts.
+  """
+  if isinstance(nest, Mapping):
+    ordered = isinstance(nest, collections.OrderedDict)
+    make = collections.OrderedDict if ordered else dict
+    return make((key, plain_nest(part)) for key, part in nest.items())
+  if isinstance(nest, tuple | list):
+    return _sequence(nest, [plain_nest(part) for part in nest])
+  return nest
+
+
+def _sequence(like: Any, parts: list[Any]) -> Any:
+  """Returns parts as a sequence of the type of another."""
+  if hasattr(like, "_fields"):  # A named tuple.
+    return type(like)(*parts)
+  return type(like)(parts)
+
+
+def select(spec: Any, nest: Any) -> Any:
+  """Returns the parts of a nest that a spec names, in the spec's structure.
+
+  Args:
+    spec: of `plain_nest`.
+    nest: mappings and sequences of any type; may have further parts.
+
+  Raises:
+    LookupError, TypeError, ValueError: if parts are missing.
+  """
+  if isinstance(spec, Mapping):
+    ordered = isinstance(spec, collections.OrderedDict)
+    make = collections.OrderedDict if ordered else dict
+    return make((key, select(part, nest[key])) for key, part in spec.items())
+  if isinstance(spec, tuple | list):
+    return _sequence(spec, list(map(select, spec, nest)))
+  return nest
+
+
+def named_leaves(name: str, nest: Any) -> list[tuple[str, Any]]:
+  """Returns the leaves of a nest, each with `name` and the path to it."""
+  paths, _ = jax.tree_util.tree_flatten_with_path(plain_nest(nest))
+  return [(name + jax.tree_util.keystr(path), leaf) for path, leaf in paths]
+
+
+def observation_parts(
+  spec: Any, observation: Any, name: str = "observation"
+) -> tuple[list[tuple[str, specs.Array, np.ndarray]], list[str]]:
+  """Compares an observation with its spec.
+
+  Returns:
+    The name, the spec and the value of every part that is as its spec says; and
+    a line for each that is not.
+  """
+  if isinstance(spec, Mapping | tuple | list):
+    both: Any = _children(spec), _children(observation)
+    if both[1] is None or both[0].keys() != both[1].keys():
+      got = both[1] if both[1] is None else [*both[1]]
+      return [], [
+        f"{name}'s parts must be {[*both[0]]}, got {got} (of type"
+        f" {type(observation).__name__})."
+      ]
+    parts, problems = [], []
+    for key, part in both[0].items():
+      more = observation_parts(part, both[1][key], f"{name}[{key!r}]")
+      parts += more[0]
+      problems += more[1]
+    return parts, problems
+  try:
+    value = np.asarray(observation)
+  except ValueError:  # Lists of different lengths.
+    return [], [f"{name} must be one array, got {observation!r}."]
+  if value.shape != spec.shape:
+    return [], [f"{name} must have shape {spec.shape}, got {value.shape}."]
+  # Python's numbers have no precision of their own.
+  typed = isinstance(observation, np.ndarray | np.generic | jax.Array)
+  if value.dtype != spec.dtype and (
+    typed or not np.can_cast(value.dtype, spec.dtype, "same_kind")
+  ):
+    return [], [f"{name} must be {spec.dtype}, got {value.dtype}."]
+  return [(name, spec, value)], []
+
+
+def _children(nest: Any) -> Mapping[Any, Any] | None:
+  """Returns the parts of a nest by name or number; None if it has none."""
+  if isinstance(nest, Mapping):
+    return nest
+  if isinstance(nest, tuple | list):
+    return dict(enumerate(nest))
+  return None
+
+
+def describe_error(error: BaseException) -> str:
+  """Returns the type, the text and the place of an error, on one line.
+
+  The line of code that raised stands for a text that is missing, as that of a
+  bare `assert`.
+  """
+  frames = traceback.extract_tb(error.__traceback__)
+  if not frames:
+    return f"{type(error).__name__}: {error}"
+  place = frames[-1]
+  text = str(error) or f"at `{place.line}`"
+  return (
+    f"{type(error).__name__}: {text} ({place.filename}, line {place.lineno})"
+  )
+
+
 class BatchOfEnvironments(BatchedEnvironment):
-  """Steps single dm_env environments one after the other."""
+  """Steps single dm_env environments one after the other.
+
+  A member whose episode ended is reset at the next step, as by Acme's
+  environment loop, whether or not its own `step` would start an episode.
+  """
 
   def __init__(self, environments: Sequence[dm_env.Environment]):
     """Takes ownership of `environments`, which must have equal specs.
@@ -229,18 +344,29 @@ class BatchOfEnvironments(BatchedEnvironment):
         )
     self.members = list(environments)
     self.num_environments = len(environments)
+    self._ended = [True] * len(environments)
+    self._observation_spec = plain_nest(first.observation_spec())
     # Written over by every step.
     self._observation = jax.tree_util.tree_map(
       lambda spec: np.empty((len(environments), *spec.shape), spec.dtype),
-      first.observation_spec(),
+      self._observation_spec,
     )
 
   def _stack(self, steps: Sequence[dm_env.TimeStep]) -> dm_env.TimeStep:
-    jax.tree_util.tree_map(
-      lambda out, *leaves: np.stack(leaves, out=out),
-      self._observation,
-      *[step.observation for step in steps],
-    )
+    try:
+      jax.tree_util.tree_map(
+        lambda out, *leaves: np.stack(leaves, out=out),
+        self._observation,
+        *[select(self._observation_spec, step.observation) for step in steps],
+      )
+    except Exception as error:  # Whatever is wrong with an observation.
+      for step in steps:
+        _, problems = observation_parts(
+          self._observation_spec, step.observation
+        )
+        if problems:
+          raise ValueError(" ".join(problems)) from error
+      raise
 
     def column(name: str, default: float) -> np.ndarray:
       values = [getattr(step, name) for step in steps]
@@ -248,8 +374,10 @@ class BatchOfEnvironments(BatchedEnvironment):
         [default if value is None else value for value in values], np.float32
       )
 
+    step_type = np.array([step.step_type for step in steps], np.int32)
+    self._ended = (step_type == int(dm_env.StepType.LAST)).tolist()
     return dm_env.TimeStep(
-      np.array([step.step_type for step in steps], np.int32),
+      step_type,
       column("reward", 0.0),
       column("discount", 1.0),
       self._observation,
@@ -260,12 +388,14 @@ class BatchOfEnvironments(BatchedEnvironment):
 
   def step(self, actions: np.ndarray) -> dm_env.TimeStep:
     return self._stack([
-      member.step(action)
-      for member, action in zip(self.members, actions, strict=True)
+      member.reset() if ended else member.step(action)
+      for member, action, ended in zip(
+        self.members, actions, self._ended, strict=True
+      )
     ])
 
   def observation_spec(self) -> Any:
-    return self.members[0].observation_spec()
+    return self._observation_spec
 
   def action_spec(self) -> Any:
     return self.members[0].action_spec()

@@ -1,8 +1,7 @@
 """Finds what is wrong with an environment before anything learns from it."""
 
 import time
-import traceback
-from collections.abc import Mapping
+import warnings
 from typing import Any
 
 import dm_env
@@ -10,9 +9,13 @@ import jax
 import numpy as np
 from dm_env import specs
 
-from acme_stac.environments import base
+from acme_stac.environments import base, guard, wrappers
 
 _MAX_SHOWN = 10
+
+
+class _CannotGoOnError(Exception):
+  """What was found leaves nothing that could be played."""
 
 
 def check(
@@ -23,14 +26,18 @@ def check(
 ):
   """Plays an environment at random and compares it with its specs.
 
-  Checked are the structure, shape, dtype, bounds and finiteness of
-  observations; that rewards are finite numbers within their spec and discounts
-  in [0, 1]; that FIRST, MID and LAST come in dm_env's order; and that nothing
-  raises. The environment is left in
-  the middle of an episode: reset it, or check another of its kind.
+  Checked are the structure, shape, dtype and finiteness of observations; that
+  rewards are finite numbers and discounts in [0, 1]; that FIRST, MID and LAST
+  come in dm_env's order; and that nothing raises. A member whose episode ended
+  is reset. The members of a batch are played together, as in a run. The
+  environment is left in the middle of an episode: reset it, or check another of
+  its kind.
+
+  Warns once of observations and rewards that leave the bounds of their specs:
+  nothing here depends on those.
 
   Args:
-    environment: a dm_env environment, or a batch with one member.
+    environment: a dm_env environment, or a batch.
     max_steps: steps to play at most.
     max_seconds: time to play at most; one step is always made.
     seed: of the actions.
@@ -39,25 +46,41 @@ def check(
     ValueError: with one line for everything that was found.
   """
   if isinstance(environment, base.EnvironmentOfBatch):
-    # What the batch changes on the way must not hide what is wrong.
+    # What the bridge changes on the way must not hide what is wrong.
     environment = environment.batch
-  if isinstance(environment, base.BatchOfEnvironments):
-    environment = environment.members[0]
+  if isinstance(environment, dm_env.Environment):
+    check_specs(environment)
+    environment = base.BatchOfEnvironments([environment])
   elif isinstance(environment, base.BatchedEnvironment):
-    environment = base.EnvironmentOfBatch(environment)
-  elif not isinstance(environment, dm_env.Environment):
+    check_specs(environment)
+  else:
     raise ValueError(
       f"Only a dm_env.Environment can be checked, got {environment!r}."
     )
-  check_specs(environment)
-  _report(_problems(environment, max_steps, max_seconds, seed))
+  findings = _Findings()
+  _play(environment, findings, max_steps, max_seconds, seed)
+  _report(list(findings.problems))
+  if findings.warnings:
+    warnings.warn(
+      "The environment leaves the bounds of its specs; a run goes on with"
+      " that:\n  "
+      + "\n  ".join(findings.warnings.values()),
+      stacklevel=2,
+    )
 
 
-def check_specs(environment: dm_env.Environment):
+def check_specs(environment: dm_env.Environment | base.BatchedEnvironment):
   """Raises ValueError if specs cannot be those of an environment here."""
   observation_spec = _call(environment, "observation_spec")
   action_spec = _call(environment, "action_spec")
   problems = _spec_problems(observation_spec, action_spec)
+  if not problems and isinstance(environment, base.BatchedEnvironment):
+    problems = [
+      f"observation_spec() of a batch must be made of dicts, got a"
+      f" {type(leaf).__name__}."
+      for leaf in jax.tree_util.tree_leaves(observation_spec)
+      if not isinstance(leaf, specs.Array)
+    ]
   if not problems and (
     _call(environment, "observation_spec") != observation_spec
   ):
@@ -76,56 +99,145 @@ def _report(problems: list[str]):
     )
 
 
-def _problems(
-  environment: dm_env.Environment,
+class _Findings:
+  """What was found, each kind once, in the order of finding.
+
+  Attributes:
+    problems: what ends a run.
+    warnings: what does not, by the part of the time step.
+  """
+
+  def __init__(self):
+    self.problems: dict[str, None] = {}
+    self.warnings: dict[str, str] = {}
+
+  def add(self, *problems: str):
+    """Adds problems."""
+    self.problems |= dict.fromkeys(problems)
+
+  def add_step(
+    self, step: dm_env.TimeStep, observation_spec: Any, reward_spec: Any
+  ):
+    """Compares the time step of one member with its specs."""
+    parts, problems = base.observation_parts(observation_spec, step.observation)
+    for name, spec, value in parts:
+      if value.dtype.kind == "f" and not np.all(np.isfinite(value)):
+        problems.append(f"{name} has a nan or infinity.")
+      else:
+        self._add_bounds(name, spec, value)
+    self.add(*problems, *_transition_problems(step))
+    if step.step_type != dm_env.StepType.FIRST and _is_number(step.reward):
+      self._add_bounds("reward", reward_spec, np.asarray(step.reward))
+
+  def _add_bounds(self, name: str, spec: Any, value: np.ndarray):
+    if (
+      name in self.warnings
+      or not isinstance(spec, specs.BoundedArray)
+      or np.all((spec.minimum <= value) & (value <= spec.maximum))
+    ):
+      return
+    self.warnings[name] = (
+      f"{name} leaves the bounds of its spec, [{np.min(spec.minimum)},"
+      f" {np.max(spec.maximum)}]: it was between {float(np.min(value)):.6g}"
+      f" and {float(np.max(value)):.6g}."
+    )
+
+
+class _Member(wrappers.Wrapper):
+  """Looks at the time steps of a member before its batch changes them."""
+
+  def __init__(self, environment: dm_env.Environment, findings: _Findings):
+    super().__init__(environment)
+    self._findings = findings
+    self._observation_spec = base.plain_nest(environment.observation_spec())
+    self._reward_spec = _call(environment, "reward_spec")
+
+  def reset(self) -> dm_env.TimeStep:
+    step = self._look("reset", _call(self._environment, "reset"))
+    if step.step_type != dm_env.StepType.FIRST:
+      self._findings.add(f"reset() must return FIRST, got {step.step_type!r}.")
+    return step
+
+  def step(self, action: Any) -> dm_env.TimeStep:
+    step = self._look("step", _call(self._environment, "step", action))
+    if step.step_type == dm_env.StepType.FIRST:
+      self._findings.add(
+        "step() returned FIRST although the step before was no LAST."
+      )
+    return step
+
+  def _look(self, method: str, step: Any) -> dm_env.TimeStep:
+    if not isinstance(step, dm_env.TimeStep):
+      self._findings.add(
+        f"{method}() must return a dm_env.TimeStep, got {_brief(step)}."
+      )
+      raise _CannotGoOnError
+    self._findings.add_step(step, self._observation_spec, self._reward_spec)
+    return step
+
+
+def _play(
+  batch: base.BatchedEnvironment,
+  findings: _Findings,
   max_steps: int,
   max_seconds: float,
   seed: int,
-) -> list[str]:
-  """Returns what is wrong, each kind of problem once."""
-  found: dict[str, None] = {}
-  observation_spec = environment.observation_spec()
-  action_spec = environment.action_spec()
-  reward_spec = _call(environment, "reward_spec")
-
+):
+  """Plays a batch at random and adds what is found."""
+  # By the members, before the batch hides what they return.
+  looked_at = isinstance(batch, base.BatchOfEnvironments)
+  if isinstance(batch, base.BatchOfEnvironments):
+    batch = base.BatchOfEnvironments(
+      [_Member(member, findings) for member in batch.members]
+    )
+  watched = guard.GuardedEnvironment(batch)
+  observation_spec = batch.observation_spec()
+  action_spec, reward_spec = batch.action_spec(), batch.reward_spec()
   rng = np.random.default_rng(seed)
   deadline = time.monotonic() + max_seconds
-  step = _call(environment, "reset")
-  if not isinstance(step, dm_env.TimeStep):
-    return [f"reset() must return a dm_env.TimeStep, got {_brief(step)}."]
-  if step.step_type != dm_env.StepType.FIRST:
-    found[f"reset() must return FIRST, got {step.step_type!r}."] = None
-  ended = False
-  for number in range(max_steps):
-    found |= dict.fromkeys(
-      _observation_problems(observation_spec, step.observation)
-    )
-    found |= dict.fromkeys(
-      _transition_problems(step, reward_spec, expect_first=ended)
-    )
-    if number and time.monotonic() > deadline:
-      break
-    ended = step.step_type == dm_env.StepType.LAST
-    step = _call(environment, "step", random_action(action_spec, rng))
-    if not isinstance(step, dm_env.TimeStep):
-      found[f"step() must return a dm_env.TimeStep, got {_brief(step)}."] = None
-      break
-    if not ended and step.step_type == dm_env.StepType.FIRST:
-      found["step() returned FIRST although the step before was no LAST."] = (
-        None
-      )
-  return list(found)
+  def look(timestep: dm_env.TimeStep):
+    if not looked_at:
+      for member in range(batch.num_environments):
+        findings.add_step(
+          _of_member(timestep, member), observation_spec, reward_spec
+        )
+
+  try:
+    look(watched.reset())
+    for _ in range(max_steps):
+      actions = [
+        random_action(action_spec, rng) for _ in range(batch.num_environments)
+      ]
+      look(watched.step(np.stack(actions)))
+      if time.monotonic() > deadline:
+        break
+  except guard.EnvironmentFailedError as error:
+    # A member says it in its own terms.
+    if isinstance(error.__cause__, _RaisedError):
+      findings.add(str(error.__cause__))
+    elif not findings.problems:
+      findings.add(str(error))
 
 
-def _call(environment: dm_env.Environment, method: str, *arguments: Any) -> Any:
+def _of_member(timestep: dm_env.TimeStep, member: int) -> dm_env.TimeStep:
+  """Returns the time step of one member, as dm_env has it."""
+  step = jax.tree_util.tree_map(lambda x: x[member], timestep)
+  if step.step_type == dm_env.StepType.FIRST:
+    return dm_env.restart(step.observation)
+  return step
+
+
+class _RaisedError(ValueError):
+  """A method of an environment raised."""
+
+
+def _call(environment: Any, method: str, *arguments: Any) -> Any:
   """Calls a method; a ValueError says which one it was that raised."""
   try:
     return getattr(environment, method)(*arguments)
   except Exception as error:  # Whatever a user's environment may raise.
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    raise ValueError(
-      f"The environment's {method}() raised {type(error).__name__}: {error}"
-      f" ({place.filename}, line {place.lineno})."
+    raise _RaisedError(
+      f"The environment's {method}() raised {base.describe_error(error)}."
     ) from error
 
 
@@ -144,7 +256,7 @@ def _spec_problems(observation_spec: Any, action_spec: Any) -> list[str]:
     problems.append(
       f"action_spec() must be a dm_env.specs.Array, got {action_spec!r}."
     )
-  named = _leaves("observation_spec()", observation_spec)
+  named = base.named_leaves("observation_spec()", observation_spec)
   if not problems:
     named.append(("action_spec()", action_spec))
   for name, spec in named:
@@ -163,9 +275,7 @@ def _spec_problems(observation_spec: Any, action_spec: Any) -> list[str]:
   return problems
 
 
-def _transition_problems(
-  step: dm_env.TimeStep, reward_spec: Any, expect_first: bool
-) -> list[str]:
+def _transition_problems(step: dm_env.TimeStep) -> list[str]:
   if step.step_type not in tuple(dm_env.StepType):
     return [f"step_type must be a dm_env.StepType, got {step.step_type!r}."]
   if step.step_type == dm_env.StepType.FIRST:
@@ -176,20 +286,8 @@ def _transition_problems(
       " the step before."
     ]
   problems = []
-  if expect_first:
-    problems.append(
-      f"step() after LAST must start an episode, but returned"
-      f" {dm_env.StepType(step.step_type).name}."
-    )
   if not _is_number(step.reward):
     problems.append(f"reward must be one finite number, got {step.reward!r}.")
-  elif isinstance(reward_spec, specs.BoundedArray) and not (
-    reward_spec.minimum <= float(step.reward) <= reward_spec.maximum
-  ):
-    problems.append(
-      f"reward leaves the bounds of its spec, [{reward_spec.minimum},"
-      f" {reward_spec.maximum}]."
-    )
   if not _is_number(step.discount) or not 0 <= float(step.discount) <= 1:
     problems.append(
       "discount must be one number in [0, 1] (0 at a terminal state, 1 where a"
@@ -207,50 +305,10 @@ def _is_number(value: Any) -> bool:
   )
 
 
-def _observation_problems(spec: Any, observation: Any) -> list[str]:
-  expected = dict(_leaves("observation", spec))
-  got = dict(_leaves("observation", observation))
-  if expected.keys() != got.keys():
-    return [
-      f"the observation's parts must be {sorted(expected)}, got {sorted(got)}"
-      f" (of type {type(observation).__name__})."
-    ]
-  problems = []
-  for name, leaf in expected.items():
-    value = np.asarray(got[name])
-    if value.shape != leaf.shape:
-      problems.append(
-        f"{name} must have shape {leaf.shape}, got {value.shape}."
-      )
-      continue
-    if value.dtype != leaf.dtype:
-      problems.append(f"{name} must be {leaf.dtype}, got {value.dtype}.")
-    if value.dtype.kind not in "biuf":
-      continue
-    if not np.all(np.isfinite(value)):
-      problems.append(f"{name} has a nan or infinity.")
-    elif isinstance(leaf, specs.BoundedArray) and (
-      np.any(value < leaf.minimum) or np.any(value > leaf.maximum)
-    ):
-      problems.append(
-        f"{name} leaves the bounds of its spec, [{np.min(leaf.minimum)},"
-        f" {np.max(leaf.maximum)}]."
-      )
-  return problems
-
-
-def _leaves(name: str, nest: Any) -> list[tuple[str, Any]]:
-  if isinstance(nest, Mapping):
-    # Not a tree of JAX: dm_control's are dicts of another kind.
-    nest = dict(nest)
-  paths, _ = jax.tree_util.tree_flatten_with_path(nest)
-  return [(name + jax.tree_util.keystr(path), leaf) for path, leaf in paths]
-
-
 def random_action(spec: specs.Array, rng: np.random.Generator) -> Any:
   """Returns an action that a spec allows, uniform where it has bounds."""
   if isinstance(spec, specs.DiscreteArray):
-    return rng.integers(spec.num_values, dtype=spec.dtype)
+    return spec.dtype.type(rng.integers(spec.num_values))
   if isinstance(spec, specs.BoundedArray):
     # Where there are no bounds, no number is a wrong one.
     low = np.maximum(spec.minimum, -1e3)

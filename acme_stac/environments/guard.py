@@ -17,6 +17,8 @@ import numpy as np
 from acme_stac.environments import base
 
 _KEPT_ACTIONS = 10
+# Plain numbers: NumPy takes microseconds to compare with members of an enum.
+_FIRST, _LAST = int(dm_env.StepType.FIRST), int(dm_env.StepType.LAST)
 
 
 class EnvironmentFailedError(Exception):
@@ -26,9 +28,10 @@ class EnvironmentFailedError(Exception):
 class GuardedEnvironment(base.BatchedEnvironment):
   """A batched environment whose failures are `EnvironmentFailedError`s.
 
-  The shapes and types of every time step are compared with the specs. Numbers
-  that are not finite are found where trajectories are written, as looking at
-  every step would cost more than many a step does.
+  The shapes and types of every time step are compared with the specs, and the
+  order of step types with dm_env's: FIRST comes after LAST and nowhere else.
+  Numbers that are not finite are found where trajectories are written, as
+  looking at every step would cost more than many a step does.
   """
 
   def __init__(
@@ -59,6 +62,8 @@ class GuardedEnvironment(base.BatchedEnvironment):
       environment.observation_spec()
     )
     self._single = jax.tree_util.treedef_is_leaf(self._structure)
+    # Whether the time step to come begins an episode, for each member.
+    self._begins = np.ones(batch, bool)
     self._actions: collections.deque[Any] = collections.deque(
       maxlen=_KEPT_ACTIONS
     )
@@ -108,39 +113,62 @@ class GuardedEnvironment(base.BatchedEnvironment):
       timestep = function(*args)
     except Exception as error:
       raise self.failure(
-        f"The environment raised {type(error).__name__}: {error}."
+        f"The environment raised {base.describe_error(error)}."
       ) from error
     finally:
       self._busy = False
-    self._check(timestep)
+    if problem := self._problem(timestep):
+      raise self.failure(f"The environment {problem}")
     return timestep
 
-  def _check(self, timestep: dm_env.TimeStep):
+  def _problem(self, timestep: dm_env.TimeStep) -> str | None:
+    """Returns what is wrong with a time step, or None."""
+    if not isinstance(timestep, dm_env.TimeStep):
+      return f"gave a {type(timestep).__name__} instead of a dm_env.TimeStep."
     observation = timestep.observation
     if self._single:
       leaves = [observation]
     else:
       leaves, structure = jax.tree_util.tree_flatten(observation)
       if structure != self._structure:
-        raise self.failure(
-          f"The environment gave an observation of structure {structure}, but"
-          f" its spec says {self._structure}."
+        return (
+          f"gave an observation of structure {structure}, but its spec says"
+          f" {self._structure}."
         )
     for leaf, (name, shape, dtype) in zip(leaves, self._expected, strict=True):
       if leaf.shape != shape or leaf.dtype != dtype:
-        raise self.failure(
-          f"The environment gave an observation{name} of shape {leaf.shape}"
-          f" and type {leaf.dtype}, but its spec says {shape} and {dtype}."
+        return (
+          f"gave an observation{name} of shape {leaf.shape} and type"
+          f" {leaf.dtype}, but its spec says {shape} and {dtype}."
         )
     batch = (self.num_environments,)
     for name in ("step_type", "reward", "discount"):
       shape = np.shape(getattr(timestep, name))
       if shape != batch:
-        raise self.failure(
-          f"The environment gave a {name} of shape {shape} instead of {batch}."
-        )
+        return f"gave a {name} of shape {shape} instead of {batch}."
+    step_type = np.asarray(timestep.step_type)
+    begins = step_type == _FIRST
+    if (begins != self._begins).any():
+      return self._order_problem(step_type)
+    self._begins = step_type == _LAST
+    return None
+
+  def _order_problem(self, step_type: np.ndarray) -> str:
+    first = step_type == _FIRST
+    member = int(np.flatnonzero(first != self._begins)[0])
+    got = dm_env.StepType(int(step_type[member])).name
+    if first[member]:
+      return (
+        f"gave {got} in the middle of an episode (member {member} of the"
+        " batch): only a reset or a step after LAST begins one."
+      )
+    return (
+      f"gave {got} where an episode begins (member {member} of the batch): a"
+      " reset, and the step after LAST, must return FIRST."
+    )
 
   def reset(self) -> dm_env.TimeStep:
+    self._begins = np.ones(self.num_environments, bool)
     return self._call(self._environment.reset)
 
   def step(self, actions: np.ndarray) -> dm_env.TimeStep:

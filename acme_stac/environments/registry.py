@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-import traceback
+import sys
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -19,9 +19,9 @@ from acme_stac.environments.check import check_specs
 
 
 def _gymnasium() -> Callable[..., base.BatchedEnvironment]:
-  from acme_stac.environments.gymnasium import GymnasiumEnvironment
+  from acme_stac.environments import gymnasium
 
-  return GymnasiumEnvironment
+  return gymnasium.make
 
 
 def _atari() -> Callable[..., base.BatchedEnvironment]:
@@ -121,20 +121,34 @@ def _from_factory(
     try:
       members.append(make_one(seed=seed + number, **options))
     except Exception as error:  # Whatever a user's factory may raise.
-      place = traceback.extract_tb(error.__traceback__)[-1]
       raise ValueError(
         f"{factory!r} with seed={seed + number} and options {options} raised"
-        f" {type(error).__name__}: {error} ({place.filename}, line"
-        f" {place.lineno})."
+        f" {base.describe_error(error)}."
       ) from error
   for member in members:
     if not isinstance(member, dm_env.Environment):
       raise ValueError(
         f"{factory!r} must return a dm_env.Environment, got"
-        f" {type(member).__name__}."
+        f" {type(member).__name__}.{_advice(member)}"
       )
   check_specs(members[0])
   return base.BatchOfEnvironments(members)
+
+
+def _advice(made: Any) -> str:
+  """Returns what to do with what a factory made, if that is known."""
+  # Only those that are loaded can have made it.
+  for package in ("gymnasium", "gym"):
+    module: Any = sys.modules.get(package)
+    if module and isinstance(made, module.Env):
+      return (
+        f" That is an environment of {package}: let the module call"
+        " gymnasium.register(id='Name-v0', entry_point=...) and take"
+        " gymnasium:<module>:Name-v0 as the environment."
+      )
+  if isinstance(made, base.BatchedEnvironment):
+    return " A BatchedEnvironment is given as its class."
+  return ""
 
 
 def _resolve(

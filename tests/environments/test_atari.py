@@ -54,7 +54,10 @@ class Emulator:
 
 @pytest.mark.parametrize(
   "game",
-  ["breakout", "pong", "space_invaders", "qbert", "asterix", "ms_pacman"],
+  [
+    "breakout", "pong", "space_invaders", "qbert", "asterix", "ms_pacman",
+    "bank_heist",
+  ],
 )
 def test_preprocessing_against_a_plain_emulator(game):
   """Frame by frame: skip, maximum, grey, 84 × 84, stack, lives, new games."""
@@ -64,7 +67,7 @@ def test_preprocessing_against_a_plain_emulator(game):
   emulator = Emulator(game)
   step = environment.reset()
   rng = np.random.default_rng(0)
-  lost_lives = rewards = games = 0
+  lost_lives = lost_last_lives = rewards = games = 0
   over = True
   for _ in range(1000):
     if games == 2:
@@ -90,10 +93,13 @@ def test_preprocessing_against_a_plain_emulator(game):
       # The library's own resizing may round the other way.
       np.testing.assert_allclose(step.observation[0].astype(int), stack, 0, 1)
     lost_lives += lost
+    lost_last_lives += lost and not over and emulator.ale.lives() == 0
     rewards += reward != 0
     games += over
   assert rewards > 0
   assert game == "pong" or lost_lives > games > 0
+  # This one goes on with no life left.
+  assert (lost_last_lives > 0) == (game == "bank_heist")
 
 
 def test_atari_rewards_are_raw():
@@ -176,6 +182,27 @@ def test_no_ops(game):
   # Not all of them stand still so long.
   assert any(min(one) > 3 for one in found) or game == "seaquest"
   assert len({min(one) for one in found}) > (3 if game == "freeway" else 0)
+
+
+def test_no_ops_are_as_many_as_said():
+  """From none to the largest number, both included."""
+  ale = Emulator("freeway").ale
+  environment = environments.make_batched(
+    "atari:freeway", 16, seed=0, max_noops=3
+  )
+  ale.reset_game()
+  after = []
+  for _ in range(6):
+    after.append(Emulator.frame(ale.getScreenGrayscale()).astype(int))
+    ale.act(0)
+  seen = set()
+  for _ in range(4):
+    for start in environment.reset().observation[:, -1].astype(int):
+      (number,) = [
+        n for n, frame in enumerate(after) if np.abs(frame - start).max() <= 1
+      ]
+      seen.add(number)
+  assert seen == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("protocol", ["papers", "machado"])

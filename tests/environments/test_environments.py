@@ -1,3 +1,5 @@
+import json
+
 import dm_env
 import gymnasium
 import jax
@@ -6,7 +8,9 @@ import pytest
 from dm_env import specs
 
 from acme_stac import environments
+from acme_stac.config import STACConfig
 from acme_stac.environments import base
+from acme_stac.networks.actions import make_action_space
 from tests.environments import helpers
 
 FIRST, MID, LAST = (
@@ -342,3 +346,95 @@ def test_not_every_environment_can_be_drawn():
   guarded = environments.GuardedEnvironment(batch)
   with pytest.raises(NotImplementedError, match="GuardedEnvironment has no"):
     guarded.render()
+
+
+class Unlimited(dm_env.Environment):
+  """Goes on for ever; what is to end it does so."""
+
+  def __init__(self, seed=0):
+    self.count = seed
+
+  def reset(self):
+    self.count = 0
+    return dm_env.restart(np.float32([0]))
+
+  def step(self, action):
+    self.count += 1
+    return dm_env.transition(
+      np.float32(1), np.float32([self.count]), np.float32(1)
+    )
+
+  def observation_spec(self):
+    return specs.Array((1,), np.float32)
+
+  def action_spec(self):
+    return specs.DiscreteArray(2, np.int64)
+
+  def reward_spec(self):
+    return specs.Array((), np.float32)
+
+
+class Ending(Unlimited):
+  """Ends after five steps, and must be told to begin."""
+
+  def step(self, action):
+    timestep = super().step(action)
+    if self.count < 5:
+      return timestep
+    assert self.count == 5, "reset comes first"
+    return dm_env.termination(np.float32(1), timestep.observation)
+
+
+def test_members_need_not_restart_by_themselves():
+  """As Acme's loop does, a member is reset after its last step."""
+  acme_wrappers = pytest.importorskip("acme.wrappers")
+  makers = [
+    lambda seed: acme_wrappers.StepLimitWrapper(Unlimited(seed), 5),
+    lambda seed: acme_wrappers.ObservationActionRewardWrapper(Ending(seed)),
+    Ending,
+  ]
+  for make in makers:
+    batch = environments.make_batched(make, 2, seed=0)
+    environments.check(batch)
+    guarded = environments.GuardedEnvironment(batch)
+    steps = [guarded.reset()]
+    steps += [guarded.step(np.zeros(2, np.int64)) for _ in range(12)]
+    assert [step.step_type[1] for step in steps] == [
+      FIRST, MID, MID, MID, MID, LAST, FIRST, MID, MID, MID, MID, LAST, FIRST,
+    ]
+    assert sum(step.reward[0] for step in steps) == 10
+    single = environments.make(make, seed=0)
+    types = [single.step(0).step_type for _ in range(8)]
+    assert types == [FIRST, MID, MID, MID, MID, LAST, FIRST, MID]
+
+
+def test_repeated_actions_of_acme_end_with_the_episode():
+  acme_wrappers = pytest.importorskip("acme.wrappers")
+  batch = environments.make_batched(
+    lambda seed: acme_wrappers.ActionRepeatWrapper(Ending(seed), 2), 2, seed=0
+  )
+  environments.check(batch)
+  batch.reset()
+  steps = [batch.step(np.zeros(2, np.int64)) for _ in range(5)]
+  assert [step.reward[0] for step in steps] == [2, 2, 1, 0, 2]
+  assert [step.step_type[0] for step in steps] == [MID, MID, LAST, FIRST, MID]
+
+
+@pytest.mark.parametrize("dtype", [
+  f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
+])
+def test_whole_numbers_of_every_type_are_chosen(dtype):
+  """The agent's choices reach the environment in its type, files included."""
+  spec = specs.DiscreteArray(5, np.dtype(dtype))
+  observations = specs.Array((2,), np.float32)
+  described = json.loads(json.dumps(base.spec_to_json(
+    base.EnvironmentSpec(observations, spec, None, None)
+  )))
+  read = base.spec_from_json(described).actions
+  assert (read.num_values, read.dtype) == (5, np.dtype(dtype))
+  for one in (spec, read):
+    actions = make_action_space(one, STACConfig()).to_environment(
+      np.arange(5, dtype=np.int32)
+    )
+    assert actions.dtype == np.dtype(dtype)
+    assert actions.tolist() == [0, 1, 2, 3, 4]

@@ -9,6 +9,12 @@ from dm_env import specs
 from acme_stac import environments
 from acme_stac.environments import base
 
+FIRST, MID, LAST = (
+  dm_env.StepType.FIRST,
+  dm_env.StepType.MID,
+  dm_env.StepType.LAST,
+)
+
 
 class Environment(base.BatchedEnvironment):
   """Does what it is told to with the next steps."""
@@ -26,11 +32,16 @@ class Environment(base.BatchedEnvironment):
   def action_spec(self):
     return specs.DiscreteArray(2)
 
-  def good(self):
-    return base.first_time_step({"a": np.zeros((2, 3), np.float32)}, 2)
+  def good(self, *step_types):
+    return dm_env.TimeStep(
+      np.array(step_types or [MID] * 2, np.int32),
+      np.zeros(2, np.float32),
+      np.ones(2, np.float32),
+      {"a": np.zeros((2, 3), np.float32)},
+    )
 
   def reset(self):
-    return self.good()
+    return self.good(FIRST, FIRST)
 
   def step(self, actions):
     answer = self.answers.pop(0)
@@ -51,7 +62,7 @@ def guarded(*answers, **kwargs):
 def test_what_is_good_passes():
   guard, environment = guarded(Environment().good())
   timestep = guard.step(np.array([0, 1]))
-  assert timestep.step_type.tolist() == [dm_env.StepType.FIRST] * 2
+  assert timestep.step_type.tolist() == [MID] * 2
   assert guard.num_environments == 2
   assert guard.action_spec() == environment.action_spec()
   guard.close()
@@ -88,6 +99,47 @@ def test_wrong_shapes(change, message):
   guard, _ = guarded(Environment().good()._replace(**change))
   with pytest.raises(environments.EnvironmentFailedError, match=message):
     guard.step(np.array([0, 1]))
+
+
+def test_episodes_that_follow_each_other_pass():
+  good = Environment().good
+  guard, _ = guarded(
+    good(LAST, MID), good(FIRST, LAST), good(LAST, FIRST), good(FIRST, MID)
+  )
+  for _ in range(4):
+    guard.step(np.array([0, 0]))
+  guard.reset()
+
+
+@pytest.mark.parametrize("steps,message", [
+  ([(MID, FIRST)], r"FIRST in the middle of an episode \(member 1"),
+  ([(LAST, MID), (MID, MID)], r"MID where an episode begins \(member 0"),
+  ([(MID, LAST), (MID, LAST)], r"LAST where an episode begins \(member 1"),
+])
+def test_the_order_of_step_types_is_watched(steps, message):
+  good = Environment().good
+  guard, _ = guarded(*[good(*types) for types in steps])
+  with pytest.raises(environments.EnvironmentFailedError, match=message):
+    for _ in steps:
+      guard.step(np.array([0, 0]))
+
+
+def test_a_reset_must_begin_an_episode():
+  environment = Environment()
+  environment.reset = environment.good
+  with pytest.raises(environments.EnvironmentFailedError, match="must return"):
+    environments.GuardedEnvironment(environment).reset()
+
+
+def test_an_assertion_without_text_is_shown_as_code():
+  def fail():
+    raise AssertionError
+
+  guard, _ = guarded(fail)
+  with pytest.raises(
+    environments.EnvironmentFailedError, match="`raise AssertionError`"
+  ):
+    guard.step(np.array([0, 0]))
 
 
 def test_hanging_is_told_once():
