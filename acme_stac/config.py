@@ -108,6 +108,8 @@ class STACConfig:
     num_environment_steps: the budget of a run (frames for Atari); the learning
       rate decays over it.
     action_repeat: environment steps (frames) per action.
+    reward_scale: multiply rewards by this for learning only. Large values swamp
+      the first updates: sums of rewards should be of the order of 10.
     max_abs_reward: clip rewards to this magnitude for learning only; None
       leaves them as they are.
     torso: "mlp", "layer_norm_mlp", which normalises its first layer as Acme's
@@ -178,6 +180,7 @@ class STACConfig:
   trajectory_overlap: int = 0
   num_environment_steps: int = 200_000_000
   action_repeat: int = 4
+  reward_scale: float = 1.0
   max_abs_reward: float | None = 1.0
   # Networks.
   torso: str = "deep"
@@ -312,6 +315,7 @@ class STACConfig:
     for name in (
       "rmsprop_eps",
       "meta_eps",
+      "reward_scale",
       "clip_rho_threshold",
       "clip_c_threshold",
       "head_output_scale",

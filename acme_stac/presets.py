@@ -137,8 +137,15 @@ _SMALL_CONTROL = {
   "optimizer": "adam",
   "torso": "layer_norm_mlp",
 }
-_SMALL_CONTINUOUS = {
+# Rewards of any size, such as Pendulum's down to -16 or LunarLander's of ±100.
+# Unscaled, they push the policy into a corner before the values are learned.
+# Found with short runs of IMPALA (docs/environments.md).
+_SMALL_UNSCALED = {
   **_SMALL_CONTROL,
+  "lambda_": 0.9,
+  "learning_rate": 3e-4,
+  "batch_size": 16,
+  "reward_scale": 0.1,
 }
 # Name -> what differs from `STACConfig`, whose defaults are the Atari column.
 DOMAINS: Mapping[str, Mapping[str, Any]] = {
@@ -153,11 +160,18 @@ DOMAINS: Mapping[str, Mapping[str, Any]] = {
     "torso": "deep_strided",
     "torso_sizes": (32, 32, 32),
   },
-  # For a laptop, not in the papers: for discrete choices from a vector, chosen
-  # on CartPole-v1 (docs/results.md). Rewards of 1 count as 0.1 and gradients
-  # are clipped, so that RMSProp's ε damps the first steps. Against Table 3
-  # values are learned faster than policies: auxiliary heads diverge otherwise.
+  # For a laptop, not in the papers: for discrete choices from a vector and
+  # rewards with bounds, chosen on CartPole-v1 (docs/results.md). Rewards of 1
+  # count as 0.1 and gradients are clipped, so that RMSProp's ε damps the first
+  # steps. Against Table 3 values are learned faster than policies: auxiliary
+  # heads diverge otherwise.
   "small": _SMALL,
+  # The same with rewards of any size.
+  "small_discrete": {
+    **_SMALL_UNSCALED,
+    "entropy_cost": 0.02,
+    "max_abs_reward": 1.0,
+  },
   # Discrete choices from an array of two or more axes that is no image, such as
   # Catch's board: Table 3's weights; values of at most 1 are learned soon.
   "small_board": {
@@ -183,8 +197,17 @@ DOMAINS: Mapping[str, Mapping[str, Any]] = {
     "torso": "shallow",
   },
   # Continuous actions and rewards of any size, as in Gymnasium.
-  "small_continuous": {**_SMALL_CONTINUOUS, "entropy_cost": 0.005},
-  "small_continuous_1": _SMALL_CONTINUOUS,
+  "small_continuous": {
+    **_SMALL_UNSCALED,
+    "discount": 0.97,
+    "entropy_cost": 0.003,
+  },
+  "small_continuous_1": {
+    **_SMALL_UNSCALED,
+    "discount": 0.95,
+    "batch_size": 8,
+    "reward_scale": 0.05,
+  },
 }
 # The least height and width of an image; smaller arrays are boards.
 _IMAGE_SIZE = 32
@@ -205,16 +228,18 @@ def small_domain(environment_spec: Any) -> str:
   observations = environment_spec.observations
   shape = observations.shape if isinstance(observations, specs.Array) else ()
   is_image = len(shape) == 3 and sorted(shape)[1] >= _IMAGE_SIZE
-  if isinstance(environment_spec.actions, specs.DiscreteArray):
-    if is_image:
-      return "small_pixels"
-    return "small_board" if len(shape) > 1 else "small"
-  if is_image:
-    return "small_control_pixels"
   rewards = environment_spec.rewards
   is_bounded = isinstance(rewards, specs.BoundedArray) and (
     math.isfinite(rewards.minimum) and math.isfinite(rewards.maximum)
   )
+  if isinstance(environment_spec.actions, specs.DiscreteArray):
+    if is_image:
+      return "small_pixels"
+    if len(shape) > 1:
+      return "small_board"
+    return "small" if is_bounded else "small_discrete"
+  if is_image:
+    return "small_control_pixels"
   domain = "small_control" if is_bounded else "small_continuous"
   size = math.prod(environment_spec.actions.shape)
   return f"{domain}_1" if size == 1 else domain
@@ -234,8 +259,8 @@ def make_config(
       "control_pixels" are the columns of Tables 2 and 3; "small" and what
       begins with it are for a laptop.
     environment_spec: makes of "small" the small domain of this environment's
-      kind, see `small_domain`. Without it "small" is for discrete choices from
-      a vector. Other domains do not depend on it.
+      kind, see `small_domain`. Without it "small" is CartPole's. Other domains
+      do not depend on it.
     **overrides: fields of `STACConfig` to set besides.
 
   Raises:

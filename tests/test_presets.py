@@ -117,9 +117,10 @@ def test_each_kind_of_environment_has_its_small_domain():
     return specs.BoundedArray((size,), np.float32, -1.0, 1.0)
 
   for observation, actions, reward, domain in (
-    (vector, choice, None, "small"),
-    (specs.DiscreteArray(16), choice, None, "small"),
-    ({"a": image, "b": vector}, choice, None, "small"),
+    (vector, choice, unit, "small"),
+    (vector, choice, None, "small_discrete"),
+    (specs.DiscreteArray(16), choice, None, "small_discrete"),
+    ({"a": image, "b": vector}, choice, None, "small_discrete"),
     (specs.Array((10, 5), np.float32), choice, None, "small_board"),
     (specs.Array((10, 10, 4), bool), choice, None, "small_board"),
     (image, choice, None, "small_pixels"),
