@@ -136,6 +136,22 @@ def test_each_kind_of_environment_has_its_small_domain():
     assert config == acme_stac.make_config("stacx", domain)
 
 
+def test_gymnasiums_tasks_get_the_settings_of_their_kind(tmp_path):
+  for task, domain in (
+    ("Acrobot-v1", "small_discrete"),
+    ("LunarLander-v3", "small_discrete"),
+    ("Pendulum-v1", "small_continuous_1"),
+    ("MountainCarContinuous-v0", "small_continuous_1"),
+    ("Hopper-v5", "small_continuous"),
+    ("HalfCheetah-v5", "small_continuous"),
+    ("Ant-v5", "small_continuous"),
+  ):
+    run = experiment.make_experiment(
+      small.get_config(f"gymnasium:{task}"), 1, str(tmp_path)
+    )
+    assert run.config == acme_stac.make_config("stacx", domain), task
+
+
 def test_what_an_agent_or_the_user_sets_comes_before_the_kind():
   spec = spec_of(
     specs.Array((10, 5), np.float32), specs.DiscreteArray(3)
