@@ -6,7 +6,8 @@ What needs JAX or the distributed stack is imported when it is first used.
 import importlib
 from typing import Any
 
-from acme_stac.config import AGENTS, DOMAINS, STACConfig, make_config
+from acme_stac.config import STACConfig
+from acme_stac.presets import AGENTS, DOMAINS, make_config
 
 _LAZY = {
   "STACBuilder": "acme_stac.agent.builder",

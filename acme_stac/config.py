@@ -1,7 +1,7 @@
-"""Hyperparameters of every agent: `STACConfig` and the presets that fill it.
+"""The configuration of every agent: `STACConfig`, validated.
 
-No other module holds a default. The values are those of Table 3 of Zahavy et
-al. (2020) unless a field says otherwise.
+The values of its fields are those of Table 3 of Zahavy et al. (2020) for Atari
+unless a field says otherwise; `acme_stac.presets` has the other ones.
 """
 
 import dataclasses
@@ -122,6 +122,8 @@ class STACConfig:
     num_environment_steps: the budget of a run (frames for Atari); the learning
       rate decays over it.
     action_repeat: environment steps (frames) per action.
+    reward_scale: multiply rewards by this for learning only. Large values swamp
+      the first updates: sums of rewards should be of the order of 10.
     max_abs_reward: clip rewards to this magnitude for learning only; None
       leaves them as they are.
     torso: "mlp", "layer_norm_mlp", which normalises its first layer as Acme's
@@ -196,6 +198,7 @@ class STACConfig:
   trajectory_overlap: int = 0
   num_environment_steps: int = 200_000_000
   action_repeat: int = 4
+  reward_scale: float = 1.0
   max_abs_reward: float | None = 1.0
   # Networks.
   torso: str = "deep"
@@ -338,6 +341,7 @@ class STACConfig:
     for name in (
       "rmsprop_eps",
       "meta_eps",
+      "reward_scale",
       "clip_rho_threshold",
       "clip_c_threshold",
       "head_output_scale",
@@ -439,150 +443,3 @@ def unknown(kind: str, name: Any, known: Iterable[str]) -> str:
   hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
   listed = ", ".join(known) if len(known) <= 80 else f"{len(known)} names"
   return f"Unknown {kind}: {name!r}.{hint} Known: {listed}."
-
-
-_COSTS = ("value_cost", "policy_cost", "entropy_cost")
-_NO_ALPHA = ("discount", "lambda_", *_COSTS)
-_ALL = (*_NO_ALPHA, "alpha")
-_STACX = {"num_heads": 3, "self_tuned": _ALL}
-# Name -> the fields that make the agent; docs/agents.md has a row for each.
-AGENTS: Mapping[str, Mapping[str, Any]] = {
-  "impala": {"num_heads": 1, "self_tuned": ()},
-  "impala_aux": {"num_heads": 3, "self_tuned": ()},
-  "stac": {"num_heads": 1, "self_tuned": _ALL},
-  "stacx": _STACX,
-  # The rows of Fig. 2.
-  **{
-    f"{agent}_{suffix}": {"num_heads": heads, "self_tuned": names}
-    for agent, heads in (("stac", 1), ("stacx", 3))
-    for suffix, names in {
-      "gamma": ("discount",),
-      "gamma_lambda": ("discount", "lambda_"),
-      "no_alpha": _NO_ALPHA,
-    }.items()
-  },
-  "stacx_split_alpha": {
-    "num_heads": 3,
-    "self_tuned": (*_NO_ALPHA, "alpha_rho", "alpha_c"),
-  },
-  "stacx_truncation": {
-    "num_heads": 3,
-    "self_tuned": (*_ALL, "clip_threshold"),
-  },
-  "stacx_random_ensemble": {**_STACX, "behaviour": "random_head"},
-  "stacx_average_ensemble": {**_STACX, "behaviour": "average"},
-  "metagradient_impala": {
-    "num_heads": 1,
-    "self_tuned": ("discount", "lambda_"),
-    "outer_loss": "policy_gradient",
-    "outer_batch": "next",
-    "value_cost": 0.5,
-  },
-  "gamma_embedding": {
-    "num_heads": 1,
-    "self_tuned": ("discount", "lambda_"),
-    "embedded": ("discount",),
-  },
-  "stacx_gamma_embedding": {**_STACX, "embedded": ("discount",)},
-  # The replication's own hyperparameters, whatever the domain. Its losses are
-  # read as means over 30 steps, with gradients clipped at 0.5 and a step of
-  # 1e-4 along the metagradient; here they are sums.
-  "a2c_meta_gamma": {
-    "num_heads": 1,
-    "self_tuned": ("discount",),
-    "discount": 0.99,
-    "value_cost": 0.5,
-    "policy_cost": 1.0,
-    "entropy_cost": 0.0,
-    "outer_loss": "policy_gradient",
-    "outer_batch": "separate",
-    "metaparameter_range": "clip",
-    "metaparameter_init": 0.99,
-    "meta_optimizer": "sgd",
-    "meta_learning_rate": 1e-4 / 30,
-    "optimizer": "adam",
-    "learning_rate": 0.01,
-    "final_learning_rate": 0.01,
-    "max_gradient_norm": 15.0,
-    "batch_size": 1,
-    "trajectory_length": 30,
-    "trajectory_overlap": 0,
-    "max_abs_reward": None,
-    "torso": "mlp",
-    "torso_sizes": (),
-    "lstm_size": None,
-    "head_sizes": (40, 40),
-    "head_output_scale": 1.0,
-  },
-}
-
-# The control column of Table 3 and of Table 2, which both domains share.
-_CONTROL = {
-  "discount": 0.99,
-  "learning_rate": 1e-3,
-  "final_learning_rate": 1e-4,
-  "batch_size": 24,
-  "trajectory_length": 40,
-  "trajectory_overlap": 30,
-  "num_environment_steps": 30_000_000,
-  "action_repeat": 1,
-  "max_abs_reward": None,
-  "lstm_size": 256,
-}
-# Name -> what differs from the defaults above, which are the Atari column.
-DOMAINS: Mapping[str, Mapping[str, Any]] = {
-  "atari": {},
-  "control_features": {
-    **_CONTROL,
-    "torso": "mlp",
-    "torso_sizes": (256, 256),
-  },
-  "control_pixels": {
-    **_CONTROL,
-    "torso": "deep_strided",
-    "torso_sizes": (32, 32, 32),
-  },
-  # Laptop-sized, not in the papers: chosen on CartPole-v1, docs/results.md.
-  # Rewards of 1 count as 0.1 and gradients are clipped, so that RMSProp's ε
-  # damps the first steps. Against Table 3 values are learned faster than
-  # policies: auxiliary heads diverge otherwise.
-  "small": {
-    "discount": 0.99,
-    "value_cost": 1.0,
-    "entropy_cost": 0.03,
-    "learning_rate": 4e-3,
-    "max_gradient_norm": 40.0,
-    "num_environment_steps": 500_000,
-    "action_repeat": 1,
-    "max_abs_reward": 0.1,
-    "torso": "mlp",
-    "torso_sizes": (256, 256),
-  },
-}
-
-
-def make_config(
-  agent: str, domain: str = "atari", **overrides: Any
-) -> STACConfig:
-  """Returns the configuration of a named agent.
-
-  Args:
-    agent: a name in `AGENTS`, for example "stacx".
-    domain: a name in `DOMAINS`: "atari", "control_features" and
-      "control_pixels" are the columns of Tables 2 and 3, "small" is
-      laptop-sized.
-    **overrides: fields of `STACConfig` to set besides.
-
-  Raises:
-    ValueError: for an unknown agent, domain or field, with the known names,
-      and for a field out of its range.
-  """
-  if not isinstance(agent, str) or agent not in AGENTS:
-    raise FieldError(unknown("agent", agent, AGENTS), "agent")
-  if not isinstance(domain, str) or domain not in DOMAINS:
-    raise FieldError(unknown("domain", domain, DOMAINS), "domain")
-  fields = [field.name for field in dataclasses.fields(STACConfig)]
-  for name in overrides:
-    if name not in fields:
-      raise ValueError(unknown("config field", name, fields))
-  return STACConfig(**{**DOMAINS[domain], **AGENTS[agent], **overrides})

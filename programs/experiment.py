@@ -273,7 +273,9 @@ def make_experiment(
         )
       environments.check(probe)
       spec = environments.environment_spec(probe)
-    stac = acme_stac.make_config(config.agent, config.domain, **overrides)
+    stac = acme_stac.make_config(
+      config.agent, config.domain, spec, **overrides
+    )
     experiment = Experiment(
       agent=config.agent,
       config=stac,

@@ -108,7 +108,7 @@ def check_flags(runs: Mapping[str, list[str]], workdir: pathlib.Path):
   # Not before machine.check has said what cannot be imported.
   from absl import flags as absl_flags
 
-  from acme_stac import config
+  import acme_stac
   from programs import command_line
 
   for name, flags in runs.items():
@@ -122,7 +122,7 @@ def check_flags(runs: Mapping[str, list[str]], workdir: pathlib.Path):
         ["programs.train", f"--workdir={workdir / name}", *flags],
         absl_flags.FlagValues(),
       )
-      config.make_config(parsed.config.agent, parsed.config.domain)
+      acme_stac.make_config(parsed.config.agent, parsed.config.domain)
     except (machine.UserError, ValueError) as error:
       raise machine.UserError(f"Run {name!r}: {error}") from error
     except SystemExit as error:

@@ -42,7 +42,7 @@ def test_presets_equal_the_tables(agent, domain):
   # The papers say nothing of these.
   assert config.keys() - expected.keys() <= {
     "action_repeat", "embedding_size", "head_output_scale", "image_channels",
-    "log_sigma_max", "log_sigma_min", "queue_batches",
+    "log_sigma_max", "log_sigma_min", "queue_batches", "reward_scale",
     "variable_update_period",
   }
 

@@ -27,7 +27,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from acme_stac.agent import checkpointing
-from acme_stac.config import AGENTS, CHOICES, DOMAINS
+from acme_stac.config import CHOICES
+from acme_stac.presets import AGENTS, DOMAINS
 from programs import cluster as cluster_lib
 from programs import command_line, machine, train
 from programs import experiment as experiment_lib

@@ -48,6 +48,7 @@ def loss(
   distribution: Distribution,
   *,
   inner: bool,
+  reward_scale: float = 1.0,
   max_abs_reward: float | None = None,
 ) -> tuple[Array, LossTerms]:
   """Calculates the loss of one head (Algorithm 1, lines 2–24).
@@ -63,7 +64,8 @@ def loss(
     distribution: the family that `policy` parameterises.
     inner: True for the inner loss, whose advantages stay differentiable in ζ
       (line 20); False for the outer loss, where they are stopped (line 22).
-    max_abs_reward: clips rewards to this magnitude.
+    reward_scale: multiplies rewards.
+    max_abs_reward: clips the products to this magnitude.
 
   Returns:
     The loss, a scalar, and its unweighted parts.
@@ -80,6 +82,8 @@ def loss(
   behaviour_log_prob = valid(trajectory.behaviour_log_prob[:-1])
   reward = valid(trajectory.reward[1:])
   discount = valid(trajectory.discount[1:])
+  if reward_scale != 1.0:
+    reward = reward_scale * reward
   if max_abs_reward is not None:
     reward = jnp.clip(reward, -max_abs_reward, max_abs_reward)
 

@@ -226,6 +226,7 @@ def make_update(networks: Networks, config: STACConfig) -> Update:
   head_losses = functools.partial(
     losses.loss,
     distribution=networks.distribution,
+    reward_scale=config.reward_scale,
     max_abs_reward=config.max_abs_reward,
   )
 

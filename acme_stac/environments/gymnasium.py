@@ -29,6 +29,8 @@ spaces = gymnasium.spaces
 # Ids whose vector implementation is the same environment, only faster: the
 # tests compare both step by step.
 EQUAL_VECTORS = ("CartPole-v0", "CartPole-v1")
+# Gymnasium does not describe rewards; those of these ids lie in [-1, 1].
+_UNIT_REWARDS = ("CartPole-v0", "CartPole-v1")
 _SYNC, _VECTOR = "sync", "vector_entry_point"
 # Start of an id -> the package that registers it.
 _PACKAGES = {
@@ -233,6 +235,7 @@ class _VectorEnvironment(base.BatchedEnvironment):
     autoreset_mode: str | None,
   ):
     """Takes ownership of `vector`; arguments are those of `make`."""
+    self._level = level
     self._vector = vector
     _check_mode(level, vector, autoreset_mode)
     self.num_environments = vector.num_envs
@@ -280,6 +283,12 @@ class _VectorEnvironment(base.BatchedEnvironment):
 
   def action_spec(self) -> Any:
     return self._action_spec
+
+  def reward_spec(self) -> specs.Array:
+    """Returns a spec that has bounds where they are known."""
+    if self._level not in _UNIT_REWARDS:
+      return super().reward_spec()
+    return specs.BoundedArray((), np.float32, -1.0, 1.0, name="reward")
 
   def render(self) -> np.ndarray:
     """See the base class; needs the option render_mode="rgb_array"."""

@@ -53,6 +53,7 @@ from typing import Any
 
 import dm_env
 import numpy as np
+from dm_env import specs
 
 # Imports dm-control with a renderer that works, so it must be the first.
 from acme_stac.environments import control as control_suite  # isort: skip
@@ -749,6 +750,10 @@ class RealWorld(base.BatchOfEnvironments):
       )
       for member in range(num_environments)
     ])
+
+  def reward_spec(self) -> specs.Array:
+    """Returns the suite's bounds: every challenge keeps rewards in [0, 1]."""
+    return specs.BoundedArray((), np.float32, 0.0, 1.0, name="reward")
 
   def render(self) -> np.ndarray:
     member: Any = self.members[0]

@@ -13,8 +13,8 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from acme_stac.config import AGENTS
 from acme_stac.evaluation.text import shortened
+from acme_stac.presets import AGENTS
 
 # Names of tasks and agents are no formulas.
 matplotlib.rcParams["text.parse_math"] = False

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from acme_stac.config import AGENTS
 from acme_stac.evaluation import (
   figures,
   plots,
@@ -28,6 +27,7 @@ from acme_stac.evaluation.runs import (
 )
 from acme_stac.evaluation.statistics import Estimate
 from acme_stac.evaluation.text import counted, listed, named_seeds, range_of
+from acme_stac.presets import AGENTS
 
 _SUITES = {
   "atari": "Atari",

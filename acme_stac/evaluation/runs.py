@@ -13,9 +13,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from acme_stac.config import AGENTS, STACConfig
+from acme_stac.config import STACConfig
 from acme_stac.evaluation import plots, summary
 from acme_stac.evaluation.text import printable, printable_values
+from acme_stac.presets import AGENTS
 
 _RUNS = "runs.csv"
 _CURVES = "curves.csv"

@@ -156,6 +156,21 @@ def test_rewards_are_clipped():
   assert losses[0] == losses[1]
 
 
+def test_rewards_are_scaled_before_they_are_clipped():
+  trajectory = helpers.trajectory(CONFIG)
+  scaled = trajectory._replace(reward=0.1 * trajectory.reward)
+  policy, value = outputs()
+  losses = [
+    core.loss(
+      policy, value, t, OUTER, DISTRIBUTION, inner=True, reward_scale=scale,
+      max_abs_reward=0.05,
+    )[0]
+    for t, scale in ((trajectory, 0.1), (scaled, 1.0), (trajectory, 1.0))
+  ]
+  np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
+  assert abs(losses[0] - losses[2]) > 1e-3
+
+
 def test_kl_loss():
   trajectory = helpers.trajectory(CONFIG)
   new, old = outputs(0)[0], outputs(1)[0]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from acme_stac.config import AGENTS
 from acme_stac.evaluation import drawing, figures, runs
+from acme_stac.presets import AGENTS
 from tests.evaluation import workdirs
 
 

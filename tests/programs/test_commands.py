@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 
 from acme_stac import STACConfig, environments
-from acme_stac.config import AGENTS
+from acme_stac.presets import AGENTS
 from programs import (
   command_line,
   commands,

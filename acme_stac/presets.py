@@ -1,0 +1,280 @@
+"""Presets of agents and domains: the only place of defaults.
+
+`STACConfig`'s own are the Atari column of Table 3 of Zahavy et al. (2020).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from acme_stac.config import FieldError, STACConfig, unknown
+
+_COSTS = ("value_cost", "policy_cost", "entropy_cost")
+_NO_ALPHA = ("discount", "lambda_", *_COSTS)
+_ALL = (*_NO_ALPHA, "alpha")
+_STACX = {"num_heads": 3, "self_tuned": _ALL}
+# Name -> the fields that make the agent; docs/agents.md has a row for each.
+AGENTS: Mapping[str, Mapping[str, Any]] = {
+  "impala": {"num_heads": 1, "self_tuned": ()},
+  "impala_aux": {"num_heads": 3, "self_tuned": ()},
+  "stac": {"num_heads": 1, "self_tuned": _ALL},
+  "stacx": _STACX,
+  # The rows of Fig. 2.
+  **{
+    f"{agent}_{suffix}": {"num_heads": heads, "self_tuned": names}
+    for agent, heads in (("stac", 1), ("stacx", 3))
+    for suffix, names in {
+      "gamma": ("discount",),
+      "gamma_lambda": ("discount", "lambda_"),
+      "no_alpha": _NO_ALPHA,
+    }.items()
+  },
+  "stacx_split_alpha": {
+    "num_heads": 3,
+    "self_tuned": (*_NO_ALPHA, "alpha_rho", "alpha_c"),
+  },
+  "stacx_truncation": {
+    "num_heads": 3,
+    "self_tuned": (*_ALL, "clip_threshold"),
+  },
+  "stacx_random_ensemble": {**_STACX, "behaviour": "random_head"},
+  "stacx_average_ensemble": {**_STACX, "behaviour": "average"},
+  "metagradient_impala": {
+    "num_heads": 1,
+    "self_tuned": ("discount", "lambda_"),
+    "outer_loss": "policy_gradient",
+    "outer_batch": "next",
+    "value_cost": 0.5,
+  },
+  "gamma_embedding": {
+    "num_heads": 1,
+    "self_tuned": ("discount", "lambda_"),
+    "embedded": ("discount",),
+  },
+  "stacx_gamma_embedding": {**_STACX, "embedded": ("discount",)},
+  # The replication's own hyperparameters, whatever the domain. Its losses are
+  # read as means over 30 steps, with gradients clipped at 0.5 and a step of
+  # 1e-4 along the metagradient; here they are sums.
+  "a2c_meta_gamma": {
+    "num_heads": 1,
+    "self_tuned": ("discount",),
+    "discount": 0.99,
+    "value_cost": 0.5,
+    "policy_cost": 1.0,
+    "entropy_cost": 0.0,
+    "outer_loss": "policy_gradient",
+    "outer_batch": "separate",
+    "metaparameter_range": "clip",
+    "metaparameter_init": 0.99,
+    "meta_optimizer": "sgd",
+    "meta_learning_rate": 1e-4 / 30,
+    "optimizer": "adam",
+    "learning_rate": 0.01,
+    "final_learning_rate": 0.01,
+    "max_gradient_norm": 15.0,
+    "batch_size": 1,
+    "trajectory_length": 30,
+    "trajectory_overlap": 0,
+    "max_abs_reward": None,
+    "torso": "mlp",
+    "torso_sizes": (),
+    "lstm_size": None,
+    "head_sizes": (40, 40),
+    "head_output_scale": 1.0,
+  },
+}
+
+# The control column of Table 3 and of Table 2, which both domains share.
+_CONTROL = {
+  "discount": 0.99,
+  "learning_rate": 1e-3,
+  "final_learning_rate": 1e-4,
+  "batch_size": 24,
+  "trajectory_length": 40,
+  "trajectory_overlap": 30,
+  "num_environment_steps": 30_000_000,
+  "action_repeat": 1,
+  "max_abs_reward": None,
+  "lstm_size": 256,
+}
+_SMALL = {
+  "discount": 0.99,
+  "value_cost": 1.0,
+  "entropy_cost": 0.03,
+  "learning_rate": 4e-3,
+  "max_gradient_norm": 40.0,
+  "num_environment_steps": 500_000,
+  "action_repeat": 1,
+  "max_abs_reward": 0.1,
+  "torso": "mlp",
+  "torso_sizes": (256, 256),
+}
+_SMALL_PIXELS = {
+  **_SMALL,
+  "value_cost": 0.5,
+  "entropy_cost": 0.01,
+  "optimizer": "adam",
+  "learning_rate": 5e-4,
+  "batch_size": 16,
+  "max_abs_reward": 1.0,
+  "torso": "shallow",
+}
+# Rewards are small and dense, and environment steps expensive: each is learned
+# from several times, as in Table 3.
+_SMALL_REUSE = {
+  "learning_rate": 1e-3,
+  "batch_size": 24,
+  "trajectory_length": 40,
+  "trajectory_overlap": 30,
+  "max_abs_reward": None,
+}
+# Velocities of tens stand beside angles. Without layer normalisation values
+# swing with them, and those of auxiliary heads diverge.
+_SMALL_CONTROL = {
+  **_SMALL,
+  **_SMALL_REUSE,
+  "optimizer": "adam",
+  "torso": "layer_norm_mlp",
+}
+# Rewards of any size, such as Pendulum's down to -16 or LunarLander's of ±100.
+# Unscaled, they push the policy into a corner before the values are learned.
+# Found with short runs of IMPALA (docs/environments.md).
+_SMALL_UNSCALED = {
+  **_SMALL_CONTROL,
+  "lambda_": 0.9,
+  "learning_rate": 3e-4,
+  "batch_size": 16,
+  "reward_scale": 0.1,
+}
+# Name -> what differs from `STACConfig`, whose defaults are the Atari column.
+DOMAINS: Mapping[str, Mapping[str, Any]] = {
+  "atari": {},
+  "control_features": {
+    **_CONTROL,
+    "torso": "mlp",
+    "torso_sizes": (256, 256),
+  },
+  "control_pixels": {
+    **_CONTROL,
+    "torso": "deep_strided",
+    "torso_sizes": (32, 32, 32),
+  },
+  # For a laptop, not in the papers: for discrete choices from a vector and
+  # rewards with bounds, chosen on CartPole-v1 (docs/results.md). Rewards of 1
+  # count as 0.1 and gradients are clipped, so that RMSProp's ε damps the first
+  # steps. Against Table 3 values are learned faster than policies: auxiliary
+  # heads diverge otherwise.
+  "small": _SMALL,
+  # The same with rewards of any size.
+  "small_discrete": {
+    **_SMALL_UNSCALED,
+    "entropy_cost": 0.02,
+    "max_abs_reward": 1.0,
+  },
+  # Discrete choices from an array of two or more axes that is no image, such as
+  # Catch's board: Table 3's weights; values of at most 1 are learned soon.
+  "small_board": {
+    **_SMALL,
+    "value_cost": 0.25,
+    "entropy_cost": 0.01,
+    "max_abs_reward": None,
+  },
+  # Discrete choices from images. RMSProp's ε of 0.1 is above the squared
+  # gradients of a game whose rewards are still rare: it would need tens of
+  # millions of frames to get going.
+  "small_pixels": _SMALL_PIXELS,
+  "small_atari": {**_SMALL_PIXELS, "action_repeat": 4},
+  # Continuous actions and rewards with bounds, as in the DeepMind
+  # Control Suite. The KL weighed by the entropy cost is a sum over an action's
+  # components: "small_control" is for several, "small_control_1" for one.
+  "small_control": {**_SMALL_CONTROL, "entropy_cost": 0.005},
+  "small_control_1": _SMALL_CONTROL,
+  # The same from images.
+  "small_control_pixels": {
+    **_SMALL,
+    **_SMALL_REUSE,
+    "torso": "shallow",
+  },
+  # Continuous actions and rewards of any size, as in Gymnasium.
+  "small_continuous": {
+    **_SMALL_UNSCALED,
+    "discount": 0.97,
+    "entropy_cost": 0.003,
+  },
+  "small_continuous_1": {
+    **_SMALL_UNSCALED,
+    "discount": 0.95,
+    "batch_size": 8,
+    "reward_scale": 0.05,
+  },
+}
+# The least height and width of an image; smaller arrays are boards.
+_IMAGE_SIZE = 32
+
+
+def small_domain(environment_spec: Any) -> str:
+  """Returns the small domain of an environment's kind, a name in `DOMAINS`.
+
+  Args:
+    environment_spec: as of `acme_stac.environments.environment_spec`. The kind
+      is that of its actions (discrete or continuous, and how many components),
+      of its observation (one image, a board, or features) and of its rewards
+      (with bounds or without).
+  """
+  # Who has a spec has dm_env; the presets themselves need no package.
+  from dm_env import specs
+
+  observations = environment_spec.observations
+  shape = observations.shape if isinstance(observations, specs.Array) else ()
+  is_image = len(shape) == 3 and sorted(shape)[1] >= _IMAGE_SIZE
+  rewards = environment_spec.rewards
+  is_bounded = isinstance(rewards, specs.BoundedArray) and (
+    math.isfinite(rewards.minimum) and math.isfinite(rewards.maximum)
+  )
+  if isinstance(environment_spec.actions, specs.DiscreteArray):
+    if is_image:
+      return "small_pixels"
+    if len(shape) > 1:
+      return "small_board"
+    return "small" if is_bounded else "small_discrete"
+  if is_image:
+    return "small_control_pixels"
+  domain = "small_control" if is_bounded else "small_continuous"
+  size = math.prod(environment_spec.actions.shape)
+  return f"{domain}_1" if size == 1 else domain
+
+
+def make_config(
+  agent: str,
+  domain: str = "atari",
+  environment_spec: Any = None,
+  **overrides: Any,
+) -> STACConfig:
+  """Returns the configuration of a named agent.
+
+  Args:
+    agent: a name in `AGENTS`, for example "stacx".
+    domain: a name in `DOMAINS`: "atari", "control_features" and
+      "control_pixels" are the columns of Tables 2 and 3; "small" and what
+      begins with it are for a laptop.
+    environment_spec: makes of "small" the small domain of this environment's
+      kind, see `small_domain`. Without it "small" is CartPole's. Other domains
+      do not depend on it.
+    **overrides: fields of `STACConfig` to set besides.
+
+  Raises:
+    ValueError: for an unknown agent, domain or field, with the known names,
+      and for a field out of its range.
+  """
+  if not isinstance(agent, str) or agent not in AGENTS:
+    raise FieldError(unknown("agent", agent, AGENTS), "agent")
+  if not isinstance(domain, str) or domain not in DOMAINS:
+    raise FieldError(unknown("domain", domain, DOMAINS), "domain")
+  fields = [field.name for field in dataclasses.fields(STACConfig)]
+  for name in overrides:
+    if name not in fields:
+      raise ValueError(unknown("config field", name, fields))
+  if domain == "small" and environment_spec is not None:
+    domain = small_domain(environment_spec)
+  return STACConfig(**{**DOMAINS[domain], **AGENTS[agent], **overrides})
