@@ -85,7 +85,7 @@ def start(workdir, *arguments):
   )
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=400):
   deadline = time.monotonic() + seconds
   while not condition():
     assert time.monotonic() < deadline, "timed out"
