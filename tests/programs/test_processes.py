@@ -6,6 +6,8 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
+import textwrap
 import time
 
 import numpy as np
@@ -13,6 +15,7 @@ import psutil
 import pytest
 
 from acme_stac.agent import checkpointing
+from programs import processes, program
 from tests.programs import runs
 
 LONG = ("--config.num_environment_steps=100000000", *runs.SMALL)
@@ -204,6 +207,46 @@ def test_crash_loop_ends_with_the_last_lines(tmp_path):
   # Whose fault it was.
   assert "faulty.py" in result.stderr
   assert not runs.nodes_of(tmp_path)
+
+
+@pytest.mark.parametrize("log", ["full", "removed"])
+def test_the_reason_of_a_hopeless_exit_needs_no_disk(tmp_path, log):
+  code = """
+    import os, threading
+    import launchpad
+    from programs import nodes, program
+
+    def make(should_stop):
+      raise nodes.HopelessError("The checkpoints are damaged.")
+
+    launchpad.stop_event = threading.Event
+    if {full}:
+      full = os.open("/dev/full", os.O_WRONLY)
+      os.dup2(full, 1)
+      os.dup2(full, 2)
+    program._run(make)
+  """
+  code = textwrap.dedent(code.format(full=log == "full"))
+  directory = tmp_path if log == "full" else tmp_path / "removed"
+  node = processes._Node(
+    "learner", [sys.executable, "-c", code], {}, directory / "learner.log"
+  )
+  node.start()
+  assert node.process.wait(120) == program.EXIT_HOPELESS
+  assert node.last_lines().endswith("  | The checkpoints are damaged.")
+  node.reason.close()
+
+
+@pytest.mark.slow
+def test_a_run_with_no_sound_checkpoint_ends_at_once(tmp_path):
+  checkpoints = tmp_path / "run" / "checkpoints"
+  checkpoints.mkdir(parents=True)
+  (checkpoints / "checkpoint_000000000010.pkl").write_bytes(b"damaged")
+  assert checkpointing.list_checkpoints(checkpoints)
+  result = runs.run(tmp_path / "run", "--restart=all", *LONG)
+  assert result.returncode == 1, result.stdout + result.stderr
+  assert "is started again" not in result.stdout
+  assert "The learner cannot begin." in result.stderr
 
 
 @pytest.mark.slow

@@ -233,6 +233,33 @@ def test_serial_is_on_policy(tmp_path):
 
 
 @pytest.mark.slow
+def test_episodes_that_never_end_are_cut_off_in_evaluations(tmp_path):
+  arguments = (
+    "--launch=serial",
+    "--config.agent=impala",
+    "--config.num_environment_steps=3200",
+    *SMALL,
+    "--config.evaluation.max_episode_steps=20",
+  )
+  config = "configs/small.py:python:tests.programs.faulty:Endless"
+  result = run(tmp_path, *arguments, config=config)
+  assert result.returncode == 0, result.stderr
+  assert "(4 of 4 cut off)" in result.stdout
+  evaluations = rows(tmp_path / "logs" / "evaluator.csv")
+  assert float(evaluations[-1]["environment_steps"]) == 3200
+  for row in evaluations:
+    assert float(row["episodes_cut_off"]) == 4
+    assert float(row["episode_length_mean"]) == 20
+  # Nobody has to hear of it.
+  with open("/dev/full", "w") as full:
+    again = subprocess.run(
+      command(tmp_path, *arguments, config=config),
+      stdout=full, stderr=full, env=environment(), timeout=300, check=False,
+    )
+  assert again.returncode == 0
+
+
+@pytest.mark.slow
 def test_local_mt(tmp_path):
   result = run(
     tmp_path,
@@ -494,7 +521,7 @@ def test_a_removed_work_directory_stops_the_run_and_is_written_again(
   tmp_path, monkeypatch, remove, capsys
 ):
   workdir = tmp_path / "run"
-  monkeypatch.setattr(nodes, "_LOOK_SECONDS", 0.0)
+  monkeypatch.setattr(nodes, "_WORKDIR_SECONDS", 0.0)
   step = nodes.Learner.step
 
   def step_and_remove(learner):
