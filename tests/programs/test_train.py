@@ -92,7 +92,7 @@ def test_signals_save_and_end(tmp_path, number):
   try:
     wait_for(lambda: learner_steps(tmp_path) > 5)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
   finally:
     process.kill()
   assert process.returncode == 0, output
@@ -115,7 +115,7 @@ def test_killed_launcher_leaves_no_node_and_resumes(tmp_path):
     wait_for(lambda: len(checkpointing.list_checkpoints(checkpoints)) > 1)
   finally:
     process.kill()
-  wait_for(lambda: not nodes_of(tmp_path), 60)
+  wait_for(lambda: not nodes_of(tmp_path))
   newest = checkpointing.list_checkpoints(checkpoints)[-1]
   step = int(newest.stem.split("_")[1])
   with np.load(newest) as file:
@@ -128,7 +128,7 @@ def test_killed_launcher_leaves_no_node_and_resumes(tmp_path):
       lambda: len(rows(tmp_path / "logs" / "learner.csv")) > len(before) + 2
     )
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
   finally:
     process.kill()
   assert f"Resuming after {step:,} updates" in output
