@@ -221,16 +221,14 @@ def _run(run: Run, parsed, learner_environment) -> int:
       )
     ending.say(f"{error}\nThe same command resumes.")
     code = 1
-  if learns_here:
-    _warn(experiment)
-  # Whoever stops a run wants it to end now; its logs are kept.
+  # Whoever stops a run wants it to end now, and its logs are kept.
   if learns_here and not interrupted:
     _plot(experiment)
   return code
 
 
-def _warn(experiment):
-  from acme_stac.evaluation import summary
+def _plot(experiment):
+  from acme_stac.evaluation import plots, summary
 
   result = summary.summarise_run(experiment.workdir)
   if skipped := result.get("skipped_updates", 0):
@@ -243,11 +241,6 @@ def _warn(experiment):
       f"Warning: {dropped:,} trajectories had numbers that are not finite and"
       " were dropped. logs/nodes/learner.log says what in them."
     )
-
-
-def _plot(experiment):
-  from acme_stac.evaluation import plots
-
   try:
     for path in plots.plot_run(experiment.workdir):
       print(f"  {printable(path)}")

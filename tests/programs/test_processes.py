@@ -238,15 +238,25 @@ def test_the_reason_of_a_hopeless_exit_needs_no_disk(tmp_path, log):
 
 
 @pytest.mark.slow
-def test_a_run_with_no_sound_checkpoint_ends_at_once(tmp_path):
-  checkpoints = tmp_path / "run" / "checkpoints"
-  checkpoints.mkdir(parents=True)
-  (checkpoints / "checkpoint_000000010.npz").write_bytes(b"damaged")
-  assert checkpointing.list_checkpoints(checkpoints)
-  result = runs.run(tmp_path / "run", "--restart=all", *LONG)
-  assert result.returncode == 1, result.stdout + result.stderr
-  assert "is started again" not in result.stdout
-  assert "The learner cannot begin." in result.stderr
+def test_a_learner_without_a_sound_checkpoint_is_not_started_for_ever(
+  tmp_path,
+):
+  arguments = (
+    "--restart=all", "--config.checkpoint_every_seconds=1.", *LONG
+  )
+  with Running(tmp_path / "run", *arguments) as running:
+    checkpoints = running.workdir / "checkpoints"
+    running.wait_for(lambda: checkpointing.list_checkpoints(checkpoints))
+    learner = runs.node(running.workdir, "learner")
+    # It writes none after these were damaged.
+    learner.suspend()
+    for path in checkpoints.rglob("*.npz"):
+      path.write_bytes(b"damaged")
+    learner.kill()
+    assert running.end() == 1
+    assert running.text.count("is started again") == 1
+    assert "Node learner ended with exit code 69, so the run" in running.text
+    assert "The learner cannot begin. No checkpoint can be read" in running.text
 
 
 @pytest.mark.slow

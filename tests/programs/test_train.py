@@ -98,6 +98,8 @@ def test_signals_save_and_end(tmp_path, number):
   assert process.returncode == 0, output
   assert "the checkpoint is saved" in output
   assert not nodes_of(tmp_path)
+  # Whoever stops a run does not wait for them.
+  assert not (tmp_path / "plots").exists()
   (saved,) = checkpointing.list_checkpoints(tmp_path / "checkpoints")
   assert int(saved.stem.split("_")[1]) >= learner_steps(tmp_path)
 
