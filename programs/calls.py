@@ -14,8 +14,8 @@ class EndedError(Exception):
   """The program is ending, so there is nobody to wait for any more."""
 
 
-class NotReadyError(RuntimeError):
-  """A node that was called does not have yet what it was asked for."""
+class NotReadyError(Exception):
+  """A node answered that it does not have yet what it was asked for."""
 
 
 class SilentError(Exception):
@@ -65,11 +65,7 @@ def patiently(
 
 def _is_an_answer(error: Exception) -> bool:
   """Returns whether a node was there and raised this itself."""
-  text = f"{type(error).__name__} {error}"
-  return (
-    "Python exception was raised on the server" in text
-    and NotReadyError.__name__ not in text
-  )
+  return "Python exception was raised on the server" in str(error)
 
 
 class Patient:

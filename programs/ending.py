@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -117,6 +118,34 @@ def say(text: str, stream: TextIO | None = None):
     print(text, file=stream, flush=True)
   except (OSError, ValueError):
     give_up_output()
+
+
+class _Lossy(io.FileIO):
+  """A file that drops what cannot be written to it."""
+
+  def write(self, data: Any) -> int:
+    """Writes bytes, or nothing, and returns how many are done with."""
+    try:
+      return super().write(data)
+    except OSError:
+      return memoryview(data).nbytes
+
+
+def drop_lost_output():
+  """Has prints that fail do nothing from now on, those of libraries included.
+
+  A long run must not end because a terminal is gone or a disk is full.
+  """
+  for name in ("stdout", "stderr"):
+    stream = getattr(sys, name)
+    stream.flush()
+    setattr(sys, name, io.TextIOWrapper(
+      io.BufferedWriter(_Lossy(stream.fileno(), "w", closefd=False)),
+      encoding=stream.encoding,
+      # Names of files may be of bytes that are no text.
+      errors="backslashreplace",
+      line_buffering=stream.line_buffering,
+    ))
 
 
 def give_up_output():

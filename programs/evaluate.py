@@ -468,26 +468,28 @@ class _Actor:
 
 
 class _Books:
-  """Counts steps and episodes, and shows them."""
+  """Counts steps, and shows them and the episodes."""
 
-  def __init__(self, num_environments: int, num_episodes: int):
-    self._ends = np.zeros(num_environments, np.int64)
-    self._each = num_episodes // num_environments
+  def __init__(self, num_episodes: int):
+    self._num_episodes = num_episodes
     self._steps = 0
     self._started: float | None = None
     self._rate = rate.MovingRate()
     self.line = progress.Progress(describe=_describe_progress)
 
   def observed(self, timestep: dm_env.TimeStep):
-    """Takes a time step of the batch."""
+    """Counts the steps of the batch."""
     if self._started is None:  # The policy is compiled by now.
       self._started = time.monotonic()
     self._steps += int(np.sum(timestep.step_type != dm_env.StepType.FIRST))
-    self._ends += timestep.step_type == dm_env.StepType.LAST
     self._rate.add(self._steps)
+
+  def show(self, done: int):
+    """Shows how far it is, after so many episodes."""
+    assert self._started is not None
     self.line.show({
-      "done": int(np.minimum(self._ends, self._each).sum()),
-      "of": self._each * len(self._ends),
+      "done": done,
+      "of": self._num_episodes,
       "rate": self._rate.per_second(ended=True),
       "seconds": time.monotonic() - self._started,
     })
@@ -529,12 +531,13 @@ def play(
   """
   guarded = environments.GuardedEnvironment(environment)
   number = environment.num_environments
-  books = _Books(number, num_episodes)
+  books = _Books(num_episodes)
   actor: Any = _Actor(policy, number, seed, books.observed)
   try:
     with ending.StopRequest("Stopping; nothing is written.") as stop:
       found = environment_loop.evaluate(
-        guarded, actor, num_episodes, lambda: bool(stop), max_episode_steps
+        guarded, actor, num_episodes, lambda: bool(stop), max_episode_steps,
+        books.show,
       )
   finally:
     books.line.close()

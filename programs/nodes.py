@@ -23,7 +23,7 @@ from programs.failures import FailureLimit
 # Variables wait this long for a learner that is still starting.
 _VARIABLES_TIMEOUT_SECONDS = 5.0
 # How often the learner looks whether its work directory is still there.
-_LOOK_SECONDS = 1.0
+_WORKDIR_SECONDS = 1.0
 # An actor that waited for longer than this fetches parameters again.
 _STALE_SECONDS = 0.005
 # The learner tells of its state again after this, for those started anew, and
@@ -63,18 +63,38 @@ class VariableServer:
       self._variables = variables
       self._changed.notify_all()
 
-  def get_variables(self, names: Sequence[str]) -> list[Any]:
-    """Returns variables by name.
-
-    Raises:
-      NotReadyError: if the learner has not sent any for some seconds.
-    """
+  def get_variables(self, names: Sequence[str]) -> list[Any] | None:
+    """Returns variables by name; None if there are none yet, after a wait."""
     with self._changed:
       if not self._changed.wait_for(
         lambda: self._variables, _VARIABLES_TIMEOUT_SECONDS
       ):
-        raise NotReadyError("The learner has not sent parameters yet.")
+        # Courier would log the traceback of an exception in every run.
+        return None
       return [self._variables[name] for name in names]
+
+
+class VariableSource:
+  """Client of a variable server that is asked until it has variables."""
+
+  def __init__(self, client: Any):
+    """Makes a source.
+
+    Args:
+      client: of `VariableServer`.
+    """
+    self._client = client
+
+  def get_variables(self, names: Sequence[str]) -> list[Any]:
+    """Returns variables by name.
+
+    Raises:
+      NotReadyError: if the learner has not sent any yet.
+    """
+    variables = self._client.get_variables(names)
+    if variables is None:
+      raise NotReadyError("The learner has not sent parameters yet.")
+    return variables
 
 
 def make_tables(experiment: Experiment) -> list[Any]:
@@ -226,7 +246,7 @@ class Learner:
     self._saves = self._metadata["number"]
     self._workdir = workdir.Watch(experiment.workdir)
     self._removed: HopelessError | None = None
-    self._next_look = self._started + _LOOK_SECONDS
+    self._next_look = self._started + _WORKDIR_SECONDS
 
   def _stopping(self) -> bool:
     failed = self._publisher is not None and self._publisher.failed
@@ -250,7 +270,7 @@ class Learner:
     """
     now = time.monotonic()
     if now >= self._next_look:
-      self._next_look = now + _LOOK_SECONDS
+      self._next_look = now + _WORKDIR_SECONDS
       self._check_workdir()
     try:
       self._learner.step()

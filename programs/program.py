@@ -42,6 +42,8 @@ def _run(make: Callable[[Callable[[], bool]], Any]):
   """
   should_stop = lp.stop_event().is_set
   if NODE_NAME in os.environ:
+    # Its log may be on a full disk.
+    ending.drop_lost_output()
     ending.leave_no_children(ending.end_session)
   try:
     make(should_stop).run()
@@ -87,6 +89,13 @@ def _patient(
   return calls.Patient(client, name, stop, experiment.patience_seconds)
 
 
+def _patient_source(
+  variables: Any, experiment: Experiment, stop: Callable[[], bool]
+) -> calls.Patient:
+  source = nodes.VariableSource(variables)
+  return _patient(source, "The variable server", experiment, stop)
+
+
 def _run_learner(experiment: Experiment, replays, counter, variables):
   def make(stop: Callable[[], bool]) -> nodes.Learner:
     def send(data: bytes):
@@ -114,7 +123,7 @@ def _run_actor(
     experiment,
     index,
     replay,
-    _patient(variables, "The variable server", experiment, stop),
+    _patient_source(variables, experiment, stop),
     _patient(counter, "The counter", experiment, stop),
     stop,
   ))
@@ -124,7 +133,7 @@ def _run_evaluator(experiment: Experiment, variables, counter):
   _end_if_stuck(2 * experiment.environment_timeout_seconds)
   _run(lambda stop: nodes.Evaluator(
     experiment,
-    _patient(variables, "The variable server", experiment, stop),
+    _patient_source(variables, experiment, stop),
     _patient(counter, "The counter", experiment, stop),
     stop,
   ))

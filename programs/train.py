@@ -6,7 +6,6 @@ r"""Trains an agent.
 The same --workdir resumes a run that was stopped. See docs/training.md.
 """
 
-import io
 import os
 import signal
 import sys
@@ -63,9 +62,6 @@ def _isolate(argv: list[str]) -> bool:
 
 def main(argv: list[str]) -> int:
   """Runs the command; returns its exit code."""
-  # Names of files may be of bytes that are no text.
-  if isinstance(sys.stdout, io.TextIOWrapper):
-    sys.stdout.reconfigure(errors="backslashreplace")
   isolated = _isolate(argv)
   machine.use_compilation_cache()
   machine.check()
@@ -173,6 +169,7 @@ def _run(run: Run, parsed, learner_environment) -> int:
       machine.check_ports(cluster.ports(experiment.num_queues))
   watch = workdir_lib.Watch(experiment.workdir)
   progress = Progress()
+  interrupted = False
   try:
     if parsed.launch not in ("local_mp", "hosts"):
       ending.leave_no_children()
@@ -199,7 +196,8 @@ def _run(run: Run, parsed, learner_environment) -> int:
     kept = "Logs, checkpoints and plots" if learns_here else "Logs of actors"
     print(f"Done. {kept} are in {printable(experiment.workdir)}")
     code = 0
-  except ending.Interrupted as interrupted:
+  except ending.Interrupted as request:
+    interrupted = True
     progress.close()
     saved = ""
     if learns_here:
@@ -211,7 +209,7 @@ def _run(run: Run, parsed, learner_environment) -> int:
     print(f"Stopped{saved}. The same command goes on.")
     # An engine that tells a host to go and takes 0 for done would not start it
     # again.
-    told_to_go = cluster is not None and signal.SIGTERM in interrupted.args
+    told_to_go = cluster is not None and signal.SIGTERM in request.args
     code = 128 + signal.SIGTERM if told_to_go else 0
   except (ending.NodeDiedError, SilentError, HopelessError) as error:
     progress.close()
@@ -223,7 +221,8 @@ def _run(run: Run, parsed, learner_environment) -> int:
       )
     ending.say(f"{error}\nThe same command resumes.")
     code = 1
-  if learns_here:
+  # Whoever stops a run wants it to end now, and its logs are kept.
+  if learns_here and not interrupted:
     _plot(experiment)
   return code
 
@@ -271,12 +270,10 @@ def _interrupt(number: int, unused_frame: Any):
 
 
 if __name__ == "__main__":
+  ending.drop_lost_output()
   signal.signal(signal.SIGTERM, _interrupt)
   try:
-    code = main(sys.argv)
-    # A full disk or a terminal that is gone does not change the exit code.
-    ending.give_up_output()
-    sys.exit(code)
+    sys.exit(main(sys.argv))
   except KeyboardInterrupt as interrupt:
     ending.say("\nStopped while nothing was running.")
     (signal_number,) = interrupt.args or (signal.SIGINT,)

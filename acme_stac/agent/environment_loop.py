@@ -148,6 +148,7 @@ def evaluate(
   num_episodes: int,
   should_stop: Callable[[], bool] = lambda: False,
   max_episode_steps: int = MAX_EPISODE_STEPS,
+  report_progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation | None:
   """Runs whole episodes with the actor's parameters of this moment.
 
@@ -161,6 +162,7 @@ def evaluate(
     should_stop: ends the evaluation early if True.
     max_episode_steps: actions after which an episode is cut off. Its member's
       next one begins when that one ends, or with the others.
+    report_progress: called after every step with the number of episodes so far.
 
   Returns:
     The evaluation, or None if stopped early.
@@ -190,4 +192,5 @@ def evaluate(
         episodes.append(episode)
         num_cut_off += 1
         beyond[episode.member] = True
+    report_progress(len(episodes))
   return Evaluation(episodes, num_cut_off)

@@ -246,10 +246,12 @@ def test_an_episode_beyond_the_limit_is_cut_off_and_counted(ends_after):
 
   environment = environments.base.BatchOfEnvironments([Endless(), Endless()])
   actor = make_actor(environment, helpers.small_config())
+  progress = []
   found = environment_loop.evaluate(
-    environment, actor, 6, max_episode_steps=7
+    environment, actor, 6, max_episode_steps=7, report_progress=progress.append
   )
   assert found.num_cut_off == 6
+  assert progress[-1] == 6 and progress == sorted(progress)
   # None is the rest of one that was cut off.
   assert {
     (e.episode_return, e.length, e.truncated) for e in found.episodes

@@ -57,3 +57,17 @@ class Faulty(catch.Catch):
     if self._fault == "shape":
       return timestep._replace(observation=timestep.observation[:, :-1])
     raise ValueError(self._fault)
+
+
+class Endless(catch.Catch):
+  """Catch whose ball begins again at the top, in an episode without end."""
+
+  def step(self, actions: np.ndarray) -> dm_env.TimeStep:
+    timestep = super().step(actions)
+    last = self._ended.copy()
+    self._ball_row[last] = -1
+    self._ended[:] = False
+    return timestep._replace(
+      step_type=np.where(last, dm_env.StepType.MID, timestep.step_type),
+      discount=np.where(last, 1.0, timestep.discount).astype(np.float32),
+    )

@@ -42,7 +42,7 @@ def run(workdir, *arguments, **kwargs):
     capture_output=True,
     text=True,
     env=environment(),
-    timeout=300,
+    timeout=500,
   )
 
 
@@ -85,7 +85,7 @@ def start(workdir, *arguments):
   )
 
 
-def wait_for(condition, seconds=400):
+def wait_for(condition, seconds=300):
   deadline = time.monotonic() + seconds
   while not condition():
     assert time.monotonic() < deadline, "timed out"

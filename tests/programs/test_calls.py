@@ -28,10 +28,8 @@ def test_a_silent_node_is_called_again():
 
 
 def test_what_is_not_ready_yet_is_called_again():
-  error = StatusNotOk(
-    "Python exception was raised on the server: NotReadyError: not yet"
-  )
-  assert calls.patiently(answers(error, 4), "it", lambda: False, 10.0) == 4
+  call = answers(calls.NotReadyError("not yet"), 4)
+  assert calls.patiently(call, "it", lambda: False, 10.0) == 4
 
 
 def test_an_error_of_the_node_itself_is_an_answer():

@@ -51,6 +51,49 @@ def test_a_full_disk_does_not_change_the_exit_code(stream):
   assert found.returncode == 69
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_prints_to_a_full_disk_do_nothing(stream):
+  with open("/dev/full", "w") as full:
+    found = subprocess.run(
+      [sys.executable, "-c", textwrap.dedent(f"""
+        import sys
+        from programs import ending, progress
+        ending.drop_lost_output()
+        print("lost", file=sys.{stream}, flush=True)
+        progress.Progress(sys.{stream}).note("lost too")
+        print("lost at the end", file=sys.{stream})
+      """)],
+      **{stream: full}, timeout=120, check=False,
+    )
+  assert found.returncode == 0
+
+
+def test_prints_come_out_where_there_is_room():
+  found = run("""
+    import sys
+    from programs import ending
+    ending.drop_lost_output()
+    print("αβ", "\\udcff")
+    print("error", file=sys.stderr)
+  """)
+  assert (found.stdout, found.stderr) == ("αβ \\udcff\n", "error\n")
+
+
+@pytest.mark.parametrize("waiting,lost", [
+  (["actor/0", "evaluator"], True), (["actor/0", "actor/1"], False),
+])
+def test_a_finished_run_names_what_it_waits_for(waiting, lost):
+  limit = ending.patience_at_end(waiting)
+  assert (limit == ending.LAST_EVALUATION_SECONDS) == lost
+  note = ending.describe_waiting(waiting, 12.3)
+  late = ending.describe_late(waiting, limit)
+  for text in (note, late):
+    assert ", ".join(waiting) in text
+    assert ("evaluation" in text) == lost
+  assert "up to 12 s more" in note
+  assert f"{limit:.0f} s after the last update" in late
+
+
 def test_what_a_process_started_ends_with_it():
   found = run("""
     import multiprocessing, subprocess, time

@@ -1,3 +1,4 @@
+import pickle
 import threading
 import time
 from concurrent import futures
@@ -10,6 +11,7 @@ from acme_stac.networks import make_networks
 from configs import small
 from programs import counter, ending, launching, nodes
 from programs import experiment as experiment_lib
+from programs.calls import NotReadyError
 from programs.progress import Progress
 
 
@@ -27,6 +29,20 @@ def test_death_of_a_thread_is_told_with_its_last_lines():
   assert message.startswith("actor/1 died, so the run was stopped:")
   assert "OSError: the disk is gone" in message
   assert "in die" in message
+
+
+def test_variables_that_are_not_there_yet_are_no_error_of_the_server(
+  monkeypatch
+):
+  monkeypatch.setattr(nodes, "_VARIABLES_TIMEOUT_SECONDS", 0.01)
+  server = nodes.VariableServer()
+  # Courier would log a traceback of what it raised.
+  assert server.get_variables(["version"]) is None
+  source = nodes.VariableSource(server)
+  with pytest.raises(NotReadyError):
+    source.get_variables(["version"])
+  server.put(pickle.dumps({"version": 3, "policy": 4}))
+  assert source.get_variables(["policy", "version"]) == [4, 3]
 
 
 def test_an_actor_that_waited_fetches_parameters_again(tmp_path):

@@ -6,6 +6,8 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
+import textwrap
 import time
 
 import numpy as np
@@ -13,6 +15,7 @@ import psutil
 import pytest
 
 from acme_stac.agent import checkpointing
+from programs import processes, program
 from tests.programs import runs
 
 LONG = ("--config.num_environment_steps=100000000", *runs.SMALL)
@@ -49,14 +52,14 @@ class Running:
     before = runs.learner_steps(self.workdir)
     self.wait_for(lambda: runs.learner_steps(self.workdir) >= before + more)
 
-  def wait_for(self, condition, seconds=120):
+  def wait_for(self, condition, seconds=300):
     def met():
       assert self.process.poll() is None, self.text
       return condition()
 
     runs.wait_for(met, seconds)
 
-  def end(self, seconds=90):
+  def end(self, seconds=300):
     code = self.process.wait(seconds)
     assert not runs.nodes_of(self.workdir)
     return code
@@ -191,7 +194,7 @@ def test_crash_loop_ends_with_the_last_lines(tmp_path):
   )
   command[1:3] = ["-c", script]
   result = subprocess.run(
-    command, capture_output=True, text=True, timeout=200,
+    command, capture_output=True, text=True, timeout=500,
     env=runs.environment(),
   )
   assert result.returncode == 1, result.stdout
@@ -204,6 +207,56 @@ def test_crash_loop_ends_with_the_last_lines(tmp_path):
   # Whose fault it was.
   assert "faulty.py" in result.stderr
   assert not runs.nodes_of(tmp_path)
+
+
+@pytest.mark.parametrize("log", ["full", "removed"])
+def test_the_reason_of_a_hopeless_exit_needs_no_disk(tmp_path, log):
+  code = """
+    import os, threading
+    import launchpad
+    from programs import nodes, program
+
+    def make(should_stop):
+      raise nodes.HopelessError("The checkpoints are damaged.")
+
+    launchpad.stop_event = threading.Event
+    if {full}:
+      full = os.open("/dev/full", os.O_WRONLY)
+      os.dup2(full, 1)
+      os.dup2(full, 2)
+    program._run(make)
+  """
+  code = textwrap.dedent(code.format(full=log == "full"))
+  directory = tmp_path if log == "full" else tmp_path / "removed"
+  node = processes._Node(
+    "learner", [sys.executable, "-c", code], {}, directory / "learner.log"
+  )
+  node.start()
+  assert node.process.wait(120) == program.EXIT_HOPELESS
+  assert node.last_lines().endswith("  | The checkpoints are damaged.")
+  node.reason.close()
+
+
+@pytest.mark.slow
+def test_a_learner_without_a_sound_checkpoint_is_not_started_for_ever(
+  tmp_path,
+):
+  arguments = (
+    "--restart=all", "--config.checkpoint_every_seconds=1.", *LONG
+  )
+  with Running(tmp_path / "run", *arguments) as running:
+    checkpoints = running.workdir / "checkpoints"
+    running.wait_for(lambda: checkpointing.list_checkpoints(checkpoints))
+    learner = runs.node(running.workdir, "learner")
+    # It writes none after these were damaged.
+    learner.suspend()
+    for path in checkpoints.rglob("*.npz"):
+      path.write_bytes(b"damaged")
+    learner.kill()
+    assert running.end() == 1
+    assert running.text.count("is started again") == 1
+    assert "Node learner ended with exit code 69, so the run" in running.text
+    assert "The learner cannot begin. No checkpoint can be read" in running.text
 
 
 @pytest.mark.slow
@@ -240,7 +293,7 @@ def test_an_environment_that_hangs_is_made_again(tmp_path):
     config=FAULTY,
   ) as running:
     running.wait_for(marker.exists)
-    running.wait_for(lambda: "(its environment hung)" in running.text, 30)
+    running.wait_for(lambda: "(its environment hung)" in running.text)
     running.wait_for_steps(20)
     running.process.send_signal(signal.SIGINT)
     assert running.end() == 0
@@ -303,7 +356,7 @@ def test_full_disk_ends_neither_training_nor_the_last_checkpoint(tmp_path):
     assert process.poll() is None, output.read_text()
     os.remove(f"{inside}/filler")
     before = steps()
-    runs.wait_for(lambda: steps() > before + 20, 60)
+    runs.wait_for(lambda: steps() > before + 20)
     newest = checkpointing.list_checkpoints(f"{inside}/run/checkpoints")[-1]
     runs.wait_for(
       lambda: checkpointing.list_checkpoints(
@@ -314,7 +367,7 @@ def test_full_disk_ends_neither_training_nor_the_last_checkpoint(tmp_path):
     time.sleep(2)
     (launcher,) = psutil.Process(process.pid).children()
     launcher.send_signal(signal.SIGINT)
-    assert process.wait(60) == 1, output.read_text()
+    assert process.wait(300) == 1, output.read_text()
     assert "No space left on device" in output.read_text()
     assert "the checkpoint is saved" not in output.read_text()
   finally:

@@ -85,6 +85,13 @@ def test_the_most_important_parts_come_first(terminal):
   assert narrow.strip() == "123,456,789/200,000,000 steps (62%)"
 
 
+def test_evaluations_of_which_episodes_were_cut_off_say_so():
+  whole = progress.format_status(STATUS)
+  assert "eval 12345.7" in whole
+  cut_off = progress.format_status({**STATUS, "evaluation_cut_off": (3, 10)})
+  assert "eval 12345.7 (3 of 10 cut off)" in cut_off
+
+
 def test_a_shorter_line_erases_a_longer_one(terminal):
   shown = progress.Progress(terminal.stream, lambda text: [text])
   shown.show("long " * 10)

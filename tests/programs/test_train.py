@@ -92,12 +92,14 @@ def test_signals_save_and_end(tmp_path, number):
   try:
     wait_for(lambda: learner_steps(tmp_path) > 5)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
   finally:
     process.kill()
   assert process.returncode == 0, output
   assert "the checkpoint is saved" in output
   assert not nodes_of(tmp_path)
+  # Whoever stops a run does not wait for them.
+  assert not (tmp_path / "plots").exists()
   (saved,) = checkpointing.list_checkpoints(tmp_path / "checkpoints")
   assert int(saved.stem.split("_")[1]) >= learner_steps(tmp_path)
 
@@ -115,7 +117,7 @@ def test_killed_launcher_leaves_no_node_and_resumes(tmp_path):
     wait_for(lambda: len(checkpointing.list_checkpoints(checkpoints)) > 1)
   finally:
     process.kill()
-  wait_for(lambda: not nodes_of(tmp_path), 60)
+  wait_for(lambda: not nodes_of(tmp_path))
   newest = checkpointing.list_checkpoints(checkpoints)[-1]
   step = int(newest.stem.split("_")[1])
   with np.load(newest) as file:
@@ -128,7 +130,7 @@ def test_killed_launcher_leaves_no_node_and_resumes(tmp_path):
       lambda: len(rows(tmp_path / "logs" / "learner.csv")) > len(before) + 2
     )
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
   finally:
     process.kill()
   assert f"Resuming after {step:,} updates" in output
@@ -230,6 +232,33 @@ def test_serial_is_on_policy(tmp_path):
     assert float(row["policy_age_max"]) == 0.0
     assert abs(float(row["importance_weight_max"]) - 1.0) < 1e-4
     assert abs(float(row["importance_weight_mean"]) - 1.0) < 1e-4
+
+
+@pytest.mark.slow
+def test_episodes_that_never_end_are_cut_off_in_evaluations(tmp_path):
+  arguments = (
+    "--launch=serial",
+    "--config.agent=impala",
+    "--config.num_environment_steps=3200",
+    *SMALL,
+    "--config.evaluation.max_episode_steps=20",
+  )
+  config = "configs/small.py:python:tests.programs.faulty:Endless"
+  result = run(tmp_path, *arguments, config=config)
+  assert result.returncode == 0, result.stderr
+  assert "(4 of 4 cut off)" in result.stdout
+  evaluations = rows(tmp_path / "logs" / "evaluator.csv")
+  assert float(evaluations[-1]["environment_steps"]) == 3200
+  for row in evaluations:
+    assert float(row["episodes_cut_off"]) == 4
+    assert float(row["episode_length_mean"]) == 20
+  # Nobody has to hear of it.
+  with open("/dev/full", "w") as full:
+    again = subprocess.run(
+      command(tmp_path, *arguments, config=config),
+      stdout=full, stderr=full, env=environment(), timeout=300, check=False,
+    )
+  assert again.returncode == 0
 
 
 @pytest.mark.slow
@@ -494,7 +523,7 @@ def test_a_removed_work_directory_stops_the_run_and_is_written_again(
   tmp_path, monkeypatch, remove, capsys
 ):
   workdir = tmp_path / "run"
-  monkeypatch.setattr(nodes, "_LOOK_SECONDS", 0.0)
+  monkeypatch.setattr(nodes, "_WORKDIR_SECONDS", 0.0)
   step = nodes.Learner.step
 
   def step_and_remove(learner):
