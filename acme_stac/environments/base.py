@@ -2,6 +2,7 @@
 
 import abc
 import collections
+import logging
 import math
 import traceback
 from collections.abc import Mapping, Sequence
@@ -294,7 +295,7 @@ def time_step(
   step_type[terminated | truncated] = dm_env.StepType.LAST
   step_type[first] = dm_env.StepType.FIRST
   discount = 1.0 - (terminated & ~first).astype(np.float32)
-  reward = np.where(first, 0.0, reward).astype(np.float32)
+  reward = precision.narrow_numbers("reward", np.where(first, 0.0, reward))
   return dm_env.TimeStep(step_type, reward, discount, observation)
 
 
@@ -416,6 +417,16 @@ def describe_error(error: BaseException) -> str:
   )
 
 
+def close(environment: Any):
+  """Closes an environment; warns if that raises, as nothing depends on it."""
+  try:
+    environment.close()
+  except (Exception, SystemExit) as error:
+    logging.warning(
+      "The environment's close() raised %s.", describe_error(error)
+    )
+
+
 class BatchOfEnvironments(BatchedEnvironment):
   """Steps single dm_env environments one after the other.
 
@@ -468,8 +479,8 @@ class BatchOfEnvironments(BatchedEnvironment):
 
     def column(name: str, default: float) -> np.ndarray:
       values = [getattr(step, name) for step in steps]
-      return np.array(
-        [default if value is None else value for value in values], np.float32
+      return precision.narrow_numbers(
+        name, [default if value is None else value for value in values]
       )
 
     step_type = np.array([step.step_type for step in steps], np.int32)
@@ -508,7 +519,7 @@ class BatchOfEnvironments(BatchedEnvironment):
 
   def close(self):
     for member in self.members:
-      member.close()
+      close(member)
 
 
 class EnvironmentOfBatch(dm_env.Environment):

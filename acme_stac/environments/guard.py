@@ -200,4 +200,4 @@ class GuardedEnvironment(base.BatchedEnvironment):
 
   def close(self):
     self._closed.set()
-    self._environment.close()
+    base.close(self._environment)

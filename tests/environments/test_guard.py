@@ -8,6 +8,7 @@ from dm_env import specs
 
 from acme_stac import environments
 from acme_stac.environments import base
+from acme_stac.environments.catch import Catch
 
 FIRST, MID, LAST = (
   dm_env.StepType.FIRST,
@@ -67,6 +68,22 @@ def test_what_is_good_passes():
   assert guard.action_spec() == environment.action_spec()
   guard.close()
   assert environment.closed
+
+
+@pytest.mark.parametrize("error", [RuntimeError("lost"), SystemExit("lost")])
+def test_close_that_raises_is_a_warning_and_closes_the_others(error, caplog):
+  closed = []
+
+  class Member(Catch):
+    def close(self):
+      closed.append(self)
+      raise error
+
+  members = [base.EnvironmentOfBatch(Member(1, seed)) for seed in range(2)]
+  batch = base.BatchOfEnvironments(members)
+  environments.GuardedEnvironment(batch).close()
+  assert len(closed) == 2
+  assert caplog.text.count(f"close() raised {type(error).__name__}: lost") == 2
 
 
 def test_what_it_raises_is_told_with_the_last_actions():

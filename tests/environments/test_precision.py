@@ -73,6 +73,23 @@ def test_guarded_environments_give_32_bits():
     )
 
 
+@pytest.mark.parametrize("reward", [1e300, np.float64(-1e39)])
+def test_reward_that_does_not_fit_is_named_before_a_run(reward):
+  class Rewarding(Wide):
+    def step(self, action):
+      return super().step(action)._replace(reward=reward)
+
+  with pytest.raises(ValueError, match=r"reward has 1e\+3.*float32.*Scale"):
+    environments.check(Rewarding([{}]))
+
+
+def test_largest_reward_fits():
+  largest = [float(np.finfo(np.float32).max), -np.inf, 0.0]
+  np.testing.assert_array_equal(
+    precision.narrow_numbers("reward", largest), np.array(largest, np.float32)
+  )
+
+
 @pytest.mark.parametrize("name,value,message", BEYOND)
 def test_numbers_that_do_not_fit_are_named(name, value, message):
   environment = guarded([{}, {name: value}])
