@@ -2,9 +2,9 @@
 
 import abc
 import collections
-import logging
 import math
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -422,8 +422,9 @@ def close(environment: Any):
   try:
     environment.close()
   except (Exception, SystemExit) as error:
-    logging.warning(
-      "The environment's close() raised %s.", describe_error(error)
+    warnings.warn(
+      f"The environment's close() raised {describe_error(error)}.",
+      stacklevel=2,
     )
 
 
