@@ -349,8 +349,18 @@ def select(spec: Any, nest: Any) -> Any:
 
 
 def named_leaves(name: str, nest: Any) -> list[tuple[str, Any]]:
-  """Returns the leaves of a nest, each with `name` and the path to it."""
-  paths, _ = jax.tree_util.tree_flatten_with_path(plain_nest(nest))
+  """Returns the leaves of a nest, each with `name` and the path to it.
+
+  Raises:
+    ValueError: if the keys of a dict cannot be sorted.
+  """
+  try:
+    paths, _ = jax.tree_util.tree_flatten_with_path(plain_nest(nest))
+  except ValueError as error:
+    raise ValueError(
+      f"{name} has a dict whose keys cannot be sorted, such as numbers beside"
+      " texts: give all parts texts as names."
+    ) from error
   return [(name + jax.tree_util.keystr(path), leaf) for path, leaf in paths]
 
 
