@@ -289,7 +289,10 @@ class TrainedPolicy:
         "The observation does not have the parts that this policy was trained"
         f" on, {self._spec.observations}."
       ) from error
-    observation = jax.tree_util.tree_map(np.asarray, observation)
+    # By the spec: a list may be an array of one part.
+    observation = jax.tree_util.tree_map(
+      lambda _, part: np.asarray(part), self._spec.observations, observation
+    )
     leaves = jax.tree_util.tree_leaves(precision.narrow(observation))
     if state._single:
       leaves = [leaf[None] for leaf in leaves]

@@ -438,7 +438,7 @@ class _probe:  # noqa: N801 (a context manager, used like a function)
     return self._environment
 
   def __exit__(self, *unused_args):
-    self._environment.close()
+    environments.base.close(self._environment)
 
 
 def _check_sizes(experiment: Experiment):

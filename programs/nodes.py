@@ -509,10 +509,7 @@ class _Environments:
       HopelessError: if that was too often.
     """
     self.failures += 1
-    try:
-      environment.close()
-    except Exception as closing:
-      logging.warning("The failed environment did not close: %s", closing)
+    environment.close()
     if not self._limit.add():
       raise HopelessError(
         f"The environment failed {self._limit.count} times within"

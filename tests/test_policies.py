@@ -243,6 +243,10 @@ def test_nests_of_observations(tmp_path):
   np.testing.assert_array_equal(
     policy(proxied, policy.initial_state()), expected[0]
   )
+  listed = {name: value[0].tolist() for name, value in observations.items()}
+  np.testing.assert_array_equal(
+    policy(listed, policy.initial_state()), expected[0]
+  )
   with pytest.raises(ValueError, match=r"trained on \[\(1, 1\), \(1, 2\)\]"):
     policy({"a": np.zeros(1), "b": np.zeros(3)}, policy.initial_state())
   for wrong in (np.zeros(3), {"a": np.zeros(1)}):

@@ -4,6 +4,7 @@ import abc
 import collections
 import math
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -294,7 +295,7 @@ def time_step(
   step_type[terminated | truncated] = dm_env.StepType.LAST
   step_type[first] = dm_env.StepType.FIRST
   discount = 1.0 - (terminated & ~first).astype(np.float32)
-  reward = np.where(first, 0.0, reward).astype(np.float32)
+  reward = precision.narrow_numbers("reward", np.where(first, 0.0, reward))
   return dm_env.TimeStep(step_type, reward, discount, observation)
 
 
@@ -348,8 +349,18 @@ def select(spec: Any, nest: Any) -> Any:
 
 
 def named_leaves(name: str, nest: Any) -> list[tuple[str, Any]]:
-  """Returns the leaves of a nest, each with `name` and the path to it."""
-  paths, _ = jax.tree_util.tree_flatten_with_path(plain_nest(nest))
+  """Returns the leaves of a nest, each with `name` and the path to it.
+
+  Raises:
+    ValueError: if the keys of a dict cannot be sorted.
+  """
+  try:
+    paths, _ = jax.tree_util.tree_flatten_with_path(plain_nest(nest))
+  except ValueError as error:
+    raise ValueError(
+      f"{name} has a dict whose keys cannot be sorted, such as numbers beside"
+      " texts: give all parts texts as names."
+    ) from error
   return [(name + jax.tree_util.keystr(path), leaf) for path, leaf in paths]
 
 
@@ -416,6 +427,17 @@ def describe_error(error: BaseException) -> str:
   )
 
 
+def close(environment: Any):
+  """Closes an environment; warns if that raises, as nothing depends on it."""
+  try:
+    environment.close()
+  except (Exception, SystemExit) as error:
+    warnings.warn(
+      f"The environment's close() raised {describe_error(error)}.",
+      stacklevel=2,
+    )
+
+
 class BatchOfEnvironments(BatchedEnvironment):
   """Steps single dm_env environments one after the other.
 
@@ -468,8 +490,8 @@ class BatchOfEnvironments(BatchedEnvironment):
 
     def column(name: str, default: float) -> np.ndarray:
       values = [getattr(step, name) for step in steps]
-      return np.array(
-        [default if value is None else value for value in values], np.float32
+      return precision.narrow_numbers(
+        name, [default if value is None else value for value in values]
       )
 
     step_type = np.array([step.step_type for step in steps], np.int32)
@@ -508,7 +530,7 @@ class BatchOfEnvironments(BatchedEnvironment):
 
   def close(self):
     for member in self.members:
-      member.close()
+      close(member)
 
 
 class EnvironmentOfBatch(dm_env.Environment):

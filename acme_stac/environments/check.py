@@ -192,7 +192,7 @@ def _play(
       [_Member(member, findings) for member in batch.members]
     )
   watched = guard.GuardedEnvironment(batch)
-  observation_spec = batch.observation_spec()
+  observation_spec = watched.observation_spec()
   action_spec, reward_spec = batch.action_spec(), batch.reward_spec()
   rng = np.random.default_rng(seed)
   deadline = time.monotonic() + max_seconds

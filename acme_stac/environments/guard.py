@@ -124,13 +124,18 @@ class GuardedEnvironment(base.BatchedEnvironment):
       self._busy = False
     if problem := self._problem(timestep):
       raise self.failure(f"The environment {problem}")
-    if not self._is_wide:
-      return timestep
     try:
-      observation = precision.narrow(timestep.observation)
+      if timestep.reward.dtype != np.float32:
+        timestep = timestep._replace(
+          reward=precision.narrow_numbers("reward", timestep.reward)
+        )
+      if self._is_wide:
+        timestep = timestep._replace(
+          observation=precision.narrow(timestep.observation)
+        )
     except ValueError as error:
       raise self.failure(f"The environment's {error}") from error
-    return timestep._replace(observation=observation)
+    return timestep
 
   def _problem(self, timestep: dm_env.TimeStep) -> str | None:
     """Returns what is wrong with a time step, or None."""
@@ -147,6 +152,11 @@ class GuardedEnvironment(base.BatchedEnvironment):
           f" {self._structure}."
         )
     for leaf, (name, shape, dtype) in zip(leaves, self._expected, strict=True):
+      if not isinstance(leaf, np.ndarray | jax.Array):
+        return (
+          f"gave an observation{name} of type {type(leaf).__name__} instead of"
+          " an array."
+        )
       if leaf.shape != shape or leaf.dtype != dtype:
         return (
           f"gave an observation{name} of shape {leaf.shape} and type"
@@ -154,9 +164,14 @@ class GuardedEnvironment(base.BatchedEnvironment):
         )
     batch = (self.num_environments,)
     for name in ("step_type", "reward", "discount"):
-      shape = np.shape(getattr(timestep, name))
-      if shape != batch:
-        return f"gave a {name} of shape {shape} instead of {batch}."
+      value = getattr(timestep, name)
+      if not isinstance(value, np.ndarray | jax.Array) or value.shape != batch:
+        return (
+          f"gave a {name} of type {type(value).__name__} and shape"
+          f" {np.shape(value)} instead of an array of shape {batch}."
+        )
+      if value.dtype.kind not in "biuf":
+        return f"gave a {name} of {value.dtype} instead of numbers."
     step_type = np.asarray(timestep.step_type)
     begins = step_type == _FIRST
     if (begins != self._begins).any():
@@ -200,4 +215,4 @@ class GuardedEnvironment(base.BatchedEnvironment):
 
   def close(self):
     self._closed.set()
-    self._environment.close()
+    base.close(self._environment)

@@ -373,8 +373,13 @@ def _cast(spec: Any, observation: Any) -> Any:
     value = np.asarray(value)
     if value.dtype == leaf.dtype:
       return value
-    converted = value.astype(leaf.dtype)
-    if leaf.dtype.kind in "biu" and not np.array_equal(converted, value):
+    with np.errstate(over="ignore"):
+      converted = value.astype(leaf.dtype)
+    if leaf.dtype.kind in "biu":
+      fits = np.array_equal(converted, value)
+    else:
+      fits = not np.any(np.isinf(converted) & np.isfinite(value))
+    if not fits:
       raise ValueError(
         f"observation{jax.tree_util.keystr(path)} must be {leaf.dtype}, got"
         f" numbers of type {value.dtype} that are not."

@@ -73,6 +73,27 @@ def _narrow_leaf(path: Any, leaf: Any) -> Any:
   return narrowed
 
 
+def narrow_numbers(name: str, numbers: Any) -> np.ndarray:
+  """Returns rewards or discounts [N] as floats of 32 bits.
+
+  Args:
+    name: of the numbers, for the message.
+    numbers: [N].
+
+  Raises:
+    ValueError: if a finite number does not fit.
+  """
+  try:
+    with np.errstate(over="raise"):
+      return np.asarray(numbers).astype(np.float32)
+  except FloatingPointError:
+    raise ValueError(
+      f"{name} has {np.max(np.abs(numbers)):g}, but networks take float32,"
+      f" whose largest number is {np.finfo(np.float32).max:g}. Scale or clip it"
+      " in a wrapper of the environment."
+    ) from None
+
+
 def _limits(dtype: Any) -> tuple[Any, Any]:
   limits: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
   return limits.min, limits.max

@@ -152,7 +152,13 @@ def _from_factory(
     factory, base.BatchedEnvironment
   ):
     make_batch: Callable[..., base.BatchedEnvironment] = factory
-    return make_batch(num_environments, seed, **options)
+    batch = make_batch(num_environments, seed, **options)
+    if batch.num_environments != num_environments:
+      raise ValueError(
+        f"{factory!r} must make a batch of num_environments={num_environments}"
+        f" members, but its num_environments is {batch.num_environments}."
+      )
+    return batch
   make_one: Callable[..., Any] = factory
   members = []
   for number in range(num_environments):

@@ -247,3 +247,12 @@ def test_time_is_bounded():
   environments.check(Slow(), max_steps=30, max_seconds=1e3)
   # Every sixth is a reset.
   assert len(calls) == 1 + 25
+
+
+def test_parts_whose_names_cannot_be_sorted_are_refused_in_words():
+  class Mixed(Good):
+    def observation_spec(self):
+      return {1: specs.Array((), np.float32), "a": specs.Array((), np.float32)}
+
+  with pytest.raises(ValueError, match="keys cannot be sorted.*texts as names"):
+    environments.check(Mixed())

@@ -8,6 +8,7 @@ from dm_env import specs
 
 from acme_stac import environments
 from acme_stac.environments import base
+from acme_stac.environments.catch import Catch
 
 FIRST, MID, LAST = (
   dm_env.StepType.FIRST,
@@ -69,6 +70,22 @@ def test_what_is_good_passes():
   assert environment.closed
 
 
+@pytest.mark.parametrize("error", [RuntimeError("lost"), SystemExit("lost")])
+def test_close_that_raises_is_a_warning_and_closes_the_others(error):
+  closed = []
+
+  class Member(Catch):
+    def close(self):
+      closed.append(self)
+      raise error
+
+  members = [base.EnvironmentOfBatch(Member(1, seed)) for seed in range(2)]
+  batch = base.BatchOfEnvironments(members)
+  with pytest.warns(UserWarning, match=r"close\(\) raised \w+: lost"):
+    environments.GuardedEnvironment(batch).close()
+  assert len(closed) == 2
+
+
 def test_what_it_raises_is_told_with_the_last_actions():
   def fail():
     raise OSError("the simulator is gone")
@@ -91,7 +108,13 @@ def test_what_it_raises_is_told_with_the_last_actions():
   ),
   ({"observation": {"a": np.zeros((2, 3))}}, "float64"),
   ({"observation": {"b": np.zeros((2, 3), np.float32)}}, "structure"),
-  ({"reward": np.zeros(3)}, r"reward of shape \(3,\) instead of \(2,\)"),
+  (
+    {"reward": np.zeros(3)},
+    r"reward of type ndarray and shape \(3,\) instead of an array of",
+  ),
+  ({"reward": [0.0, 0.0]}, "reward of type list"),
+  ({"reward": np.array(["a", "b"])}, "reward of <U1 instead of numbers"),
+  ({"step_type": [MID, MID]}, "step_type of type list"),
   ({"step_type": np.zeros((2, 1))}, "step_type"),
   ({"discount": 1.0}, "discount"),
 ])
@@ -99,6 +122,18 @@ def test_wrong_shapes(change, message):
   guard, _ = guarded(Environment().good()._replace(**change))
   with pytest.raises(environments.EnvironmentFailedError, match=message):
     guard.step(np.array([0, 1]))
+
+
+def test_observation_must_be_an_array():
+  class Single(Environment):
+    def observation_spec(self):
+      return specs.Array((1,), np.float32)
+
+    def reset(self):
+      return super().reset()._replace(observation=[[0.0], [0.0]])
+
+  with pytest.raises(environments.EnvironmentFailedError, match="type list"):
+    environments.GuardedEnvironment(Single()).reset()
 
 
 def test_episodes_that_follow_each_other_pass():

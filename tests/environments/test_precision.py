@@ -73,6 +73,59 @@ def test_guarded_environments_give_32_bits():
     )
 
 
+@pytest.mark.parametrize("reward", [1e300, np.float64(-1e39)])
+def test_reward_that_does_not_fit_is_named_before_a_run(reward):
+  class Rewarding(Wide):
+    def step(self, action):
+      return super().step(action)._replace(reward=reward)
+
+  with pytest.raises(ValueError, match=r"reward has 1e\+3.*float32.*Scale"):
+    environments.check(Rewarding([{}]))
+
+
+class WideBatch(base.BatchedEnvironment):
+  """Steps its members itself, with numbers of 64 bits."""
+
+  def __init__(self, num_environments, seed, reward: float = 0.0):
+    self.num_environments = num_environments
+    self._reward = reward
+
+  def _step(self, step_type, reward):
+    size = self.num_environments
+    return dm_env.TimeStep(
+      np.full(size, step_type),
+      np.full(size, reward),
+      np.ones(size),
+      np.zeros(size, np.int64),
+    )
+
+  def reset(self):
+    return self._step(dm_env.StepType.FIRST, 0.0)
+
+  def step(self, actions):
+    return self._step(dm_env.StepType.MID, self._reward)
+
+  def observation_spec(self):
+    return specs.DiscreteArray(3, np.int64)
+
+  def action_spec(self):
+    return specs.DiscreteArray(2)
+
+
+def test_batch_that_steps_its_members_itself_may_have_64_bits():
+  environments.check(environments.make_batched(WideBatch, 2, seed=0))
+  beyond = environments.make_batched(WideBatch, 2, seed=0, reward=1e300)
+  with pytest.raises(ValueError, match=r"reward has 1e\+300.*float32"):
+    environments.check(beyond)
+
+
+def test_largest_reward_fits():
+  largest = [float(np.finfo(np.float32).max), -np.inf, 0.0]
+  np.testing.assert_array_equal(
+    precision.narrow_numbers("reward", largest), np.array(largest, np.float32)
+  )
+
+
 @pytest.mark.parametrize("name,value,message", BEYOND)
 def test_numbers_that_do_not_fit_are_named(name, value, message):
   environment = guarded([{}, {name: value}])

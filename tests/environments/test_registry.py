@@ -67,6 +67,16 @@ def test_batched_environments_step_themselves():
   assert batch.reset().observation.shape == (3, 6, 5)
 
 
+def test_batch_of_another_size_than_asked_for_is_refused():
+  class Larger(environments.Catch):
+    def __init__(self, num_environments, seed):
+      super().__init__(num_environments + 1, seed)
+
+  with pytest.raises(ValueError, match="num_environments=2 .* is 3"):
+    environments.make_batched(Larger, 2, seed=0)
+
+
+
 @pytest.mark.parametrize(
   "name,message",
   [
