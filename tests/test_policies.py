@@ -508,6 +508,12 @@ def test_a_file_does_not_choose_code_to_import(tmp_path):
     policies.export_policy(tmp_path, tmp_path / "policy.npz")
     with pytest.raises(UserError, match="what code is to be run"):
       evaluate.main([str(tmp_path / "policy.npz")])
+    if options:
+      # Whoever names the environment has not chosen the file's options.
+      with pytest.raises(UserError, match="what code is to be run.*--option"):
+        evaluate.main([
+          str(tmp_path / "policy.npz"), f"--environment={name}",
+        ])
   assert not environments.imports_code("gymnasium:CartPole-v1", {"a": "b"})
   assert not environments.imports_code("atari:pong")
   save(tmp_path, spec, config, {"environment_options": {"rows": 7}})
