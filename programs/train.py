@@ -67,6 +67,8 @@ def main(argv: list[str]) -> int:
   if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="backslashreplace")
   isolated = _isolate(argv)
+  # An environment may start some, also when it is only checked here.
+  ending.leave_no_children()
   machine.use_compilation_cache()
   machine.check()
   # Of all processes the learner alone may see the accelerator, and this one
@@ -174,8 +176,6 @@ def _run(run: Run, parsed, learner_environment) -> int:
   watch = workdir_lib.Watch(experiment.workdir)
   progress = Progress()
   try:
-    if parsed.launch not in ("local_mp", "hosts"):
-      ending.leave_no_children()
     if parsed.launch == "serial":
       launching.run_serial(experiment, progress)
     elif parsed.launch == "local_mt":
