@@ -6,6 +6,7 @@ r"""Trains an agent.
 The same --workdir resumes a run that was stopped. See docs/training.md.
 """
 
+import csv
 import io
 import os
 import signal
@@ -231,21 +232,22 @@ def _run(run: Run, parsed, learner_environment) -> int:
 def _plot(experiment):
   from acme_stac.evaluation import plots, summary
 
-  result = summary.summarise_run(experiment.workdir)
-  if skipped := result.get("skipped_updates", 0):
-    print(
-      f"Warning: {skipped:,} updates had numbers that are not finite and were"
-      " skipped. Look at the losses and norms in logs/learner.csv."
-    )
-  if dropped := result.get("dropped_trajectories", 0):
-    print(
-      f"Warning: {dropped:,} trajectories had numbers that are not finite and"
-      " were dropped. logs/nodes/learner.log says what in them."
-    )
   try:
+    result = summary.summarise_run(experiment.workdir)
+    if skipped := result.get("skipped_updates", 0):
+      print(
+        f"Warning: {skipped:,} updates had numbers that are not finite and were"
+        " skipped. Look at the losses and norms in logs/learner.csv."
+      )
+    if dropped := result.get("dropped_trajectories", 0):
+      print(
+        f"Warning: {dropped:,} trajectories had numbers that are not finite and"
+        " were dropped. logs/nodes/learner.log says what in them."
+      )
     for path in plots.plot_run(experiment.workdir):
       print(f"  {printable(path)}")
-  except OSError as error:
+  # Logs may be damaged, or another program's.
+  except (OSError, ValueError, LookupError, csv.Error) as error:
     print(
       f"The plots could not be written: {printable(error)}", file=sys.stderr
     )

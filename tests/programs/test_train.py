@@ -409,6 +409,14 @@ def test_other_run_in_the_work_directory(tmp_path):
   assert "--config.stac.head_sizes: [256] -> [300]" in str(error.value)
 
 
+@pytest.mark.parametrize("log", [b"\xff\xfe\xa8", b"a,b\n1,\0\n"])
+def test_a_damaged_log_costs_only_the_plots(tmp_path, capsys, log):
+  (tmp_path / "logs").mkdir()
+  (tmp_path / "logs" / "learner.csv").write_bytes(log)
+  train._plot(make_experiment(tmp_path))
+  assert "The plots could not be written" in capsys.readouterr().err
+
+
 def test_a_run_that_is_done_keeps_the_record_of_its_settings(tmp_path):
   first = make_experiment(tmp_path)
   experiment_lib.prepare_workdir(first)
