@@ -258,10 +258,20 @@ class TrainedPolicy:
         this is called inside a function that JAX transforms; the state is
         unchanged then. `act` can be transformed.
     """
-    _check_concrete(observation)
-    observation = self._rows(observation, state)
+    if not isinstance(state, EpisodeState):
+      raise ValueError(
+        f"state must be what initial_state() gave, got {type(state).__name__}."
+        " That of initial_act_state() is for policy.act."
+      )
+    _check_concrete((observation, state.begins))
+    begins, number = np.array(state.begins, bool), len(state.head)
+    if begins.shape != (number,):
+      raise ValueError(
+        f"begins must have the shape ({number},), got {begins.shape}."
+      )
+    observation = self._rows(observation, number, state._single)
     step_type = np.where(
-      state.begins, dm_env.StepType.FIRST, dm_env.StepType.MID
+      begins, dm_env.StepType.FIRST, dm_env.StepType.MID
     ).astype(np.int32)
     action, _, acting, key = self._select(
       self._params,
@@ -274,10 +284,10 @@ class TrainedPolicy:
     _check_concrete((action, acting, key))
     actions = self._policy.to_environment(np.asarray(action))
     state._acting, state._key = acting, key
-    state.begins[:] = False
+    state.begins = np.zeros_like(begins)
     return actions[0] if state._single else actions
 
-  def _rows(self, observation: Any, state: EpisodeState) -> Any:
+  def _rows(self, observation: Any, number: int, single: bool) -> Any:
     """Returns the observation [N, ...] in the structure of the spec."""
     try:
       # Any mapping will do, and parts that are no numbers may stay in it.
@@ -294,9 +304,9 @@ class TrainedPolicy:
       lambda _, part: np.asarray(part), self._spec.observations, observation
     )
     leaves = jax.tree_util.tree_leaves(precision.narrow(observation))
-    if state._single:
+    if single:
       leaves = [leaf[None] for leaf in leaves]
-    return self._in_spec(leaves, len(state.begins))
+    return self._in_spec(leaves, number)
 
   def _in_spec(self, leaves: list[Any], number: int) -> Any:
     """Returns leaves [N, ...] with the structure and dtypes of the spec."""

@@ -107,8 +107,9 @@ def whole_number(text: str) -> int:
   except ValueError:
     pass
   # Of a decimal number; floating point would round large ones.
-  match = re.fullmatch(r"\s*([+-]?)(\d[\d_]*)\.?(\d*)(?:[eE]\+?(\d{1,2}))?\s*",
-                       text)
+  match = re.fullmatch(
+    r"\s*([+-]?)(\d+(?:_\d+)*)\.?(\d*)(?:[eE]\+?(\d{1,2}))?\s*", text
+  )
   if match:
     sign, whole, decimals, exponent = match.groups()
     digits = decimals.ljust(int(exponent or 0), "0")

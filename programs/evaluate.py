@@ -280,9 +280,12 @@ def _task(arguments: argparse.Namespace, metadata: dict[str, Any]) -> _Task:
   options = dict(metadata.get("environment_options") or {})
   if name != own:
     options = {}
-  if not arguments.environment and environments.imports_code(name, options):
+  if not arguments.environment and environments.imports_code(name):
     _check_trust(arguments, "environment", name)
   given = _options(name, arguments.option)
+  _check_options_trust(arguments, name, {
+    option: value for option, value in options.items() if option not in given
+  })
   remarks = []
   if arguments.protocol:
     if not name.startswith(_ATARI):
@@ -301,6 +304,27 @@ def _check_trust(arguments: argparse.Namespace, flag: str, name: str):
       f"{arguments.policy} was trained with code of its own, {name!r}. A file"
       f" does not say what code is to be run: give --{flag}={name} if you know"
       " it."
+    )
+
+
+def _check_options_trust(
+  arguments: argparse.Namespace, name: str, options: dict[str, Any]
+):
+  """Raises ValueError if options of a file would choose code to import.
+
+  Whoever gives the environment's name has not seen the options of the file.
+  """
+  family = name.partition(":")[0]
+  if (
+    family != _PYTHON.rstrip(":")
+    and environments.imports_code(family, options)
+    and not arguments.policy.is_dir()
+  ):
+    raise ValueError(
+      f"{arguments.policy} has options of {name!r} that may choose code of its"
+      f" own, {options}. A file does not say what code is to be run: give those"
+      f" with a colon in them as --option NAME=VALUE, and --environment={name},"
+      " if you know them."
     )
 
 

@@ -596,6 +596,8 @@ def prepare_workdir(
         " its config.json, or another --workdir."
       ) from error
     step = int(state.step)
+  if step >= experiment.config.num_updates and path.exists():
+    return step, changes  # Nothing will be done with these settings.
   try:
     write_config(experiment)
   except OSError as error:

@@ -32,7 +32,9 @@ def main(argv: list[str]) -> int:
     "--output", type=machine.path, required=True, help="directory to write to"
   )
   parser.add_argument(
-    "--baseline", default="impala", help="agent that others are compared with"
+    "--baseline",
+    help="agent that others are compared with; unless set impala, or the first"
+    " agent if no run is of that",
   )
   parser.add_argument(
     "--title", default="",

@@ -6,6 +6,7 @@ r"""Trains an agent.
 The same --workdir resumes a run that was stopped. See docs/training.md.
 """
 
+import csv
 import os
 import signal
 import sys
@@ -63,6 +64,8 @@ def _isolate(argv: list[str]) -> bool:
 def main(argv: list[str]) -> int:
   """Runs the command; returns its exit code."""
   isolated = _isolate(argv)
+  # An environment may start some, also when it is only checked here.
+  ending.leave_no_children()
   machine.use_compilation_cache()
   machine.check()
   # Of all processes the learner alone may see the accelerator, and this one
@@ -171,8 +174,6 @@ def _run(run: Run, parsed, learner_environment) -> int:
   progress = Progress()
   interrupted = False
   try:
-    if parsed.launch not in ("local_mp", "hosts"):
-      ending.leave_no_children()
     if parsed.launch == "serial":
       launching.run_serial(experiment, progress)
     elif parsed.launch == "local_mt":
@@ -230,21 +231,22 @@ def _run(run: Run, parsed, learner_environment) -> int:
 def _plot(experiment):
   from acme_stac.evaluation import plots, summary
 
-  result = summary.summarise_run(experiment.workdir)
-  if skipped := result.get("skipped_updates", 0):
-    print(
-      f"Warning: {skipped:,} updates had numbers that are not finite and were"
-      " skipped. Look at the losses and norms in logs/learner.csv."
-    )
-  if dropped := result.get("dropped_trajectories", 0):
-    print(
-      f"Warning: {dropped:,} trajectories had numbers that are not finite and"
-      " were dropped. logs/nodes/learner.log says what in them."
-    )
   try:
+    result = summary.summarise_run(experiment.workdir)
+    if skipped := result.get("skipped_updates", 0):
+      print(
+        f"Warning: {skipped:,} updates had numbers that are not finite and were"
+        " skipped. Look at the losses and norms in logs/learner.csv."
+      )
+    if dropped := result.get("dropped_trajectories", 0):
+      print(
+        f"Warning: {dropped:,} trajectories had numbers that are not finite and"
+        " were dropped. logs/nodes/learner.log says what in them."
+      )
     for path in plots.plot_run(experiment.workdir):
       print(f"  {printable(path)}")
-  except OSError as error:
+  # Logs may be damaged, or another program's.
+  except (OSError, ValueError, LookupError, csv.Error) as error:
     print(
       f"The plots could not be written: {printable(error)}", file=sys.stderr
     )

@@ -445,6 +445,28 @@ def test_a_call_under_jit_raises_and_changes_nothing(tmp_path):
   policy(observation, policy.initial_state())
 
 
+def test_a_wrong_state_raises_and_changes_nothing(tmp_path):
+  save(tmp_path, helpers.environment_spec(), helpers.small_config(lstm_size=8))
+  policy = acme_stac.load_policy(tmp_path)
+  observation = np.ones((2, 4), np.float32)
+  state = policy.initial_state(2, seed=1)
+  again = copy.deepcopy(state)
+  for begins in (np.array([True]), True, [[True, True]]):
+    state.begins = begins
+    with pytest.raises(ValueError, match=r"begins must have the shape \(2,\)"):
+      policy(observation, state)
+  for other in (None, policy.initial_act_state(2)):
+    with pytest.raises(ValueError, match="initial_state"):
+      policy(observation, other)
+  # Whatever says which of them begin, it may be of JAX, or a list.
+  for begins in (jax.numpy.array([True, False]), [False, True]):
+    state.begins, again.begins = begins, np.array(begins)
+    np.testing.assert_array_equal(
+      policy(observation, state), policy(observation, again)
+    )
+    assert not state.begins.any()
+
+
 def test_policies_can_be_copied_and_pickled(tmp_path):
   config = helpers.small_config(lstm_size=8, embedded=("discount",))
   save(tmp_path, helpers.environment_spec(), config, {"networks": None})
@@ -512,6 +534,12 @@ def test_a_file_does_not_choose_code_to_import(tmp_path):
     policies.export_policy(tmp_path, tmp_path / "policy.npz")
     with pytest.raises(UserError, match="what code is to be run"):
       evaluate.main([str(tmp_path / "policy.npz")])
+    if options:
+      # Whoever names the environment has not chosen the file's options.
+      with pytest.raises(UserError, match="what code is to be run.*--option"):
+        evaluate.main([
+          str(tmp_path / "policy.npz"), f"--environment={name}",
+        ])
   assert not environments.imports_code("gymnasium:CartPole-v1", {"a": "b"})
   assert not environments.imports_code("atari:pong")
   save(tmp_path, spec, config, {"environment_options": {"rows": 7}})

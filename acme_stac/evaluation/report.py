@@ -61,7 +61,7 @@ class Report:
     self,
     found: Sequence[Run],
     output: pathlib.Path,
-    baseline: str = "impala",
+    baseline: str | None = None,
     title: str = "",
     say: Callable[[str], None] = lambda text: None,
     problems: Sequence[str] = (),
@@ -71,7 +71,8 @@ class Report:
     Args:
       found: of `runs.find`.
       output: directory to write to.
-      baseline: agent that others are compared with.
+      baseline: agent that others are compared with; if None impala, or the
+        first agent if no run is of that.
       title: of the page; empty for one of the agents and tasks.
       say: is told what is being made.
       problems: what could not be read, of `runs.find`.
@@ -82,10 +83,13 @@ class Report:
     self._runs = found
     self._groups = Groups(found)
     self._output = output
-    self._baseline = baseline
     self._say = say
     self._problems = problems
     self._agents = self._groups.agents
+    if baseline is None:
+      impala = "impala" in self._agents or not self._agents
+      baseline = "impala" if impala else self._agents[0]
+    self._baseline = baseline
     if baseline not in self._agents:
       raise ValueError(
         f"No run is of the baseline {baseline!r}. Agents of these runs:"

@@ -79,7 +79,9 @@ def test_whole_numbers_may_be_written_as_floats(text, number):
   )
 
 
-@pytest.mark.parametrize("text", ["1.5", "1e-1", "15e-1", "ten", "", "nan"])
+@pytest.mark.parametrize(
+  "text", ["1.5", "1e-1", "15e-1", "ten", "", "nan", "1__0", "1_e3"]
+)
 def test_other_numbers_are_refused_with_words(text):
   with pytest.raises(ValueError, match="must be a whole number, such as"):
     commands.whole_number(text)

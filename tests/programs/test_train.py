@@ -9,6 +9,7 @@ import sys
 
 import jax
 import numpy as np
+import psutil
 import pytest
 from absl import flags
 
@@ -435,6 +436,63 @@ def test_other_run_in_the_work_directory(tmp_path):
     experiment_lib.prepare_workdir(larger)
   assert "256) in the checkpoint" in str(error.value)
   assert "--config.stac.head_sizes: [256] -> [300]" in str(error.value)
+
+
+@pytest.mark.parametrize("log", [b"\xff\xfe\xa8", b"a,b\n1,\0\n"])
+def test_a_damaged_log_costs_only_the_plots(tmp_path, capsys, log):
+  (tmp_path / "logs").mkdir()
+  (tmp_path / "logs" / "learner.csv").write_bytes(log)
+  train._plot(make_experiment(tmp_path))
+  assert "The plots could not be written" in capsys.readouterr().err
+
+
+def test_a_run_that_is_done_keeps_the_record_of_its_settings(tmp_path):
+  first = make_experiment(tmp_path)
+  experiment_lib.prepare_workdir(first)
+  networks = acme_stac.make_networks(first.environment_spec, first.config)
+  state = acme_stac.core.make_update(networks, first.config).init(
+    jax.random.PRNGKey(0)
+  )
+  state = state._replace(step=np.int32(3))
+  checkpointing.save(first.checkpoints, 3, state, first.to_json())
+  before = (tmp_path / "config.json").read_text()
+  smaller = make_experiment(
+    tmp_path, **{"num_environment_steps": 640, "stac.entropy_cost": 0.02}
+  )
+  assert smaller.config.num_updates < 3
+  _, changes = experiment_lib.prepare_workdir(smaller)
+  assert changes
+  assert (tmp_path / "config.json").read_text() == before
+
+
+def test_what_a_checked_environment_started_ends_with_the_command(tmp_path):
+  (tmp_path / "starter.py").write_text(
+    "import pathlib, subprocess\n"
+    "def make(seed):\n"
+    "  process = subprocess.Popen(['sleep', '1000'])\n"
+    f"  pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(process.pid))\n"
+    "  raise RuntimeError('not today')\n"
+  )
+  result = subprocess.run(
+    command(tmp_path / "run", config="configs/small.py:python:starter:make"),
+    env={
+      **environment(),
+      "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)]),
+    },
+    capture_output=True, text=True, timeout=300,
+  )
+  assert result.returncode == 2, result.stderr
+  assert "not today" in result.stderr
+  pid = int((tmp_path / "pid").read_text())
+
+  def gone():
+    try:
+      # Nobody may be there to take note of its death.
+      return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+      return True
+
+  assert ending.wait(gone, 60)
 
 
 def test_a_checkpoint_alone_refuses_another_agent(tmp_path):
