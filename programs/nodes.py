@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from acme_stac.evaluation.text import counted
 from programs.calls import EndedError, NotReadyError, Publisher
 from programs.experiment import Experiment
 from programs.failures import FailureLimit
@@ -382,8 +383,8 @@ class Learner:
     if self._workdir.is_anothers():
       return HopelessError(
         f"{where} has been replaced by that of another run, so this run was"
-        f" stopped. What it learned, {self._learner.num_steps:,} updates, is"
-        " lost."
+        " stopped. What it learned in"
+        f" {counted(self._learner.num_steps, 'update')} is lost."
       )
     try:
       where.mkdir(parents=True, exist_ok=True)
@@ -396,9 +397,9 @@ class Learner:
       )
     return HopelessError(
       f"{where}, or a part of it, was removed during training, so the run was"
-      " stopped. config.json and a checkpoint of"
-      f" {self._learner.num_steps:,} updates have been written again; logs"
-      " that were removed are lost."
+      " stopped. config.json and a checkpoint after"
+      f" {counted(self._learner.num_steps, 'update')} have been written again;"
+      " logs that were removed are lost."
     )
 
   def save(self):

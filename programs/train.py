@@ -13,7 +13,7 @@ import sys
 import typing
 from typing import Any, BinaryIO
 
-from acme_stac.evaluation.text import printable
+from acme_stac.evaluation.text import counted, printable
 from programs import command_line, ending, machine
 
 _MAX_ACTORS = 1000
@@ -150,15 +150,15 @@ def _run(run: Run, parsed, learner_environment) -> int:
   learns_here = cluster is None or cluster.is_learner_host
   print(
     f"{experiment.agent} on {printable(experiment.environment)}:"
-    f" {config.num_environment_steps:,} environment steps,"
-    f" {config.num_updates:,} updates,"
+    f" {counted(config.num_environment_steps, 'environment step')},"
+    f" {counted(config.num_updates, 'update')},"
     f" {experiment.num_actors} × {experiment.environments_per_actor}"
     f" environments, in {printable(experiment.workdir)}"
   )
   if cluster is not None:
     print(f"This is {cluster.describe(experiment.num_queues)}.")
   if step:
-    print(f"Resuming after {step:,} updates.")
+    print(f"Resuming after {counted(step, 'update')}.")
     for change in changes:
       print(f"  changed: {printable(change)}")
   if step >= config.num_updates:
@@ -235,13 +235,13 @@ def _plot(experiment):
     result = summary.summarise_run(experiment.workdir)
     if skipped := result.get("skipped_updates", 0):
       print(
-        f"Warning: {skipped:,} updates had numbers that are not finite and were"
-        " skipped. Look at the losses and norms in logs/learner.csv."
+        f"Warning: {counted(skipped, 'update')} skipped, for numbers that are"
+        " not finite. Look at the losses and norms in logs/learner.csv."
       )
     if dropped := result.get("dropped_trajectories", 0):
       print(
-        f"Warning: {dropped:,} trajectories had numbers that are not finite and"
-        " were dropped. logs/nodes/learner.log says what in them."
+        f"Warning: dropped {dropped:,} of the trajectories, for numbers that"
+        " are not finite. logs/nodes/learner.log says what in them."
       )
     for path in plots.plot_run(experiment.workdir):
       print(f"  {printable(path)}")
