@@ -388,8 +388,11 @@ def _spec_of_run(
   A run that an older version began goes on without bounds of observations,
   which its networks did not know.
   """
+  file = workdir / "config.json"
   try:
-    run = json.loads((workdir / "config.json").read_text())
+    if not file.is_file():  # Reading a FIFO would wait for ever.
+      return spec
+    run = json.loads(file.read_text())
     begun_with = environments.spec_from_json(run["environment_spec"])
   except Exception:  # No run yet, or one that other checks refuse.
     return spec

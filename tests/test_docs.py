@@ -28,7 +28,7 @@ PAGES = {
 # Where Python is shown, and how many blocks; the tests below have each of them.
 PYTHON = {
   "README.md": 2,
-  "docs/acme.md": 3,
+  "docs/acme.md": 4,
   # tests/environments/test_registry.py trains on it.
   "docs/environments.md": 1,
   "docs/howto.md": 2,

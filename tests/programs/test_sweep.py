@@ -218,10 +218,11 @@ def test_failures_are_listed_without_a_summary(tmp_path, monkeypatch, capsys):
   def start(self, name, cores):
     self._running[name] = Failed()
     self._cores[name] = cores
+    # Before the sweep begins it would be refused.
+    (tmp_path / "summary.csv").mkdir()
 
   monkeypatch.setattr(sweep.Sweep, "_start", start)
   monkeypatch.setattr(machine, "check", lambda: None)
-  (tmp_path / "summary.csv").mkdir()
   log = tmp_path / "bad" / "logs" / "learner.csv"
   log.parent.mkdir(parents=True)
   test_summary.write(log, [test_summary.learner_row(1, 0.5, 1.0)])
