@@ -87,6 +87,8 @@ def test_what_is_not_started_again_ends_the_run_with_its_name(
 def test_workers_are_started_again_and_nothing_else_is_noticed(tmp_path):
   with Running(tmp_path / "run", "--num_actors=2", *LONG) as running:
     running.wait_for_steps()
+    log = running.workdir / "logs" / "episodes_actor_1.csv"
+    running.wait_for(lambda: log.exists() and len(runs.rows(log)) > 100)
     for node in ("actor/1", "evaluator", "variables", "counter"):
       runs.node(running.workdir, node.replace("/", "_")).kill()
       running.wait_for(
@@ -102,7 +104,7 @@ def test_workers_are_started_again_and_nothing_else_is_noticed(tmp_path):
     assert running.end() == 0
     assert running.text.count("it is started again (1 of at most 5") == 4
     # The new actor goes on in the same log, and does not repeat itself.
-    episodes = runs.rows(running.workdir / "logs" / "episodes_actor_1.csv")
+    episodes = runs.rows(log)
     counts = [float(row["actor_steps"]) for row in episodes]
     (begin,) = np.flatnonzero(np.diff(counts) < 0) + 1
     number = min(begin, len(counts) - begin, 200)
