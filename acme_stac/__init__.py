@@ -15,9 +15,9 @@ _LAZY = {
   "make_networks": "acme_stac.networks",
   "core": "acme_stac.core",
   "environments": "acme_stac.environments",
-  "export_policy": "acme_stac.policies",
-  "load_policy": "acme_stac.policies",
-  "save_policy": "acme_stac.policies",
+  "export_policy": "acme_stac.trained_policy",
+  "load_policy": "acme_stac.trained_policy",
+  "save_policy": "acme_stac.trained_policy",
 }
 
 

@@ -222,7 +222,7 @@ def _courier_port() -> str:
 
 
 def _network() -> str:
-  from programs import machine
+  from programs.run import machine
 
   if not machine.isolate_network():
     raise Problem("the kernel does not give a process a network of its own")

@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from programs import experiment
+from programs.run import experiment
 
 
 def get_config(game: str = "pong") -> ml_collections.ConfigDict:

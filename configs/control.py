@@ -6,7 +6,7 @@ configs/small.py:control:<domain>/<task>.
 
 import ml_collections
 
-from programs import experiment
+from programs.run import experiment
 
 
 def get_config(task: str = "cartpole/swingup") -> ml_collections.ConfigDict:

@@ -7,7 +7,7 @@ single challenge (fields of acme_stac.environments.challenges.Challenges).
 
 import ml_collections
 
-from programs import experiment
+from programs.run import experiment
 
 
 def get_config(

@@ -6,7 +6,7 @@ The agent's hyperparameters are those of the environment's kind, see
 
 import ml_collections
 
-from programs import experiment
+from programs.run import experiment
 
 # What half an hour on two cores allows, by the environment's family.
 _STEPS = {

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from programs import ending, machine
-from programs.machine import UserError
+from programs.launch import ending
+from programs.run import machine
+from programs.run.machine import UserError
 
 
 class Parser(argparse.ArgumentParser):

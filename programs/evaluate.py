@@ -22,14 +22,20 @@ from typing import Any, NamedTuple
 import dm_env
 import numpy as np
 
+from acme_stac import (
+  checkpointing,
+  environment_loop,
+  environments,
+  trained_policy,
+)
 from acme_stac import config as config_lib
-from acme_stac import environments, policies
-from acme_stac.agent import checkpointing, environment_loop
 from acme_stac.evaluation import scores
 from acme_stac.evaluation.statistics import Estimate, mean_interval
 from acme_stac.evaluation.text import counted, printable
-from programs import commands, ending, machine, progress, rate
-from programs.machine import UserError
+from programs import commands
+from programs.launch import ending, progress
+from programs.run import machine, rate
+from programs.run.machine import UserError
 
 _RESULTS = ("episodes.csv", "evaluation.json")
 _MAX_EPISODES = 10**6
@@ -74,7 +80,7 @@ def main(argv: list[str]) -> int:
     num_environments = _check_numbers(arguments)
     file = _file(arguments.policy)
     factory = _network_factory(arguments, file)
-    policy = policies.load_policy(file, arguments.greedy, factory)
+    policy = trained_policy.load_policy(file, arguments.greedy, factory)
     metadata = policy.metadata
     task = _task(arguments, metadata)
   except (ValueError, ImportError) as error:
@@ -229,7 +235,7 @@ def _check_numbers(arguments: argparse.Namespace) -> int:
   if arguments.video_fps is not None and not arguments.video:
     raise ValueError("--video_fps is of a video: give --video=FILE too.")
   if arguments.video:
-    from programs import video
+    from acme_stac.evaluation import video
 
     if arguments.video.suffix not in video.MAX_FRAMES:
       raise ValueError(
@@ -252,7 +258,7 @@ def _check_numbers(arguments: argparse.Namespace) -> int:
 def _file(policy: pathlib.Path) -> pathlib.Path:
   """Returns the file that is played: a work directory's newest checkpoint.
 
-  What is no policy is returned as it is: `policies` says what is wrong.
+  What is no policy is returned as it is: `trained_policy` says what is wrong.
 
   Raises:
     CheckpointError: (a ValueError) if no checkpoint can be read.
@@ -337,7 +343,8 @@ def _network_factory(
     ValueError: if there is no policy, or the factory cannot be imported, or
       must be given.
   """
-  name = arguments.networks or policies.read_metadata(file).get("networks")
+  metadata = trained_policy.read_metadata(file)
+  name = arguments.networks or metadata.get("networks")
   if name is None:
     return None
   if not arguments.networks:
@@ -469,7 +476,7 @@ class _Actor:
 
   def __init__(
     self,
-    policy: policies.TrainedPolicy,
+    policy: trained_policy.TrainedPolicy,
     num_environments: int,
     seed: int,
     observed: Callable[[dm_env.TimeStep], None],
@@ -532,7 +539,7 @@ def _describe_progress(status: dict[str, Any]) -> list[str]:
 
 def play(
   environment: environments.BatchedEnvironment,
-  policy: policies.TrainedPolicy,
+  policy: trained_policy.TrainedPolicy,
   num_episodes: int,
   seed: int,
   max_episode_steps: int = environment_loop.MAX_EPISODE_STEPS,
@@ -654,10 +661,10 @@ def _rounded(value: float) -> str:
 def _record(
   arguments: argparse.Namespace,
   task: _Task,
-  policy: policies.TrainedPolicy,
+  policy: trained_policy.TrainedPolicy,
 ):
   """Writes the video; raises UserError if the environment cannot be drawn."""
-  from programs import video
+  from acme_stac.evaluation import video
 
   options = {}
   if task.environment.startswith("gymnasium:"):

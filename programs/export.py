@@ -11,8 +11,9 @@ import sys
 
 import acme_stac
 from acme_stac.evaluation.text import printable
-from programs import commands, machine
-from programs.machine import UserError
+from programs import commands
+from programs.run import machine
+from programs.run.machine import UserError
 
 
 def main(argv: list[str]) -> int:

@@ -13,8 +13,9 @@ import os
 import pathlib
 import sys
 
-from programs import commands, machine
-from programs.machine import UserError
+from programs import commands
+from programs.run import machine
+from programs.run.machine import UserError
 
 
 def main(argv: list[str]) -> int:

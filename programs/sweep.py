@@ -28,7 +28,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 from acme_stac.evaluation.text import printable
-from programs import commands, ending, machine, progress
+from programs import commands
+from programs.launch import ending, progress
+from programs.run import machine
 
 _POLL_SECONDS = 0.2
 _FINISHED = "finished.json"
@@ -109,16 +111,16 @@ def check_flags(runs: Mapping[str, list[str]], workdir: pathlib.Path):
   from absl import flags as absl_flags
 
   import acme_stac
-  from programs import command_line
+  from programs.run import flags as run_flags
 
   for name, flags in runs.items():
     # Its own --workdir would win over the sweep's.
-    if command_line.value(flags, "workdir") is not None:
+    if run_flags.value(flags, "workdir") is not None:
       raise machine.UserError(
         f"Run {name!r}: a sweep gives each run its --workdir. Leave it out."
       )
     try:
-      parsed = command_line.parse(
+      parsed = run_flags.parse(
         ["programs.train", f"--workdir={workdir / name}", *flags],
         absl_flags.FlagValues(),
       )
@@ -232,7 +234,7 @@ class Sweep:
 
   def _start(self, name: str, cores: set[int]):
     # Not before machine.check has said what cannot be imported.
-    from programs import processes
+    from programs.launch import processes
 
     parent = os.getpid()
 

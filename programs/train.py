@@ -14,7 +14,9 @@ import typing
 from typing import Any, BinaryIO
 
 from acme_stac.evaluation.text import counted, printable
-from programs import command_line, ending, machine
+from programs.launch import ending
+from programs.run import flags as run_flags
+from programs.run import machine
 
 _MAX_ACTORS = 1000
 
@@ -44,9 +46,9 @@ def _isolate(argv: list[str]) -> bool:
   Returns:
     Whether it did.
   """
-  if command_line.value(argv, "launch") == "hosts":
+  if run_flags.value(argv, "launch") == "hosts":
     return False
-  isolated = (command_line.value(argv, "isolate_network") or "").lower()
+  isolated = (run_flags.value(argv, "isolate_network") or "").lower()
   off = {"--noisolate_network", "-noisolate_network"} & set(argv)
   if off or isolated in ("false", "f", "0"):
     return False
@@ -75,7 +77,7 @@ def main(argv: list[str]) -> int:
     for name in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES")
     if name in os.environ
   }
-  parsed = command_line.parse(argv)
+  parsed = run_flags.parse(argv)
   if parsed.launch in ("local_mp", "hosts"):
     os.environ["JAX_PLATFORMS"] = "cpu"
   run = describe(parsed)
@@ -99,9 +101,9 @@ def describe(parsed: Any) -> Run:
   Raises:
     UserError: if there is such a thing.
   """
-  from programs import cluster as cluster_lib
-  from programs import experiment as experiment_lib
-  from programs import workdir as workdir_lib
+  from programs.launch import cluster as cluster_lib
+  from programs.run import experiment as experiment_lib
+  from programs.run import workdir as workdir_lib
 
   cluster: cluster_lib.Cluster | None = None
   num_actors = parsed.num_actors
@@ -138,12 +140,12 @@ def describe(parsed: Any) -> Run:
 
 
 def _run(run: Run, parsed, learner_environment) -> int:
-  from acme_stac.agent import checkpointing
-  from programs import launching
-  from programs import workdir as workdir_lib
-  from programs.calls import SilentError
-  from programs.nodes import HopelessError
-  from programs.progress import Progress
+  from acme_stac import checkpointing
+  from programs.launch import launching
+  from programs.launch.progress import Progress
+  from programs.nodes.calls import SilentError
+  from programs.nodes.nodes import HopelessError
+  from programs.run import workdir as workdir_lib
 
   experiment, step, changes, cluster, lock = run
   config = experiment.config
@@ -181,7 +183,7 @@ def _run(run: Run, parsed, learner_environment) -> int:
     elif parsed.launch == "colocated":
       launching.run_colocated(experiment, progress)
     else:
-      from programs import processes
+      from programs.launch import processes
 
       processes.run_processes(
         experiment,
@@ -259,8 +261,8 @@ def check(argv: list[str]):
     UserError: if anything about them cannot work.
   """
   machine.check()
-  parsed = command_line.parse(argv)
-  from programs import experiment as experiment_lib
+  parsed = run_flags.parse(argv)
+  from programs.run import experiment as experiment_lib
 
   experiment_lib.make_experiment(
     parsed.config, parsed.num_actors, parsed.workdir

@@ -16,7 +16,10 @@ import yaml
 from absl import flags
 
 import acme_stac
-from programs import cluster, command_line, experiment, sweep
+from programs import sweep
+from programs.launch import cluster
+from programs.run import experiment
+from programs.run import flags as run_flags
 from tests.agent import test_layouts
 from tests.programs import runs
 
@@ -282,7 +285,7 @@ def test_runs_that_are_shown(tmp_path, monkeypatch):
   for _, words in shown:
     words = [f"--workdir={tmp_path}/run" if "--workdir" in w else w
              for w in words]
-    parsed = command_line.parse(words, flags.FlagValues())
+    parsed = run_flags.parse(words, flags.FlagValues())
     experiment.make_experiment(
       parsed.config, parsed.num_actors, parsed.workdir
     )

@@ -26,12 +26,14 @@ from absl import flags
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from acme_stac.agent import checkpointing
+from acme_stac import checkpointing
 from acme_stac.config import CHOICES
 from acme_stac.presets import AGENTS, DOMAINS
-from programs import cluster as cluster_lib
-from programs import command_line, machine, train
-from programs import experiment as experiment_lib
+from programs import train
+from programs.launch import cluster as cluster_lib
+from programs.run import experiment as experiment_lib
+from programs.run import flags as run_flags
+from programs.run import machine
 
 ROOT = pathlib.Path(__file__).parents[1]
 _FACTOR = int(os.environ.get("FUZZ", "0"))
@@ -295,7 +297,7 @@ def describe(argv):
   """Does what the command does before it starts anything."""
   with contextlib.redirect_stdout(io.StringIO()):
     try:
-      parsed = command_line.parse(["train", *argv], flags.FlagValues())
+      parsed = run_flags.parse(["train", *argv], flags.FlagValues())
       run = train.describe(parsed)
     except machine.UserError as error:
       readable(error)

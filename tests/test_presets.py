@@ -11,7 +11,7 @@ from acme_stac import presets
 from acme_stac.environments import environment_spec, make
 from acme_stac.environments.base import EnvironmentSpec
 from configs import small
-from programs import experiment
+from programs.run import experiment
 
 _REUSE = {
   "learning_rate": 1e-3,

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 
-from programs import machine
+from programs.run import machine
 from xm_launch import description, kubernetes, vertex
 
 
@@ -80,7 +80,7 @@ def _check_training(run: description.Run):
     if not argument.startswith("--launch=")
   ]
   code = (
-    "import sys; from programs import machine, train\n"
+    "import sys; from programs import train; from programs.run import machine\n"
     "try: train.check(sys.argv)\n"
     "except machine.UserError as error: sys.exit(f'{error}')"
   )

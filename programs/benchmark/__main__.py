@@ -19,7 +19,8 @@ import signal
 import sys
 
 from acme_stac import config
-from programs import commands, machine
+from programs import commands
+from programs.run import machine
 
 BENCHMARKS = ("learner", "actor", "pipeline", "peers", "environments")
 

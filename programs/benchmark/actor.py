@@ -14,12 +14,12 @@ import jax
 import numpy as np
 import reverb
 
-from acme_stac import environments
-from acme_stac.agent import builder, environment_loop
+from acme_stac import environment_loop, environments
+from acme_stac.agent import builder
 from acme_stac.environments.check import random_action
 from acme_stac.networks import make_networks
-from programs import experiment as experiment_lib
 from programs.benchmark import cases, measuring
+from programs.run import experiment as experiment_lib
 
 
 def add_arguments(parser: argparse.ArgumentParser):

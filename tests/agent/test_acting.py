@@ -9,8 +9,8 @@ from acme import core as acme_core
 from acme import specs
 
 import acme_stac
-from acme_stac import core, environments
-from acme_stac.agent import builder, environment_loop
+from acme_stac import core, environment_loop, environments
+from acme_stac.agent import builder
 from acme_stac.networks import make_policy
 from tests import helpers
 

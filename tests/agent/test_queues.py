@@ -9,9 +9,9 @@ import reverb
 from dm_env import specs
 
 import acme_stac
-from acme_stac import environments
-from acme_stac.agent import adders, environment_loop, queues
-from programs import launching
+from acme_stac import environment_loop, environments
+from acme_stac.agent import adders, queues
+from programs.launch import launching
 from tests import helpers
 
 

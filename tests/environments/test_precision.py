@@ -7,7 +7,7 @@ import pytest
 from dm_env import specs
 
 import acme_stac
-from acme_stac import environments, policies
+from acme_stac import environments, trained_policy
 from acme_stac.environments import base, precision
 from tests import helpers
 
@@ -152,7 +152,7 @@ def test_policies_refuse_what_does_not_fit(name, value, message):
     observations=environments.environment_spec(environment).observations
   )
   networks = acme_stac.make_networks(spec, config)
-  policy = policies.TrainedPolicy(
+  policy = trained_policy.TrainedPolicy(
     config, spec, networks, networks.init(jax.random.PRNGKey(0))
   )
   state = policy.initial_state()

@@ -1017,7 +1017,7 @@ def test_single_challenges_are_options():
 
 def test_run_configuration():
   from configs import rwrl as rwrl_config
-  from programs import experiment
+  from programs.run import experiment
 
   config = rwrl_config.get_config("quadruped/walk/medium")
   config.environment_options.action_delay = 2

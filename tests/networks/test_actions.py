@@ -94,8 +94,7 @@ class Reacher(dm_env.Environment):
 
 
 def test_actor_gives_the_environment_what_it_asks_for():
-  from acme_stac import environments
-  from acme_stac.agent import environment_loop
+  from acme_stac import environment_loop, environments
   from tests.agent.test_acting import Source
 
   batch = environments.BatchOfEnvironments([Reacher(), Reacher()])

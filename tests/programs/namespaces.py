@@ -16,7 +16,7 @@ import time
 
 import psutil
 
-from programs import processes
+from programs.launch import processes
 
 _TOOLS = ("unshare", "nsenter", "ip")
 # Longer than any test; a holder that is left over ends by itself.

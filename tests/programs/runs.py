@@ -9,7 +9,7 @@ import time
 
 import psutil
 
-from programs import experiment as experiment_lib
+from programs.run import experiment as experiment_lib
 
 SMALL = (
   "--config.stac.torso_sizes=(16,)",

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from programs import calls
+from programs.nodes import calls
 
 
 class StatusNotOk(Exception):  # noqa: N818  As courier calls it.

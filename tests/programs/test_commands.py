@@ -7,18 +7,12 @@ from absl import flags
 
 from acme_stac import STACConfig, environments
 from acme_stac.presets import AGENTS
-from programs import (
-  command_line,
-  commands,
-  evaluate,
-  experiment,
-  export,
-  report,
-  soak,
-  sweep,
-)
+from programs import commands, evaluate, export, report, sweep
 from programs.benchmark import __main__ as benchmark
-from programs.machine import UserError
+from programs.benchmark import soak
+from programs.run import experiment
+from programs.run import flags as run_flags
+from programs.run.machine import UserError
 
 # Each with a flag that is wrong, and what was meant.
 COMMANDS = [
@@ -88,7 +82,7 @@ def test_other_numbers_are_refused_with_words(text):
 
 
 def parse(*argv):
-  return command_line.parse(
+  return run_flags.parse(
     ["train", "--workdir=runs/x", *argv], flags.FlagValues()
   )
 

@@ -1,7 +1,7 @@
 import pytest
 
-from programs import counter as counter_lib
-from programs import failures
+from programs.nodes import counter as counter_lib
+from programs.nodes import failures
 
 
 class Clock:

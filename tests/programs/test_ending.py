@@ -9,7 +9,7 @@ import pytest
 
 from acme_stac import environments
 from acme_stac.environments import catch
-from programs import ending
+from programs.launch import ending
 
 
 def run(code):
@@ -22,7 +22,7 @@ def run(code):
 def test_a_first_signal_is_answered_and_a_second_ends_the_process():
   found = run("""
     import os, signal, time
-    from programs import ending
+    from programs.launch import ending
     with ending.StopRequest("Saving.", lambda: print("killed", flush=True)):
       os.kill(os.getpid(), signal.SIGINT)
       time.sleep(ending._SAME_SECONDS + 0.5)
@@ -40,7 +40,7 @@ def test_a_full_disk_does_not_change_the_exit_code(stream):
     found = subprocess.run(
       [sys.executable, "-c", textwrap.dedent(f"""
         import sys
-        from programs import ending
+        from programs.launch import ending
         ending.say("lost", sys.{stream})
         ending.say("lost too", sys.{stream})
         ending.give_up_output()
@@ -57,7 +57,7 @@ def test_prints_to_a_full_disk_do_nothing(stream):
     found = subprocess.run(
       [sys.executable, "-c", textwrap.dedent(f"""
         import sys
-        from programs import ending, progress
+        from programs.launch import ending, progress
         ending.drop_lost_output()
         print("lost", file=sys.{stream}, flush=True)
         progress.Progress(sys.{stream}).note("lost too")
@@ -71,7 +71,7 @@ def test_prints_to_a_full_disk_do_nothing(stream):
 def test_prints_come_out_where_there_is_room():
   found = run("""
     import sys
-    from programs import ending
+    from programs.launch import ending
     ending.drop_lost_output()
     print("αβ", "\\udcff")
     print("error", file=sys.stderr)
@@ -97,7 +97,7 @@ def test_a_finished_run_names_what_it_waits_for(waiting, lost):
 def test_what_a_process_started_ends_with_it():
   found = run("""
     import multiprocessing, subprocess, time
-    from programs import ending
+    from programs.launch import ending
     ending.leave_no_children()
     other = subprocess.Popen(["sleep", "1000"], stdout=subprocess.DEVNULL)
     context = multiprocessing.get_context("fork")

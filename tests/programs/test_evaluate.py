@@ -13,12 +13,12 @@ from dm_env import specs
 from PIL import Image, ImageSequence
 
 import acme_stac
-from acme_stac import environments, policies
-from acme_stac.agent import environment_loop
+from acme_stac import environment_loop, environments, trained_policy
+from acme_stac.evaluation import video
 from acme_stac.evaluation.statistics import mean_interval
-from programs import evaluate, video
-from programs.machine import UserError
-from tests import helpers, test_policies
+from programs import evaluate
+from programs.run.machine import UserError
+from tests import helpers, test_trained_policy
 from tests.programs import runs, test_report
 
 HERE = "python:tests.programs.test_evaluate"
@@ -81,7 +81,7 @@ def make_run(path, environment, config=None, **options):
   spec = environments.environment_spec(batch)
   batch.close()
   config = config or helpers.small_config()
-  test_policies.save(path, spec, config, {
+  test_trained_policy.save(path, spec, config, {
     "environment": environment, "environment_options": options,
   })
   return path
@@ -112,13 +112,13 @@ def test_episodes_are_those_of_a_plain_loop(
   walk, tmp_path, capsys, monkeypatch
 ):
   begins = []
-  act = policies.TrainedPolicy.__call__
+  act = trained_policy.TrainedPolicy.__call__
 
   def spy(policy, observation, state):
     begins.append(state.begins.copy())
     return act(policy, observation, state)
 
-  monkeypatch.setattr(policies.TrainedPolicy, "__call__", spy)
+  monkeypatch.setattr(trained_policy.TrainedPolicy, "__call__", spy)
   assert evaluate.main([
     str(walk), "--episodes=12", "--environments=4", "--seed=5", "--greedy",
     f"--output={tmp_path}",
@@ -325,7 +325,7 @@ def test_a_file_runs_no_code_that_only_it_names(walk, tmp_path, monkeypatch):
   config = helpers.small_config()
   batch = environments.make_batched("catch", 1, 0)
   name = "python:acme_stac.networks:make_networks"
-  test_policies.save(
+  test_trained_policy.save(
     own, environments.environment_spec(batch), config, {"networks": name}
   )
   assert evaluate.main([str(own), "--episodes=2"]) == 0

@@ -15,11 +15,12 @@ import time
 import pytest
 import yaml
 
-from acme_stac.agent import checkpointing
-from programs import counter, ending, processes
-from programs.cluster import Cluster
-from programs.machine import UserError
-from programs.progress import Progress
+from acme_stac import checkpointing
+from programs.launch import ending, processes
+from programs.launch.cluster import Cluster
+from programs.launch.progress import Progress
+from programs.nodes import counter
+from programs.run.machine import UserError
 from tests.programs import namespaces
 from tests.programs.runs import (
   SMALL,

@@ -9,8 +9,11 @@ import psutil
 import pytest
 from absl import flags
 
-from programs import command_line, logs, machine, train
-from programs import experiment as experiment_lib
+from programs import train
+from programs.nodes import logs
+from programs.run import experiment as experiment_lib
+from programs.run import flags as run_flags
+from programs.run import machine
 from tests.programs import runs
 
 
@@ -89,9 +92,9 @@ def test_a_dashboard_that_cannot_be(tmp_path, wandb, monkeypatch):
   monkeypatch.setattr(train, "_isolate", lambda argv: True)
   monkeypatch.setattr(train, "_run", lambda *unused: 0)
   monkeypatch.setattr(machine, "use_compilation_cache", lambda: None)
-  parse = command_line.parse
+  parse = run_flags.parse
   monkeypatch.setattr(
-    command_line, "parse", lambda argv: parse(argv, flags.FlagValues())
+    run_flags, "parse", lambda argv: parse(argv, flags.FlagValues())
   )
   with pytest.raises(machine.UserError, match="--noisolate_network"):
     train.main(arguments)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from programs import machine
+from programs.run import machine
 
 NAME = "JAX_COMPILATION_CACHE_DIR"
 

@@ -9,10 +9,11 @@ import pytest
 
 from acme_stac.networks import make_networks
 from configs import small
-from programs import counter, ending, launching, nodes
-from programs import experiment as experiment_lib
-from programs.calls import NotReadyError
-from programs.progress import Progress
+from programs.launch import ending, launching
+from programs.launch.progress import Progress
+from programs.nodes import counter, nodes
+from programs.nodes.calls import NotReadyError
+from programs.run import experiment as experiment_lib
 
 
 def test_death_of_a_thread_is_told_with_its_last_lines():

@@ -4,7 +4,7 @@ import json
 
 from acme_stac import environments
 from configs import small
-from programs import experiment as experiment_lib
+from programs.run import experiment as experiment_lib
 
 
 def make(workdir):

@@ -14,8 +14,8 @@ import numpy as np
 import psutil
 import pytest
 
-from acme_stac.agent import checkpointing
-from programs import processes, program
+from acme_stac import checkpointing
+from programs.launch import graph, processes
 from tests.programs import runs
 
 LONG = ("--config.num_environment_steps=100000000", *runs.SMALL)
@@ -184,7 +184,8 @@ def test_frozen_nodes_go_on_where_they_were(tmp_path):
 def test_crash_loop_ends_with_the_last_lines(tmp_path):
   """An environment that takes its process along."""
   script = (
-    "import sys; from programs import processes, train;"
+    "import sys; from programs import train;"
+    "from programs.launch import processes;"
     "processes._DEATHS = (1, 600.0); sys.exit(train.main(sys.argv))"
   )
   command = runs.command(
@@ -216,7 +217,8 @@ def test_the_reason_of_a_hopeless_exit_needs_no_disk(tmp_path, log):
   code = """
     import os, threading
     import launchpad
-    from programs import nodes, program
+    from programs.launch import graph
+    from programs.nodes import nodes
 
     def make(should_stop):
       raise nodes.HopelessError("The checkpoints are damaged.")
@@ -226,7 +228,7 @@ def test_the_reason_of_a_hopeless_exit_needs_no_disk(tmp_path, log):
       full = os.open("/dev/full", os.O_WRONLY)
       os.dup2(full, 1)
       os.dup2(full, 2)
-    program._run(make)
+    graph._run(make)
   """
   code = textwrap.dedent(code.format(full=log == "full"))
   directory = tmp_path if log == "full" else tmp_path / "removed"
@@ -234,7 +236,7 @@ def test_the_reason_of_a_hopeless_exit_needs_no_disk(tmp_path, log):
     "learner", [sys.executable, "-c", code], {}, directory / "learner.log"
   )
   node.start()
-  assert node.process.wait(120) == program.EXIT_HOPELESS
+  assert node.process.wait(120) == graph.EXIT_HOPELESS
   assert node.last_lines().endswith("  | The checkpoints are damaged.")
   node.reason.close()
 
@@ -431,7 +433,8 @@ def test_nobody_outside_reaches_a_local_run(tmp_path):
 
 
 def test_a_network_of_its_own_is_asked_for_only_where_it_helps(monkeypatch):
-  from programs import machine, train
+  from programs import train
+  from programs.run import machine
 
   asked = []
   monkeypatch.setattr(machine, "isolate_network", lambda: asked.append(1) or 1)

@@ -8,7 +8,9 @@ import termios
 
 import pytest
 
-from programs import evaluate, progress, rate
+from programs import evaluate
+from programs.launch import progress
+from programs.run import rate
 
 WIDE = "走り幅跳び"
 

@@ -10,7 +10,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from programs import machine, report
+from programs import report
+from programs.run import machine
 from tests.evaluation import workdirs
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from programs import soak
+from programs.benchmark import soak
 
 
 def life(growth, jumps, node="learner", pid=1, number=200):

@@ -14,7 +14,9 @@ import psutil
 import pytest
 from absl import flags as absl_flags
 
-from programs import command_line, experiment, machine, sweep
+from programs import sweep
+from programs.run import experiment, machine
+from programs.run import flags as run_flags
 from tests.evaluation import test_summary
 from tests.programs.test_train import environment, wait_for
 
@@ -290,7 +292,7 @@ def test_the_study_is_of_what_it_says(tmp_path):
     # An environment is made for each.
     task, _, agent = group.partition("/right/")
     if task == "catch" or agent == "stac" or group.startswith("catch/"):
-      flags = command_line.parse(
+      flags = run_flags.parse(
         ["x", f"--workdir={tmp_path}", *study[f"{group}/0"]],
         absl_flags.FlagValues(),
       )

@@ -14,9 +14,13 @@ import pytest
 from absl import flags
 
 import acme_stac
-from acme_stac.agent import checkpointing
-from programs import command_line, ending, launching, machine, nodes, train
-from programs import experiment as experiment_lib
+from acme_stac import checkpointing
+from programs import train
+from programs.launch import ending, launching
+from programs.nodes import nodes
+from programs.run import experiment as experiment_lib
+from programs.run import flags as run_flags
+from programs.run import machine
 from tests.programs.runs import (
   SMALL,
   command,
@@ -389,7 +393,7 @@ def test_errors_before_any_process(tmp_path, arguments, message):
   argv = ["train", "--config=configs/small.py:catch",
           f"--workdir={tmp_path / 'run'}", *arguments]
   with pytest.raises(machine.UserError) as error:
-    train.describe(command_line.parse(argv, flags.FlagValues()))
+    train.describe(run_flags.parse(argv, flags.FlagValues()))
   assert message in str(error.value)
   assert not (tmp_path / "run" / "logs" / "nodes").exists()
 
@@ -408,7 +412,7 @@ def test_stopped_before_the_first_update(tmp_path, monkeypatch, capsys):
     raise ending.Interrupted(signal.SIGINT)
 
   monkeypatch.setattr(launching, "run_serial", stop)
-  parsed = command_line.parse(
+  parsed = run_flags.parse(
     ["train", "--config=configs/small.py:catch", "--launch=serial",
      f"--workdir={tmp_path}"],
     flags.FlagValues(),
@@ -522,7 +526,7 @@ def test_a_directory_in_use_is_left_as_it_is(tmp_path, monkeypatch):
   def describe(*arguments):
     argv = ["train", "--config=configs/small.py:catch",
             f"--workdir={tmp_path}", *arguments]
-    return train.describe(command_line.parse(argv, flags.FlagValues()))
+    return train.describe(run_flags.parse(argv, flags.FlagValues()))
 
   first = describe()
   written = {path: path.stat() for path in tmp_path.rglob("*")}
@@ -573,7 +577,7 @@ def test_something_else_in_the_work_directory_is_one_error(
   make[kind]()
   argv = ["train", "--config=configs/small.py:catch", f"--workdir={tmp_path}"]
   with pytest.raises(machine.UserError, match=re.escape(str(path))):
-    train.describe(command_line.parse(argv, flags.FlagValues()))
+    train.describe(run_flags.parse(argv, flags.FlagValues()))
 
 
 @pytest.mark.parametrize("remove", ["all", "contents"])
@@ -597,7 +601,7 @@ def test_a_removed_work_directory_stops_the_run_and_is_written_again(
     return again
 
   monkeypatch.setattr(nodes.Learner, "step", step_and_remove)
-  parsed = command_line.parse(
+  parsed = run_flags.parse(
     ["train", "--config=configs/small.py:catch", "--launch=serial",
      "--config.stac.torso_sizes=(4,)", "--config.stac.head_sizes=(4,)",
      "--config.evaluation.episodes=0", f"--workdir={workdir}"],
@@ -640,7 +644,7 @@ def test_wrong_python(monkeypatch):
 
 
 def test_missing_system_library(monkeypatch):
-  from programs import machine
+  from programs.run import machine
 
   def broken(name):
     raise ImportError("libfoo.so.1: cannot open shared object file")

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from programs import cluster as cluster_lib
+from programs.launch import cluster as cluster_lib
 from tests.xm_launch.test_kubernetes import CASES, by_kind, cluster, load, pod
 
 

@@ -5,8 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from acme_stac import core
-from acme_stac.agent import checkpointing
+from acme_stac import checkpointing, core
 from tests import helpers
 
 

@@ -11,7 +11,8 @@ import textwrap
 import traceback
 from typing import Any
 
-from programs import commands, machine
+from programs import commands
+from programs.run import machine
 
 _CONFIG = "configs/small.py"
 _OPTION = "config.environment_options."

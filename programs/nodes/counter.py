@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from acme.utils import counting
 
-from programs.experiment import Experiment
-from programs.rate import MovingRate
+from programs.run.experiment import Experiment
+from programs.run.rate import MovingRate
 
 # A reservation that cannot be granted is answered after this time.
 _RESERVE_TIMEOUT_SECONDS = 0.5

@@ -19,9 +19,10 @@ from typing import Any
 import courier
 import launchpad as lp
 
-from programs import calls, ending, nodes
-from programs.counter import make_counter
-from programs.experiment import Experiment
+from programs.launch import ending
+from programs.nodes import calls, nodes
+from programs.nodes.counter import make_counter
+from programs.run.experiment import Experiment
 
 # Longer than any call takes; a call to a node that is gone fails after it.
 _CALL_TIMEOUT_SECONDS = 10

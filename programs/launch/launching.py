@@ -9,9 +9,8 @@ from typing import Any
 
 import launchpad as lp
 
-from programs import counter as counter_lib
-from programs import nodes, program
-from programs.ending import (
+from programs.launch import graph
+from programs.launch.ending import (
   POLL_SECONDS,
   STOP_SECONDS,
   Interrupted,
@@ -22,8 +21,10 @@ from programs.ending import (
   tail,
   wait,
 )
-from programs.experiment import Experiment
-from programs.progress import Progress
+from programs.launch.progress import Progress
+from programs.nodes import counter as counter_lib
+from programs.nodes import nodes
+from programs.run.experiment import Experiment
 
 # Groups of nodes that end by themselves after the last update.
 _WORKERS = ("learner", "actor", "evaluator")
@@ -118,9 +119,9 @@ def run_threads(experiment: Experiment, progress: Progress):
     NodeDiedError: if a node raised an error.
     Interrupted: after SIGINT or SIGTERM, with the checkpoint written.
   """
-  graph, counter_handle = program.make_program(experiment)
-  manager = lp.launch(graph, lp.LaunchType.LOCAL_MULTI_THREADING)
-  counter = program.make_status_client(counter_handle)
+  program, counter_handle = graph.make_program(experiment)
+  manager = lp.launch(program, lp.LaunchType.LOCAL_MULTI_THREADING)
+  counter = graph.make_status_client(counter_handle)
   with StopRequest() as stop:
     error: BaseException | None = None
     while not stop and not _finished(counter, progress):
@@ -133,7 +134,7 @@ def run_threads(experiment: Experiment, progress: Progress):
     if error is None and not stop:
       _wait_for_the_last(lambda: _alive(*_WORKERS), stop, progress)
     manager.stop_event().set()
-    ended = wait(lambda: not _alive(*graph.groups), STOP_SECONDS)
+    ended = wait(lambda: not _alive(*program.groups), STOP_SECONDS)
     # Launchpad would wait for its threads at exit, and kill this process.
     manager._disable_signals()
     if error is not None:

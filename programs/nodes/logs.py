@@ -12,7 +12,7 @@ from acme.utils import loggers
 from acme.utils.loggers import aggregators
 from acme.utils.loggers import csv as csv_logger
 
-from programs.experiment import Experiment
+from programs.run.experiment import Experiment
 
 _WARNING_SECONDS = 60.0
 

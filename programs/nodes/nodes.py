@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from acme_stac.evaluation.text import counted
-from programs.calls import EndedError, NotReadyError, Publisher
-from programs.experiment import Experiment
-from programs.failures import FailureLimit
+from programs.nodes.calls import EndedError, NotReadyError, Publisher
+from programs.nodes.failures import FailureLimit
+from programs.run.experiment import Experiment
 
 # Variables wait this long for a learner that is still starting.
 _VARIABLES_TIMEOUT_SECONDS = 5.0
@@ -199,8 +199,9 @@ class Learner:
       devices: to learn on; all local ones by default.
       by_steps_only: write checkpoints after so many updates, whatever the time.
     """
-    from acme_stac.agent import checkpointing
-    from programs import logs, workdir
+    from acme_stac import checkpointing
+    from programs.nodes import logs
+    from programs.run import workdir
 
     self._experiment = experiment
     self._counter = counter
@@ -377,7 +378,7 @@ class Learner:
 
   def _rescue(self) -> HopelessError:
     """Writes a removed work directory again; returns what to raise."""
-    from programs import experiment as experiment_lib
+    from programs.run import experiment as experiment_lib
 
     where = self._experiment.workdir
     if self._workdir.is_anothers():
@@ -414,7 +415,7 @@ class Learner:
       self._write_checkpoint()
 
   def _write_checkpoint(self):
-    from acme_stac.agent import checkpointing
+    from acme_stac import checkpointing
 
     self._last_checkpoint = time.monotonic()
     step = self._learner.num_steps
@@ -543,8 +544,8 @@ class Actor:
       should_stop: whether the program is ending.
       device: of inference; the CPU by default.
     """
-    from acme_stac.agent import environment_loop
-    from programs import logs
+    from acme_stac import environment_loop
+    from programs.nodes import logs
 
     self._experiment = experiment
     self._index = index
@@ -719,7 +720,7 @@ class Evaluator:
   ):
     """Makes an evaluator; arguments are those of `Actor`."""
     from acme_stac.agent import acting
-    from programs import logs
+    from programs.nodes import logs
 
     self._experiment = experiment
     self._counter = counter
@@ -756,7 +757,7 @@ class Evaluator:
     """
     import numpy as np
 
-    from acme_stac.agent import environment_loop
+    from acme_stac import environment_loop
     from acme_stac.environments import EnvironmentFailedError
     from acme_stac.evaluation import scores
 

@@ -11,8 +11,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from acme_stac import environments, policies
-from acme_stac.agent import environment_loop
+from acme_stac import environment_loop, environments, trained_policy
 from acme_stac.evaluation import plots
 
 # Suffix of a file -> the most frames that it gets. A GIF of more is too large
@@ -53,7 +52,7 @@ class Video(NamedTuple):
 
 def record(
   environment: environments.BatchedEnvironment,
-  policy: policies.TrainedPolicy,
+  policy: trained_policy.TrainedPolicy,
   seed: int,
   max_frames: int,
 ) -> Video:
@@ -187,8 +186,8 @@ def _checked(picture: Any) -> np.ndarray:
 
 
 def _rows(
-  policy: policies.TrainedPolicy,
-  state: policies.EpisodeState,
+  policy: trained_policy.TrainedPolicy,
+  state: trained_policy.EpisodeState,
   step: int,
   episode_return: float,
 ) -> Iterator[tuple[str, str]]:

@@ -25,7 +25,7 @@ import psutil
 import yaml
 
 from acme_stac.config import unknown
-from programs.machine import UserError
+from programs.run.machine import UserError
 
 _LEARNER_POOL = "workerpool0"
 _DEFAULT_PORT = 7070

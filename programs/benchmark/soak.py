@@ -1,6 +1,6 @@
 """Trains for an hour while processes die and freeze, and keeps the books.
 
-  python -m programs.soak --workdir=runs/soak --minutes=60
+  python -m programs.benchmark.soak --workdir=runs/soak --minutes=60
 
 Every minute a node of a local run, chosen at random, is killed (SIGKILL) or
 stopped for ten seconds (SIGSTOP, SIGCONT). Measured are environment steps per
@@ -26,7 +26,8 @@ from matplotlib import figure
 from scipy import stats
 
 from acme_stac.evaluation import plots
-from programs import commands, program
+from programs import commands
+from programs.launch import graph
 
 _ARGUMENTS = (
   "--config=configs/small.py:gymnasium:CartPole-v1",
@@ -61,7 +62,7 @@ def _nodes(launcher: psutil.Process) -> dict[str, psutil.Process]:
   found = {}
   for process in launcher.children(recursive=True):
     try:
-      name = process.environ().get(program.NODE_NAME)
+      name = process.environ().get(graph.NODE_NAME)
     except psutil.Error:
       continue
     if name:
@@ -181,7 +182,7 @@ def _plot(samples: list[_Sample], events: list[tuple[float, str]]) -> Any:
 
 def main(argv: list[str]) -> int:
   """Runs the command; returns 0 if the run survived and no process grew."""
-  parser = commands.Parser("programs.soak", __doc__)
+  parser = commands.Parser("programs.benchmark.soak", __doc__)
   parser.add_argument("--workdir", type=pathlib.Path, required=True)
   parser.add_argument("--minutes", type=float, default=60)
   parser.add_argument("--seconds_between", type=float, default=60)

@@ -23,10 +23,9 @@ import launchpad as lp
 from launchpad import address as lp_address
 from launchpad.nodes.python.local_multi_processing import PythonProcess
 
-from programs import nodes, program
-from programs.calls import SilentError
-from programs.cluster import Cluster
-from programs.ending import (
+from programs.launch import graph
+from programs.launch.cluster import Cluster
+from programs.launch.ending import (
   POLL_SECONDS,
   STOP_SECONDS,
   Interrupted,
@@ -40,10 +39,12 @@ from programs.ending import (
   tail,
   wait,
 )
-from programs.experiment import Experiment, host_differences
-from programs.failures import FailureLimit
-from programs.machine import UserError
-from programs.progress import Progress
+from programs.launch.progress import Progress
+from programs.nodes import nodes
+from programs.nodes.calls import SilentError
+from programs.nodes.failures import FailureLimit
+from programs.run.experiment import Experiment, host_differences
+from programs.run.machine import UserError
 
 # Which nodes are started again when they die: none; those of which the run
 # loses nothing but unfinished trajectories; or the learner and its queue too.
@@ -135,8 +136,8 @@ class _Node:
         env={
           **os.environ,
           **self.environment,
-          program.NODE_NAME: self.name,
-          program.REASON_FILE: str(reason),
+          graph.NODE_NAME: self.name,
+          graph.REASON_FILE: str(reason),
         },
         stdin=subprocess.DEVNULL,
         stdout=log,
@@ -244,7 +245,7 @@ def run_processes(
     UserError: if this host's run is not that of the learner's host.
     Interrupted: after SIGINT or SIGTERM, with the checkpoint written.
   """
-  graph, counter_handle = program.make_program(
+  program, counter_handle = graph.make_program(
     experiment, cluster.actors if cluster else None
   )
   hidden = acting_environment(threads_per_actor)
@@ -254,11 +255,11 @@ def run_processes(
     label: PythonProcess(
       env={**common, **(learner_environment if label == "learner" else hidden)}
     )
-    for label in graph.groups
+    for label in program.groups
   }
   if terminal is not None:
     lp.launch(
-      graph,
+      program,
       lp.LaunchType.LOCAL_MULTI_PROCESSING,
       local_resources=resources,
       terminal=terminal,
@@ -268,10 +269,10 @@ def run_processes(
   running: list[_Node] = []
   with StopRequest(at_once=lambda: [node.kill() for node in running]) as stop:
     try:
-      described = _describe(graph, resources, experiment, cluster)
+      described = _describe(program, resources, experiment, cluster)
       for node in described:
         node.files = learner_files if node.group == "learner" else ()
-      counter = program.make_status_client(counter_handle)
+      counter = graph.make_status_client(counter_handle)
       watch = _Watch(experiment, counter, progress, cluster, stop)
       if cluster is not None and not cluster.is_learner_host:
         watch.wait_for_learner_host()
@@ -295,19 +296,19 @@ def run_processes(
 
 
 def _describe(
-  graph: lp.Program,
+  program: lp.Program,
   resources: dict[str, Any],
   experiment: Experiment,
   cluster: Cluster | None,
 ) -> list[_Node]:
   """Returns this host's nodes as Launchpad's local launcher would run them."""
   # These are the steps that every launcher of Launchpad takes.
-  for label, group in graph.groups.items():
+  for label, group in program.groups.items():
     for node in group:
       node._initialize_context(
         lp.LaunchType.LOCAL_MULTI_PROCESSING, launch_config=resources[label]
       )
-  for label, group in graph.groups.items():
+  for label, group in program.groups.items():
     for node in group:
       for handle in node.input_handles:
         handle.connect(node, label)
@@ -325,7 +326,7 @@ def _describe(
   pickles.mkdir(mode=0o700)
   tempfile.tempdir = str(pickles)
   described = []
-  for label, group in graph.groups.items():
+  for label, group in program.groups.items():
     if cluster is not None and label not in cluster.groups:
       continue
     commands = group[0].to_executables(group, label, group[0].launch_context)
@@ -578,7 +579,7 @@ class _Watch:
     cause = _describe_death(code)
     if (
       node.group not in restarted
-      or code == program.EXIT_HOPELESS
+      or code == graph.EXIT_HOPELESS
       or not node.deaths.add()
     ):
       often = ""

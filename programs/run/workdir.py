@@ -6,7 +6,7 @@ Imports only the standard library and `machine`.
 import os
 import pathlib
 
-from programs import machine
+from programs.run import machine
 
 _DIRECTORIES = (
   "logs", "logs/nodes", "checkpoints", "checkpoints/kept", "tensorboard",

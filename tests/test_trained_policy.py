@@ -17,10 +17,9 @@ import pytest
 from dm_env import specs
 
 import acme_stac
-from acme_stac import core, environments, policies
-from acme_stac.agent import checkpointing
+from acme_stac import checkpointing, core, environments, trained_policy
 from programs import evaluate, export, report
-from programs.machine import UserError
+from programs.run.machine import UserError
 from tests import helpers
 from tests.core import test_imports
 
@@ -84,7 +83,7 @@ def test_acts_as_the_networks_do(tmp_path, actions, overrides):
   first[[0, 15]] = True
   expected = by_hand(networks, state, config, observations, first)
   assert len(np.unique(expected, axis=0)) > 1
-  policies.export_policy(tmp_path, tmp_path / "policy.npz")
+  trained_policy.export_policy(tmp_path, tmp_path / "policy.npz")
   for path in (tmp_path, tmp_path / "policy.npz"):
     policy = acme_stac.load_policy(path, greedy=True)
     assert policy.config == config
@@ -208,9 +207,9 @@ def test_metaparameters_are_those_of_the_checkpoint(
 def test_metadata_needs_no_networks(tmp_path):
   wrong = {"networks": "python:not.there:make", "note": "mine"}
   save(tmp_path, helpers.environment_spec(), helpers.small_config(), wrong)
-  assert policies.read_metadata(tmp_path)["note"] == "mine"
+  assert trained_policy.read_metadata(tmp_path)["note"] == "mine"
   with pytest.raises(ValueError, match="There is no file or folder"):
-    policies.read_metadata(tmp_path / "none")
+    trained_policy.read_metadata(tmp_path / "none")
 
 
 def test_nests_of_observations(tmp_path):
@@ -506,7 +505,7 @@ def test_networks_of_ones_own_are_asked_for(tmp_path):
     named, state, config, spec, network_factory=own_networks
   )
   acme_stac.save_policy(unnamed, state, config, spec)
-  with pytest.raises(ValueError, match="test_policies:own_networks.*network_f"):
+  with pytest.raises(ValueError, match="test_trained_policy:own_networks.*network_f"):
     acme_stac.load_policy(named)
   with pytest.raises(ValueError, match="as network_factory"):
     acme_stac.load_policy(unnamed)
@@ -531,7 +530,7 @@ def test_a_file_does_not_choose_code_to_import(tmp_path):
     policy = acme_stac.load_policy(tmp_path)
     with pytest.raises(ValueError, match="allow_import=True"):
       policy.make_environment()
-    policies.export_policy(tmp_path, tmp_path / "policy.npz")
+    trained_policy.export_policy(tmp_path, tmp_path / "policy.npz")
     with pytest.raises(UserError, match="what code is to be run"):
       evaluate.main([str(tmp_path / "policy.npz")])
     if options:
@@ -555,7 +554,7 @@ def test_names_in_files_cannot_steer_the_terminal(tmp_path):
   for name in ("agent", "environment", "networks"):
     save(tmp_path, spec, config, {name: "catch\x1b]0;owned\x07"})
     with pytest.raises(ValueError, match="control characters"):
-      policies.read_metadata(tmp_path)
+      trained_policy.read_metadata(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["directory", "link", "fifo"])

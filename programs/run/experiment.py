@@ -20,9 +20,7 @@ import numpy as np
 from ml_collections import config_dict
 
 import acme_stac
-from acme_stac import core, environments
-from acme_stac.agent import checkpointing
-from acme_stac.agent.environment_loop import MAX_EPISODE_STEPS
+from acme_stac import checkpointing, core, environments
 from acme_stac.config import (
   MAX_SIZE,
   FieldError,
@@ -30,9 +28,10 @@ from acme_stac.config import (
   check_number,
   plain_type,
 )
-from programs import machine
-from programs import workdir as workdir_lib
-from programs.machine import UserError
+from acme_stac.environment_loop import MAX_EPISODE_STEPS
+from programs.run import machine
+from programs.run import workdir as workdir_lib
+from programs.run.machine import UserError
 
 # Fields of the agent for which None is a value: nothing of the kind.
 _CAN_BE_OFF = ("lstm_size", "max_abs_reward", "max_gradient_norm")
@@ -347,14 +346,14 @@ def _check_fields(config: Any):
     raise ValueError(
       "get_config() of a configuration file must return an"
       f" ml_collections.ConfigDict, got {type(config).__name__}."
-      " programs.experiment.base_config makes one."
+      " programs.run.experiment.base_config makes one."
     )
   defaults = base_config("small", "catch")
   for name, default in defaults.items():
     if name not in config:
       raise ValueError(
         f"The configuration has no field {name!r}."
-        " programs.experiment.base_config makes one with all of them."
+        " programs.run.experiment.base_config makes one with all of them."
       )
     is_node = isinstance(default, ml_collections.ConfigDict)
     if is_node and not isinstance(config[name], ml_collections.ConfigDict):

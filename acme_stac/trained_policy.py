@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acme_stac import environments
-from acme_stac.agent import checkpointing
+from acme_stac import checkpointing, environments
 from acme_stac.config import STACConfig, check_integer
 from acme_stac.core import TrainingState, conditioning, init_metaparams, squash
 from acme_stac.environments import precision

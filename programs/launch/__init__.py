@@ -1,0 +1,1 @@
+"""How the nodes of a run are started, watched and stopped."""

@@ -1,0 +1,1 @@
+"""What each node of a run does, however it was started."""

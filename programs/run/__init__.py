@@ -1,0 +1,1 @@
+"""What a run is: its flags, its checked description and its directory."""
