@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from acme_stac import checkpointing, core
-from tests import helpers
+from tests.support import helpers
 
 
 def state(**overrides):

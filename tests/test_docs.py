@@ -21,7 +21,7 @@ from programs.launch import cluster
 from programs.run import experiment
 from programs.run import flags as run_flags
 from tests.agent import test_layouts
-from tests.programs import runs
+from tests.support import runs
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = {

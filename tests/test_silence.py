@@ -10,7 +10,8 @@ import pytest
   "import acme_stac; acme_stac.STACBuilder",
   "import acme_stac; acme_stac.environments; acme_stac.load_policy",
   "import acme_stac.agent; import acme.agents.jax.impala",
-  "from programs.run import machine; machine.check(); import programs.launch.graph",
+  "from programs.run import machine; machine.check(); "
+  "import programs.launch.graph",
   "from programs import evaluate, report, sweep, export",
 ])
 def test_importing_prints_nothing(code):

@@ -20,8 +20,8 @@ import acme_stac
 from acme_stac import checkpointing, core, environments, trained_policy
 from programs import evaluate, export, report
 from programs.run.machine import UserError
-from tests import helpers
 from tests.core import test_imports
+from tests.support import helpers
 
 DATA = pathlib.Path(__file__).parent / "data"
 METADATA = {
@@ -505,7 +505,7 @@ def test_networks_of_ones_own_are_asked_for(tmp_path):
     named, state, config, spec, network_factory=own_networks
   )
   acme_stac.save_policy(unnamed, state, config, spec)
-  with pytest.raises(ValueError, match="test_trained_policy:own_networks.*network_f"):
+  with pytest.raises(ValueError, match="own_networks.*network_f"):
     acme_stac.load_policy(named)
   with pytest.raises(ValueError, match="as network_factory"):
     acme_stac.load_policy(unnamed)

@@ -12,7 +12,7 @@ import acme_stac
 from acme_stac import core, environment_loop, environments
 from acme_stac.agent import builder
 from acme_stac.networks import make_policy
-from tests import helpers
+from tests.support import helpers
 
 
 class Source(acme_core.VariableSource):

@@ -11,7 +11,7 @@ import reverb
 
 from acme_stac import environments
 from acme_stac.agent import adders, builder, queues
-from tests import helpers
+from tests.support import helpers
 
 
 def make(config, environments_per_actor=2, spec=None, stop=lambda: False):

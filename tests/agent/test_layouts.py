@@ -21,7 +21,7 @@ from acme.tf import savers
 from acme.utils import counting, loggers, observers
 
 from acme_stac.agent import layouts, queues
-from tests import helpers
+from tests.support import helpers
 
 
 class Rows(loggers.Logger):

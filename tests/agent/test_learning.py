@@ -9,7 +9,7 @@ from acme.utils import loggers
 
 from acme_stac import core
 from acme_stac.agent import learning, queues
-from tests import helpers
+from tests.support import helpers
 
 
 def samples(config, count=None):

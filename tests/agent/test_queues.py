@@ -12,7 +12,7 @@ import acme_stac
 from acme_stac import environment_loop, environments
 from acme_stac.agent import adders, queues
 from programs.launch import launching
-from tests import helpers
+from tests.support import helpers
 
 
 def sample(value, members=2):

@@ -6,7 +6,7 @@ import pytest
 
 from acme_stac import core
 from acme_stac.core.losses import transition_mask
-from tests import helpers
+from tests.support import helpers
 
 CONFIG = helpers.small_config("impala")
 DISTRIBUTION = core.Categorical()

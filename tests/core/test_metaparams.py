@@ -4,7 +4,7 @@ import pytest
 
 from acme_stac import core
 from acme_stac.config import METAPARAMETER_NAMES
-from tests import helpers
+from tests.support import helpers
 
 
 def sigmoid(x):

@@ -13,7 +13,7 @@ import acme_stac
 from acme_stac import core
 from acme_stac.config import METAPARAMETER_NAMES
 from acme_stac.core import losses
-from tests import helpers
+from tests.support import helpers
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -9,8 +9,8 @@ from ale_py import roms
 from acme_stac import core, environments
 from acme_stac.environments import atari
 from acme_stac.evaluation import scores
-from tests import helpers as test_helpers
-from tests.environments import helpers
+from tests.support import helpers as test_helpers
+from tests.support import playing
 
 FIRST, MID, LAST = (
   dm_env.StepType.FIRST,
@@ -104,7 +104,7 @@ def test_preprocessing_against_a_plain_emulator(game):
 
 def test_atari_rewards_are_raw():
   environment = environments.make_batched("atari:space_invaders", 4, seed=0)
-  rewards = np.stack([step.reward for step in helpers.play(environment, 400)])
+  rewards = np.stack([step.reward for step in playing.play(environment, 400)])
   assert rewards.max() > 1.0
 
 
@@ -114,7 +114,7 @@ def test_atari_life_loss(terminal):
   environment = environments.make_batched(
     "atari:breakout", 2, seed=0, life_loss_is_terminal=terminal
   )
-  trace = helpers.play(environment, 400)
+  trace = playing.play(environment, 400)
   discounts = np.stack([step.discount for step in trace])
   types = np.stack([step.step_type for step in trace])
   games = (types == LAST).sum()
@@ -129,7 +129,7 @@ def test_atari_time_limit_is_a_truncation():
   environment = environments.make_batched(
     "atari:pong", 1, seed=0, max_frames_per_episode=100, max_noops=0
   )
-  trace = helpers.play(environment, 60)
+  trace = playing.play(environment, 60)
   last = [t for t, step in enumerate(trace) if step.step_type[0] == LAST]
   assert last[:2] == [25, 51]
   assert all(trace[t].discount[0] == 1.0 for t in last)
@@ -147,7 +147,7 @@ def test_atari_options():
     sticky = environments.make_batched(
       "atari:pong", 1, seed=3, sticky_action_probability=probability
     )
-    trace = helpers.play(sticky, 100, actions=actions)
+    trace = playing.play(sticky, 100, actions=actions)
     return np.stack([step.observation for step in trace])
 
   assert np.any(frames(0.25) != frames(0.0))
@@ -211,7 +211,7 @@ def test_no_limit(protocol):
   environment = environments.make_batched(
     "atari:pong", 2, seed=0, protocol=protocol, max_frames_per_episode=0
   )
-  trace = helpers.play(environment, 100)
+  trace = playing.play(environment, 100)
   assert all((step.step_type == MID).all() for step in trace[1:])
 
 
@@ -227,7 +227,7 @@ def test_names(name, rom):
 def test_rewards_are_clipped_for_learning_alone():
   """The learner's clipping, on a game whose points are far above 1."""
   environment = environments.make_batched("atari:qbert", 8, seed=0)
-  raw = np.stack([step.reward for step in helpers.play(environment, 200)])
+  raw = np.stack([step.reward for step in playing.play(environment, 200)])
   assert raw.max() >= 25.0
   config = test_helpers.small_config(max_abs_reward=1.0, self_tuned=())
   update = core.make_update(test_helpers.networks(config), config)
@@ -256,7 +256,7 @@ def test_protocols(protocol):
     environment = environments.make_batched(
       "atari:breakout", 2, seed=0, **kwargs
     )
-    steps = helpers.play(environment, 200)
+    steps = playing.play(environment, 200)
     return environment.action_spec().num_values, [
       np.stack([getattr(step, name) for step in steps])
       for name in ("observation", "reward", "discount", "step_type")

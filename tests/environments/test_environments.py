@@ -11,7 +11,7 @@ from acme_stac import environments
 from acme_stac.config import STACConfig
 from acme_stac.environments import base
 from acme_stac.networks.actions import make_action_space
-from tests.environments import helpers
+from tests.support import playing
 
 FIRST, MID, LAST = (
   dm_env.StepType.FIRST,
@@ -32,7 +32,7 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 def test_steps_follow_specs_and_episodes(name):
   environment = environments.make_batched(name, 3, seed=0)
-  trace = helpers.play(environment, 60)
+  trace = playing.play(environment, 60)
   spec = environment.observation_spec()
   assert (trace[0].step_type == FIRST).all()
   for before, step in zip(trace[:-1], trace[1:], strict=True):
@@ -53,7 +53,7 @@ def test_steps_follow_specs_and_episodes(name):
 def test_seeds(name):
   def observations(seed):
     environment = environments.make_batched(name, 2, seed=seed)
-    trace = helpers.play(environment, 40)
+    trace = playing.play(environment, 40)
     environment.close()
     return np.stack([step.observation for step in trace])
 
@@ -81,7 +81,7 @@ def test_catch_rules():
   assert (step.step_type == LAST).all()
   np.testing.assert_array_equal(step.reward, 1.0)
   np.testing.assert_array_equal(step.discount, 0.0)
-  away = helpers.play(environments.make_batched("catch", 64, 0), 9, actions=[
+  away = playing.play(environments.make_batched("catch", 64, 0), 9, actions=[
     np.zeros(64, int)] * 9)
   landed_left = away[8].observation[:, -2, 0] == 1
   np.testing.assert_array_equal(away[9].reward, np.where(landed_left, 1, -1))

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 
 from acme_stac import environments
 from acme_stac.environments import gymnasium as family
-from tests.environments import helpers
+from tests.support import playing
 
 FIRST, MID, LAST = (
   dm_env.StepType.FIRST,
@@ -133,7 +133,7 @@ class CountingVector(gymnasium.vector.VectorEnv):
 def test_an_id_is_its_own_environment(register):
   """Not the vector implementation that it brings, unless that is asked for."""
   name = register(Counting, vector_entry_point=CountingVector)
-  trace = helpers.play(environments.make_batched(name, 2, seed=0), 8)
+  trace = playing.play(environments.make_batched(name, 2, seed=0), 8)
   assert [step.observation[0, 0] for step in trace] == [
     0, 1, 2, 3, 4, 0, 1, 2, 3,
   ]
@@ -152,7 +152,7 @@ def test_atari_by_gymnasiums_id_is_gymnasiums_atari():
     "gymnasium:ale_py:ALE/MsPacman-v5", 1, seed=0
   )
   assert batch.observation_spec().shape == (210, 160, 3)
-  assert max(step.reward[0] for step in helpers.play(batch, 100)) == 10.0
+  assert max(step.reward[0] for step in playing.play(batch, 100)) == 10.0
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_vectors_that_reset_in_the_next_step_keep_every_transition(
   batch = environments.make_batched(
     name, 3, seed=0, **{"mode" if stated else "autoreset_mode": mode}
   )
-  trace = helpers.play(batch, 12)
+  trace = playing.play(batch, 12)
   for member in range(3):
     steps = [
       (int(step.observation[member, 0]), int(step.step_type[member]))
@@ -213,7 +213,7 @@ def test_info_is_not_looked_at(register):
   name = register(changed(step=step))
   batch = environments.make_batched(name, 4, seed=0)
   environments.check(batch)
-  helpers.play(batch, 30)
+  playing.play(batch, 30)
 
 
 OBSERVED = spaces.Dict(
@@ -260,7 +260,7 @@ def test_choices_may_be_numbered_from_anywhere(register):
   name = register(changed(action_space=spaces.Discrete(3, start=5), step=step))
   batch = environments.make_batched(name, 2, seed=0)
   assert batch.action_spec() == specs.DiscreteArray(3)
-  helpers.play(batch, 30)
+  playing.play(batch, 30)
   assert taken == {(5, True), (6, True), (7, True)}
 
 
@@ -311,7 +311,7 @@ def test_numbers_of_any_kind_are_taken(register):
   name = register(changed(step=step))
   batch = environments.make_batched(name, 2, seed=0)
   environments.check(batch)
-  trace = helpers.play(batch, 5)
+  trace = playing.play(batch, 5)
   assert [step.reward[1] for step in trace] == [0, 1, 2, 3, 4, 0]
 
 

@@ -9,7 +9,7 @@ from dm_env import specs
 import acme_stac
 from acme_stac import environments, trained_policy
 from acme_stac.environments import base, precision
-from tests import helpers
+from tests.support import helpers
 
 WIDE = {
   "count": np.int64, "size": np.uint64, "speed": np.float64,

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from acme_stac.evaluation import drawing, figures, runs
 from acme_stac.presets import AGENTS
-from tests.evaluation import workdirs
+from tests.support import workdirs
 
 
 def test_initial_metaparameters_are_said_by_what_they_mean():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from acme_stac.evaluation import plots
-from tests.evaluation import workdirs
+from tests.support import workdirs
 
 
 def test_read_log_drops_what_was_repeated(tmp_path):

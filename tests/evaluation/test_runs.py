@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from acme_stac.evaluation import runs
-from tests.evaluation import workdirs
+from tests.support import workdirs
 
 
 def test_a_work_directory_is_read(tmp_path):

@@ -8,7 +8,7 @@ import acme_stac
 from acme_stac.core import Categorical, SquashedGaussian
 from acme_stac.environments import EnvironmentSpec
 from acme_stac.networks import actions
-from tests import helpers
+from tests.support import helpers
 
 CONFIG = helpers.small_config()
 

@@ -9,7 +9,7 @@ from dm_env import specs
 import acme_stac
 from acme_stac.environments import EnvironmentSpec
 from acme_stac.networks import torsos
-from tests import helpers
+from tests.support import helpers
 
 IMAGE = {"observation": (4, 84, 84), "dtype": np.uint8}
 

@@ -13,7 +13,7 @@ from dm_env import specs
 import acme_stac
 from acme_stac.environments import EnvironmentSpec
 from acme_stac.networks import preprocessing
-from tests import helpers
+from tests.support import helpers
 
 
 def preprocess(spec, observation, torso="mlp", channels="auto"):

@@ -18,8 +18,9 @@ from acme_stac.evaluation import video
 from acme_stac.evaluation.statistics import mean_interval
 from programs import evaluate
 from programs.run.machine import UserError
-from tests import helpers, test_trained_policy
-from tests.programs import runs, test_report
+from tests import test_trained_policy
+from tests.programs import test_report
+from tests.support import helpers, runs
 
 HERE = "python:tests.programs.test_evaluate"
 

@@ -12,7 +12,7 @@ import pytest
 
 from programs import report
 from programs.run import machine
-from tests.evaluation import workdirs
+from tests.support import workdirs
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _CARTPOLE = "gymnasium:CartPole-v1"

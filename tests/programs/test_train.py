@@ -21,7 +21,7 @@ from programs.nodes import nodes
 from programs.run import experiment as experiment_lib
 from programs.run import flags as run_flags
 from programs.run import machine
-from tests.programs.runs import (
+from tests.support.runs import (
   SMALL,
   command,
   environment,
@@ -248,7 +248,7 @@ def test_episodes_that_never_end_are_cut_off_in_evaluations(tmp_path):
     *SMALL,
     "--config.evaluation.max_episode_steps=20",
   )
-  config = "configs/small.py:python:tests.programs.faulty:Endless"
+  config = "configs/small.py:python:tests.support.faulty:Endless"
   result = run(tmp_path, *arguments, config=config)
   assert result.returncode == 0, result.stderr
   assert "(4 of 4 cut off)" in result.stdout

@@ -21,8 +21,8 @@ from programs.launch.cluster import Cluster
 from programs.launch.progress import Progress
 from programs.nodes import counter
 from programs.run.machine import UserError
-from tests.programs import namespaces
-from tests.programs.runs import (
+from tests.support import namespaces
+from tests.support.runs import (
   SMALL,
   command,
   environment,
@@ -45,7 +45,7 @@ RELAY = "10.98.0.254"
 # The first actor of each host.
 FIRST = {"near": 0, "far": 1000}
 ENDLESS = "--config.num_environment_steps=100000000"
-RELAY_SCRIPT = pathlib.Path(__file__).with_name("relay.py")
+RELAY_SCRIPT = pathlib.Path(namespaces.__file__).with_name("relay.py")
 # What a host says of one that is silent, after a minute of silence.
 SILENT = "has not been heard of"
 SILENT_SECONDS = 60.0

@@ -101,7 +101,7 @@ class Learner:
 
 
 def faulty_experiment(tmp_path, fault, after):
-  config = small.get_config("python:tests.programs.faulty:Faulty")
+  config = small.get_config("python:tests.support.faulty:Faulty")
   config.agent = "impala"
   config.environment_options.fault = fault
   config.environment_options.after = after

@@ -16,10 +16,10 @@ import pytest
 
 from acme_stac import checkpointing
 from programs.launch import graph, processes
-from tests.programs import runs
+from tests.support import runs
 
 LONG = ("--config.num_environment_steps=100000000", *runs.SMALL)
-FAULTY = "configs/small.py:python:tests.programs.faulty:Faulty"
+FAULTY = "configs/small.py:python:tests.support.faulty:Faulty"
 
 
 class Running:

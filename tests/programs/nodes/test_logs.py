@@ -14,7 +14,7 @@ from programs.nodes import logs
 from programs.run import experiment as experiment_lib
 from programs.run import flags as run_flags
 from programs.run import machine
-from tests.programs import runs
+from tests.support import runs
 
 
 class Wandb(types.ModuleType):
