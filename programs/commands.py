@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from programs.launch import ending
-from programs.run import machine
-from programs.run.machine import UserError
+from programs.run.errors import UserError, report_error
 
 
 class Parser(argparse.ArgumentParser):
@@ -90,7 +89,7 @@ def run(main: Callable[[list[str]], int], argv: list[str]):
     ending.say("\nStopped.")
     sys.exit(128 + signal.SIGINT)
   except UserError as error:
-    sys.exit(machine.report_error(error))
+    sys.exit(report_error(error))
 
 
 def whole_number(text: str) -> int:

@@ -35,7 +35,7 @@ from acme_stac.evaluation.text import counted, printable
 from programs import commands
 from programs.launch import ending, progress
 from programs.run import machine, rate
-from programs.run.machine import UserError
+from programs.run.errors import UserError
 
 _RESULTS = ("episodes.csv", "evaluation.json")
 _MAX_EPISODES = 10**6

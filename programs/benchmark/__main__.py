@@ -20,7 +20,7 @@ import sys
 
 from acme_stac import config
 from programs import commands
-from programs.run import machine
+from programs.run.errors import UserError
 
 BENCHMARKS = ("learner", "actor", "pipeline", "peers", "environments")
 
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   try:
     result = {**description, **module.run(options)}
-  except (ValueError, machine.UserError) as error:
+  except (ValueError, UserError) as error:
     command.error(str(error))
   print(module.table(result))
   if options.output:

@@ -25,7 +25,7 @@ import psutil
 import yaml
 
 from acme_stac.config import unknown
-from programs.run.machine import UserError
+from programs.run.errors import UserError
 
 _LEARNER_POOL = "workerpool0"
 _DEFAULT_PORT = 7070
