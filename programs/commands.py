@@ -3,13 +3,13 @@
 import argparse
 import ast
 import contextlib
-import difflib
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
+from acme_stac.checks import near_matches
 from programs.launch import ending
 from programs.run.errors import UserError, report_error
 
@@ -65,12 +65,6 @@ class Parser(argparse.ArgumentParser):
     raise UserError(
       f"{message}{stop}\n'{self.prog} --help' has the arguments, with examples."
     )
-
-
-def near_matches(name: str, known: Sequence[str]) -> str:
-  """Returns " Did you mean ...?" for the names near to one, or nothing."""
-  near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-  return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 def run(main: Callable[[list[str]], int], argv: list[str]):

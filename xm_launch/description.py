@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from acme_stac.config import unknown
+from acme_stac.checks import unknown
 from programs.run.errors import UserError
 
 # The learner's host listens on this one and those behind it. Nothing else

@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 import yaml
 
-from acme_stac.config import unknown
+from acme_stac.checks import unknown
 from programs.run.errors import UserError
 
 _LEARNER_POOL = "workerpool0"

@@ -21,7 +21,7 @@ from ml_collections import config_dict
 
 import acme_stac
 from acme_stac import checkpointing, core, environments
-from acme_stac.config import (
+from acme_stac.checks import (
   MAX_SIZE,
   FieldError,
   check_integer,

@@ -288,7 +288,7 @@ def _check_config_file(argv: list[str]):
 
 def _unknown_field(argv: list[str]) -> str | None:
   """Returns what to say of a --config.FIELD that the file does not have."""
-  from acme_stac.config import unknown
+  from acme_stac.checks import unknown
 
   path, _, name = (value(argv, "config") or _CONFIG).partition(":")
   try:
