@@ -17,6 +17,7 @@ from acme_stac.evaluation.text import counted, printable
 from programs.launch import ending
 from programs.run import flags as run_flags
 from programs.run import machine
+from programs.run.errors import UserError, report_error
 
 _MAX_ACTORS = 1000
 
@@ -83,7 +84,7 @@ def main(argv: list[str]) -> int:
   run = describe(parsed)
   online = os.environ.get("WANDB_MODE", "online") == "online"
   if run.experiment.wandb_project and isolated and online:
-    raise machine.UserError(
+    raise UserError(
       "wandb_project is set, but this run leaves the network, so Weights &"
       " Biases cannot be reached. Add --noisolate_network, or set"
       " WANDB_MODE=offline and 'wandb sync' later."
@@ -111,7 +112,7 @@ def describe(parsed: Any) -> Run:
     cluster = cluster_lib.read(parsed.cluster, parsed.host, num_actors)
     num_actors = cluster.num_actors
   elif num_actors > _MAX_ACTORS:
-    raise machine.UserError(
+    raise UserError(
       f"num_actors must be at most {_MAX_ACTORS} on one host, got {num_actors}."
       " --launch=hosts takes more hosts: docs/operations.md."
     )
@@ -121,7 +122,7 @@ def describe(parsed: Any) -> Run:
   if cluster is not None:
     last = cluster.ports(experiment.num_queues)[-1]
     if last >= 2**16:
-      raise machine.UserError(
+      raise UserError(
         f"The learner's host would listen on ports up to {last}, but 65535 is"
         " the last one. Give it a lower port, or the run fewer queues."
       )
@@ -282,5 +283,5 @@ if __name__ == "__main__":
     ending.say("\nStopped while nothing was running.")
     (signal_number,) = interrupt.args or (signal.SIGINT,)
     sys.exit(128 + signal_number)
-  except machine.UserError as error:
-    sys.exit(machine.report_error(error))
+  except UserError as error:
+    sys.exit(report_error(error))

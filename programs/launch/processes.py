@@ -43,8 +43,8 @@ from programs.launch.progress import Progress
 from programs.nodes import nodes
 from programs.nodes.calls import SilentError
 from programs.nodes.failures import FailureLimit
+from programs.run.errors import UserError
 from programs.run.experiment import Experiment, host_differences
-from programs.run.machine import UserError
 
 # Which nodes are started again when they die: none; those of which the run
 # loses nothing but unfinished trajectories; or the learner and its queue too.
