@@ -3,16 +3,15 @@
 import argparse
 import ast
 import contextlib
-import difflib
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
+from acme_stac.checks import near_matches
 from programs.launch import ending
-from programs.run import machine
-from programs.run.machine import UserError
+from programs.run.errors import UserError, report_error
 
 
 class Parser(argparse.ArgumentParser):
@@ -68,12 +67,6 @@ class Parser(argparse.ArgumentParser):
     )
 
 
-def near_matches(name: str, known: Sequence[str]) -> str:
-  """Returns " Did you mean ...?" for the names near to one, or nothing."""
-  near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-  return f" Did you mean {' or '.join(near)}?" if near else ""
-
-
 def run(main: Callable[[list[str]], int], argv: list[str]):
   """Runs a command to its end and exits.
 
@@ -90,7 +83,7 @@ def run(main: Callable[[list[str]], int], argv: list[str]):
     ending.say("\nStopped.")
     sys.exit(128 + signal.SIGINT)
   except UserError as error:
-    sys.exit(machine.report_error(error))
+    sys.exit(report_error(error))
 
 
 def whole_number(text: str) -> int:

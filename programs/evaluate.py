@@ -24,18 +24,18 @@ import numpy as np
 
 from acme_stac import (
   checkpointing,
+  checks,
   environment_loop,
   environments,
   trained_policy,
 )
-from acme_stac import config as config_lib
 from acme_stac.evaluation import scores
 from acme_stac.evaluation.statistics import Estimate, mean_interval
 from acme_stac.evaluation.text import counted, printable
 from programs import commands
 from programs.launch import ending, progress
 from programs.run import machine, rate
-from programs.run.machine import UserError
+from programs.run.errors import UserError
 
 _RESULTS = ("episodes.csv", "evaluation.json")
 _MAX_EPISODES = 10**6
@@ -214,14 +214,14 @@ def _check_numbers(arguments: argparse.Namespace) -> int:
     ValueError: for numbers out of range, and a video of another kind.
   """
   episodes = arguments.episodes
-  config_lib.check_integer("--episodes", episodes, 1, _MAX_EPISODES)
-  config_lib.check_integer(
+  checks.check_integer("--episodes", episodes, 1, _MAX_EPISODES)
+  checks.check_integer(
     "--max_episode_steps", arguments.max_episode_steps, 1
   )
   most = max(n for n in range(1, _MAX_ENVIRONMENTS + 1) if episodes % n == 0)
   number = arguments.environments or most
   if arguments.environments is not None:
-    config_lib.check_integer("--environments", arguments.environments, 1)
+    checks.check_integer("--environments", arguments.environments, 1)
     if episodes % number:
       raise ValueError(
         f"--environments must divide the {episodes} episodes, as each plays"
@@ -248,7 +248,7 @@ def _check_numbers(arguments: argparse.Namespace) -> int:
         " video: make it, or choose another --video."
       )
     if arguments.video_fps is not None:
-      config_lib.check_number(
+      checks.check_number(
         f"--video_fps of a {arguments.video.suffix} file", arguments.video_fps,
         0.0, video.MAX_RATES[arguments.video.suffix], above=True,
       )

@@ -13,7 +13,7 @@ import acme_stac
 from acme_stac.evaluation.text import printable
 from programs import commands
 from programs.run import machine
-from programs.run.machine import UserError
+from programs.run.errors import UserError
 
 
 def main(argv: list[str]) -> int:

@@ -15,7 +15,7 @@ import sys
 
 from programs import commands
 from programs.run import machine
-from programs.run.machine import UserError
+from programs.run.errors import UserError
 
 
 def main(argv: list[str]) -> int:

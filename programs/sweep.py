@@ -31,6 +31,7 @@ from acme_stac.evaluation.text import printable
 from programs import commands
 from programs.launch import ending, progress
 from programs.run import machine
+from programs.run.errors import UserError
 
 _POLL_SECONDS = 0.2
 _FINISHED = "finished.json"
@@ -59,22 +60,22 @@ def load_runs(path: str) -> dict[str, list[str]]:
   except (AssertionError, OSError) as error:
     files = pathlib.Path("configs/sweeps").glob("[a-z]*.py")
     known = ", ".join(sorted(str(file) for file in files))
-    raise machine.UserError(
+    raise UserError(
       f"{path!r} is no file of Python (.py) that can be read. Sweeps: {known}."
     ) from error
   # A user's file may raise anything, or end the program.
   except (Exception, SystemExit) as error:
-    raise machine.UserError(
+    raise UserError(
       f"{path} raised {type(error).__name__}: {error}"
     ) from error
   if not hasattr(module, "get_runs"):
-    raise machine.UserError(f"{path} has no function get_runs().")
+    raise UserError(f"{path} has no function get_runs().")
   try:
     runs = module.get_runs(*[argument][: bool(argument)])
     _check_runs(runs)
     return {name: list(flags) for name, flags in runs.items()}
   except (Exception, SystemExit) as error:
-    raise machine.UserError(
+    raise UserError(
       f"get_runs() of {path} must return names of runs with their flags:"
       f" {type(error).__name__}: {error}"
     ) from error
@@ -116,7 +117,7 @@ def check_flags(runs: Mapping[str, list[str]], workdir: pathlib.Path):
   for name, flags in runs.items():
     # Its own --workdir would win over the sweep's.
     if run_flags.value(flags, "workdir") is not None:
-      raise machine.UserError(
+      raise UserError(
         f"Run {name!r}: a sweep gives each run its --workdir. Leave it out."
       )
     try:
@@ -125,10 +126,10 @@ def check_flags(runs: Mapping[str, list[str]], workdir: pathlib.Path):
         absl_flags.FlagValues(),
       )
       acme_stac.make_config(parsed.config.agent, parsed.config.domain)
-    except (machine.UserError, ValueError) as error:
-      raise machine.UserError(f"Run {name!r}: {error}") from error
+    except (UserError, ValueError) as error:
+      raise UserError(f"Run {name!r}: {error}") from error
     except SystemExit as error:
-      raise machine.UserError(
+      raise UserError(
         f"Run {name!r}: its flags ask for help and train nothing."
       ) from error
 
@@ -363,7 +364,7 @@ def main(argv: list[str]) -> int:
   options = parser.parse_args(argv[1:])
   machine.check()
   if not 1 <= options.parallel <= _MAX_PARALLEL:
-    raise machine.UserError(
+    raise UserError(
       f"--parallel must be from 1 to {_MAX_PARALLEL}, got {options.parallel}."
     )
   workdir = options.workdir

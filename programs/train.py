@@ -15,6 +15,7 @@ from typing import Any
 from programs.launch import ending, modes
 from programs.run import flags as run_flags
 from programs.run import machine
+from programs.run.errors import UserError, report_error
 
 
 def _session() -> types.ModuleType:
@@ -74,7 +75,7 @@ def main(argv: list[str]) -> int:
   run = session.describe(parsed)
   online = os.environ.get("WANDB_MODE", "online") == "online"
   if run.experiment.wandb_project and isolated and online:
-    raise machine.UserError(
+    raise UserError(
       "wandb_project is set, but this run leaves the network, so Weights &"
       " Biases cannot be reached. Add --noisolate_network, or set"
       " WANDB_MODE=offline and 'wandb sync' later."
@@ -108,5 +109,5 @@ if __name__ == "__main__":
     ending.say("\nStopped while nothing was running.")
     (signal_number,) = interrupt.args or (signal.SIGINT,)
     sys.exit(128 + signal_number)
-  except machine.UserError as error:
-    sys.exit(machine.report_error(error))
+  except UserError as error:
+    sys.exit(report_error(error))

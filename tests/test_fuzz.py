@@ -33,7 +33,7 @@ from programs import train
 from programs.launch import cluster as cluster_lib
 from programs.run import experiment as experiment_lib
 from programs.run import flags as run_flags
-from programs.run import machine
+from programs.run.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 _FACTOR = int(os.environ.get("FUZZ", "0"))
@@ -299,7 +299,7 @@ def describe(argv):
     try:
       parsed = run_flags.parse(["train", *argv], flags.FlagValues())
       run = train.describe(parsed)
-    except machine.UserError as error:
+    except UserError as error:
       readable(error)
       return None
     except SystemExit as ended:
@@ -380,7 +380,7 @@ def make(family, changes, workdir):
   try:
     experiment = experiment_lib.make_experiment(config, 1, str(workdir))
     experiment_lib.prepare_workdir(experiment)
-  except machine.UserError as error:
+  except UserError as error:
     readable(error)
     return
   event("described")
@@ -508,7 +508,7 @@ def read_cluster(content, index, host, number):
     with mock.patch.dict(os.environ, environment):
       try:
         cluster = cluster_lib.read(path and str(path), host, number)
-      except machine.UserError as error:
+      except UserError as error:
         readable(error)
         return
   event("described")
@@ -567,7 +567,7 @@ def test_a_cluster_file_that_works():
   with mock.patch.object(cluster_lib, "_FORM", ""):
     read_cluster(json.dumps(VALID), None, None, 2)
   for path in (".", "no/such", "nul\0", "pipe", "/dev/zero"):
-    with pytest.raises(machine.UserError):
+    with pytest.raises(UserError):
       cluster_lib.read(path, None, 1)
 
 
@@ -897,5 +897,5 @@ def test_config_json(a_run, content):
   path.write_bytes(content)
   try:
     experiment_lib.prepare_workdir(a_run)
-  except machine.UserError as error:
+  except UserError as error:
     readable(error)

@@ -18,9 +18,9 @@ import json
 import signal
 import sys
 
-from acme_stac import config
+from acme_stac import checks
 from programs import commands
-from programs.run import machine
+from programs.run.errors import UserError
 
 BENCHMARKS = ("learner", "actor", "pipeline", "peers", "environments")
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
   parser.add_argument("benchmark", metavar="|".join(BENCHMARKS))
   name = parser.parse_args(argv[1:2]).benchmark
   if name not in BENCHMARKS:
-    parser.error(config.unknown("benchmark", name, BENCHMARKS))
+    parser.error(checks.unknown("benchmark", name, BENCHMARKS))
   # A benchmark loads only what it measures.
   module = importlib.import_module(f"programs.benchmark.{name}")
 
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   try:
     result = {**description, **module.run(options)}
-  except (ValueError, machine.UserError) as error:
+  except (ValueError, UserError) as error:
     command.error(str(error))
   print(module.table(result))
   if options.output:

@@ -24,8 +24,8 @@ from typing import Any
 import psutil
 import yaml
 
-from acme_stac.config import unknown
-from programs.run.machine import UserError
+from acme_stac.checks import unknown
+from programs.run.errors import UserError
 
 _LEARNER_POOL = "workerpool0"
 _DEFAULT_PORT = 7070

@@ -8,8 +8,8 @@ from typing import Any
 from programs.launch.cluster import Cluster
 from programs.launch.ending import wait
 from programs.launch.progress import Progress
+from programs.run.errors import UserError
 from programs.run.experiment import Experiment, host_differences
-from programs.run.machine import UserError
 
 # A host that has said nothing for this long is named.
 _SILENCE_SECONDS = 60.0

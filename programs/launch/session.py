@@ -15,6 +15,7 @@ from programs.nodes.failures import HopelessError, SilentError
 from programs.run import experiment as experiment_lib
 from programs.run import machine
 from programs.run import workdir as workdir_lib
+from programs.run.errors import UserError
 
 _MAX_ACTORS = 1000
 
@@ -59,7 +60,7 @@ def describe(parsed: Any) -> Run:
     cluster = cluster_lib.read(parsed.cluster, parsed.host, num_actors)
     num_actors = cluster.num_actors
   elif num_actors > _MAX_ACTORS:
-    raise machine.UserError(
+    raise UserError(
       f"num_actors must be at most {_MAX_ACTORS} on one host, got {num_actors}."
       " --launch=hosts takes more hosts: docs/operations.md."
     )

@@ -21,7 +21,7 @@ from ml_collections import config_dict
 
 import acme_stac
 from acme_stac import checkpointing, core, environments
-from acme_stac.config import (
+from acme_stac.checks import (
   MAX_SIZE,
   FieldError,
   check_integer,
@@ -31,7 +31,7 @@ from acme_stac.config import (
 from acme_stac.environment_loop import MAX_EPISODE_STEPS
 from programs.run import machine
 from programs.run import workdir as workdir_lib
-from programs.run.machine import UserError
+from programs.run.errors import UserError
 
 # Fields of the agent for which None is a value: nothing of the kind.
 _CAN_BE_OFF = ("lstm_size", "max_abs_reward", "max_gradient_norm")

@@ -12,7 +12,7 @@ import traceback
 from typing import Any
 
 from programs import commands
-from programs.run import machine
+from programs.run.errors import UserError
 
 _CONFIG = "configs/small.py"
 _OPTION = "config.environment_options."
@@ -146,12 +146,12 @@ def parse(argv: list[str], values: Any = None) -> Any:
     last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
     raised = "ValueError: "
     if last.startswith(raised):
-      raise machine.UserError(f"--config: {last[len(raised):]}") from error
-    raise machine.UserError(_one_line(str(error))) from error
+      raise UserError(f"--config: {last[len(raised):]}") from error
+    raise UserError(_one_line(str(error))) from error
   except OSError as error:
     files = pathlib.Path("configs").glob("[a-z]*.py")
     known = sorted(str(path) for path in files)
-    raise machine.UserError(
+    raise UserError(
       f"--config: {error}\nConfiguration files: {', '.join(known)}"
     ) from error
   except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -159,24 +159,24 @@ def parse(argv: list[str], values: Any = None) -> Any:
     while isinstance(message, Exception) and message.args:
       message = message.args[0]
     message = _unknown_field(argv) or message
-    raise machine.UserError(
+    raise UserError(
       f"--config: {message}\ndocs/training.md has the fields of a run,"
       " docs/environments.md the options of every environment."
     ) from error
   except Exception as error:  # A user's file may raise anything.
     place = traceback.extract_tb(error.__traceback__)[-1]
-    raise machine.UserError(
+    raise UserError(
       f"--config: the file or an override of it raised {type(error).__name__}:"
       f" {error} ({place.filename}, line {place.lineno})."
     ) from error
   _set_options(parsed.config, options)
   if len(rest) > 1:
-    raise machine.UserError(f"Unknown arguments: {' '.join(rest[1:])}")
+    raise UserError(f"Unknown arguments: {' '.join(rest[1:])}")
   if not parsed.workdir:
-    raise machine.UserError("Say where the run is kept: --workdir=runs/NAME")
+    raise UserError("Say where the run is kept: --workdir=runs/NAME")
   for name in ("cluster", "host"):
     if parsed[name].value is not None and parsed.launch != "hosts":
-      raise machine.UserError(f"--{name} goes with --launch=hosts.")
+      raise UserError(f"--{name} goes with --launch=hosts.")
   return parsed
 
 
@@ -242,7 +242,7 @@ def _set_options(config: Any, texts: dict[str, str]):
     }
     environments.check_options(config.environment, options)
   except (ValueError, ImportError) as error:
-    raise machine.UserError(f"--{_OPTION}NAME: {error}") from error
+    raise UserError(f"--{_OPTION}NAME: {error}") from error
   with config.environment_options.unlocked():
     config.environment_options.update(options)
 
@@ -283,12 +283,12 @@ def _check_config_file(argv: list[str]):
   except (OSError, ValueError):
     return  # Loading it says why.
   if special:
-    raise machine.UserError(f"--config: {path} is not a regular file.")
+    raise UserError(f"--config: {path} is not a regular file.")
 
 
 def _unknown_field(argv: list[str]) -> str | None:
   """Returns what to say of a --config.FIELD that the file does not have."""
-  from acme_stac.config import unknown
+  from acme_stac.checks import unknown
 
   path, _, name = (value(argv, "config") or _CONFIG).partition(":")
   try:

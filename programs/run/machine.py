@@ -17,21 +17,7 @@ from collections.abc import Iterable
 from typing import BinaryIO
 
 from acme_stac.evaluation.text import printable
-
-
-class UserError(Exception):
-  """What a user can mend; its text says how."""
-
-
-def report_error(error: UserError) -> int:
-  """Prints a user's error; returns the exit code that goes with it.
-
-  Names in it cannot steer the terminal; only the message's lines are kept.
-  """
-  lines = str(error).split("\n")
-  print("Error: " + "\n".join(map(printable, lines)), file=sys.stderr)
-  return 2
-
+from programs.run.errors import UserError
 
 # What every run imports, in the order in which errors explain most.
 _MODULES = (

@@ -7,6 +7,7 @@ import os
 import pathlib
 
 from programs.run import machine
+from programs.run.errors import UserError
 
 _DIRECTORIES = (
   "logs", "logs/nodes", "checkpoints", "checkpoints/kept", "tensorboard",
@@ -30,7 +31,7 @@ def make(workdir: pathlib.Path):
     directory = workdir / name
     # A link could lead anywhere, and this directory is removed with all in it.
     if name == ".nodes" and directory.is_symlink():
-      raise machine.UserError(
+      raise UserError(
         f"{directory} is a link. Remove it, or choose another --workdir."
       )
     if os.path.lexists(directory):

@@ -10,7 +10,7 @@ from programs.benchmark import (
   peers,
   pipeline,
 )
-from programs.run.machine import UserError
+from programs.run.errors import UserError
 
 
 def measure(tmp_path, *arguments):

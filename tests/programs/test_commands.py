@@ -12,7 +12,7 @@ from programs.benchmark import __main__ as benchmark
 from programs.benchmark import soak
 from programs.run import experiment
 from programs.run import flags as run_flags
-from programs.run.machine import UserError
+from programs.run.errors import UserError
 
 # Each with a flag that is wrong, and what was meant.
 COMMANDS = [

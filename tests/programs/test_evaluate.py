@@ -17,7 +17,7 @@ from acme_stac import environment_loop, environments, trained_policy
 from acme_stac.evaluation import video
 from acme_stac.evaluation.statistics import mean_interval
 from programs import evaluate
-from programs.run.machine import UserError
+from programs.run.errors import UserError
 from tests import test_trained_policy
 from tests.programs import test_report
 from tests.support import helpers, runs

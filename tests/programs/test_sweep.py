@@ -17,6 +17,7 @@ from absl import flags as absl_flags
 from programs import sweep
 from programs.run import experiment, machine
 from programs.run import flags as run_flags
+from programs.run.errors import UserError
 from tests.evaluation import test_summary
 from tests.programs.test_train import environment, wait_for
 
@@ -246,16 +247,16 @@ def test_directories_that_cannot_be_written(tmp_path, monkeypatch, place):
   taken.parent.mkdir(parents=True, exist_ok=True)
   taken.write_text("")
   with pytest.raises(
-    machine.UserError, match=f"written to {taken}.*: .*(exists|directory)"
+    UserError, match=f"written to {taken}.*: .*(exists|directory)"
   ):
     sweep.main(["sweep", str(file), f"--workdir={tmp_path / 'runs'}"])
 
 
 def test_files_that_are_no_sweeps(tmp_path):
-  with pytest.raises(machine.UserError, match="configs/sweeps/agents.py"):
+  with pytest.raises(UserError, match="configs/sweeps/agents.py"):
     sweep.load_runs("configs/sweeps/nothing.py")
   (tmp_path / "empty.py").write_text("")
-  with pytest.raises(machine.UserError, match="no function get_runs"):
+  with pytest.raises(UserError, match="no function get_runs"):
     sweep.load_runs(str(tmp_path / "empty.py"))
 
 
@@ -273,7 +274,7 @@ def test_a_sweep_file_has_parts(tmp_path):
   path.write_text("def get_runs(part='all'): return {part: ['--x']}")
   assert list(sweep.load_runs(str(path))) == ["all"]
   assert list(sweep.load_runs(f"{path}:some")) == ["some"]
-  with pytest.raises(machine.UserError, match="agents, discount, .*, control"):
+  with pytest.raises(UserError, match="agents, discount, .*, control"):
     sweep.load_runs("configs/sweeps/study.py:nothing")
 
 
@@ -319,7 +320,7 @@ def test_flags_are_checked_before_anything_starts(
   file = tmp_path / "s.py"
   runs = {"a/0": ["--config=configs/small.py:catch", *flags]}
   file.write_text(f"def get_runs(): return {runs}")
-  with pytest.raises(machine.UserError, match=message):
+  with pytest.raises(UserError, match=message):
     sweep.main(["sweep", str(file), f"--workdir={tmp_path / 'runs'}"])
   assert not (tmp_path / "runs").exists()
 
@@ -340,7 +341,7 @@ def test_a_full_disk_fails_the_run_that_meets_it(tmp_path, capsys):
 @pytest.mark.parametrize("number", [0, 10**12])
 def test_runs_at_a_time_are_few(tmp_path, monkeypatch, number):
   monkeypatch.setattr(machine, "check", lambda: None)
-  with pytest.raises(machine.UserError, match="from 1 to 1000"):
+  with pytest.raises(UserError, match="from 1 to 1000"):
     sweep.main(
       ["sweep", "x.py", f"--workdir={tmp_path}", f"--parallel={number}"]
     )
@@ -369,5 +370,5 @@ def test_runs_at_a_time_are_few(tmp_path, monkeypatch, number):
 def test_what_a_sweep_file_can_get_wrong(tmp_path, text, message):
   path = tmp_path / "s.py"
   path.write_text(text)
-  with pytest.raises(machine.UserError, match=message):
+  with pytest.raises(UserError, match=message):
     sweep.load_runs(str(path))

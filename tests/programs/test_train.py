@@ -21,6 +21,7 @@ from programs.nodes import nodes
 from programs.run import experiment as experiment_lib
 from programs.run import flags as run_flags
 from programs.run import machine
+from programs.run.errors import UserError
 from tests.support.runs import (
   SMALL,
   command,
@@ -392,7 +393,7 @@ ERRORS = [
 def test_errors_before_any_process(tmp_path, arguments, message):
   argv = ["train", "--config=configs/small.py:catch",
           f"--workdir={tmp_path / 'run'}", *arguments]
-  with pytest.raises(machine.UserError) as error:
+  with pytest.raises(UserError) as error:
     train.describe(run_flags.parse(argv, flags.FlagValues()))
   assert message in str(error.value)
   assert not (tmp_path / "run" / "logs" / "nodes").exists()
@@ -425,10 +426,10 @@ def test_stopped_before_the_first_update(tmp_path, monkeypatch, capsys):
 def test_other_run_in_the_work_directory(tmp_path):
   first = make_experiment(tmp_path)
   experiment_lib.prepare_workdir(first)
-  with pytest.raises(experiment_lib.UserError, match="of agent 'stacx'"):
+  with pytest.raises(UserError, match="of agent 'stacx'"):
     experiment_lib.prepare_workdir(make_experiment(tmp_path, agent="stac"))
   other = make_experiment(tmp_path, environment="gymnasium:CartPole-v1")
-  with pytest.raises(experiment_lib.UserError, match="of environment 'catch'"):
+  with pytest.raises(UserError, match="of environment 'catch'"):
     experiment_lib.prepare_workdir(other)
   networks = acme_stac.make_networks(first.environment_spec, first.config)
   state = acme_stac.core.make_update(networks, first.config).init(
@@ -436,7 +437,7 @@ def test_other_run_in_the_work_directory(tmp_path):
   )
   checkpointing.save(first.checkpoints, 3, state, first.to_json())
   larger = make_experiment(tmp_path, **{"stac.head_sizes": (300,)})
-  with pytest.raises(experiment_lib.UserError) as error:
+  with pytest.raises(UserError) as error:
     experiment_lib.prepare_workdir(larger)
   assert "256) in the checkpoint" in str(error.value)
   assert "--config.stac.head_sizes: [256] -> [300]" in str(error.value)
@@ -508,13 +509,13 @@ def test_a_checkpoint_alone_refuses_another_agent(tmp_path):
   )
   state = state._replace(step=np.int32(3))
   checkpointing.save(first.checkpoints, 3, state, first.to_json())
-  with pytest.raises(experiment_lib.UserError, match="of agent 'stacx'"):
+  with pytest.raises(UserError, match="of agent 'stacx'"):
     experiment_lib.prepare_workdir(make_experiment(tmp_path, agent="stac"))
   # The same arrays, with another meaning.
   other = make_experiment(tmp_path, **{
     "stac.metaparameter_range": "clip", "stac.metaparameter_init": 0.9,
   })
-  with pytest.raises(experiment_lib.UserError, match="metaparameter_range"):
+  with pytest.raises(UserError, match="metaparameter_range"):
     experiment_lib.prepare_workdir(other)
   assert not (tmp_path / "config.json").exists()
   assert experiment_lib.prepare_workdir(first) == (3, [])
@@ -532,7 +533,7 @@ def test_a_directory_in_use_is_left_as_it_is(tmp_path, monkeypatch):
   written = {path: path.stat() for path in tmp_path.rglob("*")}
   lock = machine.lock
   monkeypatch.setattr(machine, "lock", lambda place: lock(place, 0.0))
-  with pytest.raises(machine.UserError, match="Another run uses"):
+  with pytest.raises(UserError, match="Another run uses"):
     describe("--config.seed=7")
   assert {path: path.stat() for path in tmp_path.rglob("*")} == written
 
@@ -576,7 +577,7 @@ def test_something_else_in_the_work_directory_is_one_error(
   }
   make[kind]()
   argv = ["train", "--config=configs/small.py:catch", f"--workdir={tmp_path}"]
-  with pytest.raises(machine.UserError, match=re.escape(str(path))):
+  with pytest.raises(UserError, match=re.escape(str(path))):
     train.describe(run_flags.parse(argv, flags.FlagValues()))
 
 
@@ -639,7 +640,7 @@ def test_which_runs_leave_the_network(monkeypatch, arguments, isolated):
 
 def test_wrong_python(monkeypatch):
   monkeypatch.setattr(sys, "version_info", (3, 12, 1))
-  with pytest.raises(machine.UserError, match="Python 3.12.1.*make setup"):
+  with pytest.raises(UserError, match="Python 3.12.1.*make setup"):
     machine.check()
 
 
@@ -650,5 +651,5 @@ def test_missing_system_library(monkeypatch):
     raise ImportError("libfoo.so.1: cannot open shared object file")
 
   monkeypatch.setattr(machine.importlib, "import_module", broken)
-  with pytest.raises(machine.UserError, match="a system library is missing"):
+  with pytest.raises(UserError, match="a system library is missing"):
     machine.check()

@@ -11,9 +11,9 @@ from absl import flags
 
 from programs import train
 from programs.nodes import logs
-from programs.run import experiment as experiment_lib
 from programs.run import flags as run_flags
 from programs.run import machine
+from programs.run.errors import UserError
 from tests.support import runs
 
 
@@ -96,13 +96,13 @@ def test_a_dashboard_that_cannot_be(tmp_path, wandb, monkeypatch):
   monkeypatch.setattr(
     run_flags, "parse", lambda argv: parse(argv, flags.FlagValues())
   )
-  with pytest.raises(machine.UserError, match="--noisolate_network"):
+  with pytest.raises(UserError, match="--noisolate_network"):
     train.main(arguments)
   monkeypatch.setenv("WANDB_MODE", "offline")
   assert train.main(arguments) == 0
 
   monkeypatch.setitem(sys.modules, "wandb", None)
-  with pytest.raises(experiment_lib.UserError, match="wandb"):
+  with pytest.raises(UserError, match="wandb"):
     runs.make_experiment(tmp_path, wandb_project="stac")
 
 
