@@ -6,6 +6,7 @@ r"""Trains an agent.
 The same --workdir resumes a run that was stopped. See docs/training.md.
 """
 
+import argparse
 import csv
 import os
 import signal
@@ -13,11 +14,15 @@ import sys
 import typing
 from typing import Any, BinaryIO
 
+from absl import flags
+
 from acme_stac.evaluation.text import counted, printable
+from programs import commands
 from programs.launch import ending
 from programs.run import flags as run_flags
-from programs.run import machine
-from programs.run.errors import UserError, report_error
+from programs.run import machine, paths
+from programs.run import workdir as workdir_lib
+from programs.run.errors import UserError
 
 _MAX_ACTORS = 1000
 
@@ -41,17 +46,13 @@ class Run(typing.NamedTuple):
   lock: BinaryIO | None
 
 
-def _isolate(argv: list[str]) -> bool:
+def _isolate(parsed: argparse.Namespace) -> bool:
   """Leaves the network where the run needs none; before threads are started.
 
   Returns:
     Whether it did.
   """
-  if run_flags.value(argv, "launch") == "hosts":
-    return False
-  isolated = (run_flags.value(argv, "isolate_network") or "").lower()
-  off = {"--noisolate_network", "-noisolate_network"} & set(argv)
-  if off or isolated in ("false", "f", "0"):
+  if parsed.launch == "hosts" or not parsed.isolate_network:
     return False
   if machine.isolate_network():
     return True
@@ -66,11 +67,14 @@ def _isolate(argv: list[str]) -> bool:
 
 def main(argv: list[str]) -> int:
   """Runs the command; returns its exit code."""
-  isolated = _isolate(argv)
+  parsed = run_flags.parse_flags(argv, __doc__)
+  isolated = _isolate(parsed)
   # An environment may start some, also when it is only checked here.
   ending.leave_no_children()
   machine.use_compilation_cache()
   machine.check()
+  # Launchpad reads flags of its own.
+  flags.FLAGS(["programs.train"])
   # Of all processes the learner alone may see the accelerator, and this one
   # only describes the run, unless the learner is a thread of it.
   learner_environment = {
@@ -78,7 +82,7 @@ def main(argv: list[str]) -> int:
     for name in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES")
     if name in os.environ
   }
-  parsed = run_flags.parse(argv)
+  parsed.config = run_flags.load_config(parsed)
   if parsed.launch in ("local_mp", "hosts"):
     os.environ["JAX_PLATFORMS"] = "cpu"
   run = describe(parsed)
@@ -103,8 +107,7 @@ def describe(parsed: Any) -> Run:
     UserError: if there is such a thing.
   """
   from programs.launch import cluster as cluster_lib
-  from programs.run import experiment as experiment_lib
-  from programs.run import workdir as workdir_lib
+  from programs.run import resume, validation
 
   cluster: cluster_lib.Cluster | None = None
   num_actors = parsed.num_actors
@@ -116,7 +119,7 @@ def describe(parsed: Any) -> Run:
       f"num_actors must be at most {_MAX_ACTORS} on one host, got {num_actors}."
       " --launch=hosts takes more hosts: docs/operations.md."
     )
-  experiment = experiment_lib.make_experiment(
+  experiment = validation.make_experiment(
     parsed.config, num_actors, parsed.workdir
   )
   if cluster is not None:
@@ -129,15 +132,15 @@ def describe(parsed: Any) -> Run:
   workdir = experiment.workdir
   if cluster is not None and not cluster.is_learner_host:
     workdir_lib.make(workdir)
-    return Run(experiment, 0, [], cluster, None)
-  machine.make_directory(workdir, "--workdir")
-  lock = machine.lock(workdir)
+    return Run(resume.with_specs_of_run(experiment), 0, [], cluster, None)
+  paths.make_directory(workdir, "--workdir")
+  lock = workdir_lib.lock(workdir)
   try:
-    step, changes = experiment_lib.prepare_workdir(experiment)
+    prepared = resume.prepare_workdir(experiment)
   except BaseException:
     lock.close()
     raise
-  return Run(experiment, step, changes, cluster, lock)
+  return Run(*prepared, cluster, lock)
 
 
 def _run(run: Run, parsed, learner_environment) -> int:
@@ -146,7 +149,6 @@ def _run(run: Run, parsed, learner_environment) -> int:
   from programs.launch.progress import Progress
   from programs.nodes.calls import SilentError
   from programs.nodes.nodes import HopelessError
-  from programs.run import workdir as workdir_lib
 
   experiment, step, changes, cluster, lock = run
   config = experiment.config
@@ -263,25 +265,13 @@ def check(argv: list[str]):
   """
   machine.check()
   parsed = run_flags.parse(argv)
-  from programs.run import experiment as experiment_lib
+  from programs.run import validation
 
-  experiment_lib.make_experiment(
+  validation.make_experiment(
     parsed.config, parsed.num_actors, parsed.workdir
   )
 
 
-def _interrupt(number: int, unused_frame: Any):
-  raise KeyboardInterrupt(number)
-
-
 if __name__ == "__main__":
   ending.drop_lost_output()
-  signal.signal(signal.SIGTERM, _interrupt)
-  try:
-    sys.exit(main(sys.argv))
-  except KeyboardInterrupt as interrupt:
-    ending.say("\nStopped while nothing was running.")
-    (signal_number,) = interrupt.args or (signal.SIGINT,)
-    sys.exit(128 + signal_number)
-  except UserError as error:
-    sys.exit(report_error(error))
+  commands.run(main)
