@@ -27,10 +27,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+import acme_stac
 from acme_stac.evaluation.text import printable
 from programs import commands
 from programs.launch import ending, progress
-from programs.run import machine
+from programs.run import arguments, machine, paths
+from programs.run import flags as run_flags
 from programs.run.errors import UserError
 
 _POLL_SECONDS = 0.2
@@ -108,30 +110,18 @@ def _check_runs(runs: Mapping[str, Sequence[str]]):
 
 def check_flags(runs: Mapping[str, list[str]], workdir: pathlib.Path):
   """Raises UserError for flags that programs.train does not take."""
-  # Not before machine.check has said what cannot be imported.
-  from absl import flags as absl_flags
-
-  import acme_stac
-  from programs.run import flags as run_flags
-
   for name, flags in runs.items():
-    # Its own --workdir would win over the sweep's.
-    if run_flags.value(flags, "workdir") is not None:
-      raise UserError(
-        f"Run {name!r}: a sweep gives each run its --workdir. Leave it out."
-      )
+    directory = str(workdir / name)
     try:
-      parsed = run_flags.parse(
-        ["programs.train", f"--workdir={workdir / name}", *flags],
-        absl_flags.FlagValues(),
-      )
+      parsed = run_flags.parse([f"--workdir={directory}", *flags])
       acme_stac.make_config(parsed.config.agent, parsed.config.domain)
     except (UserError, ValueError) as error:
       raise UserError(f"Run {name!r}: {error}") from error
-    except SystemExit as error:
+    # It would win over the sweep's.
+    if parsed.workdir != directory:
       raise UserError(
-        f"Run {name!r}: its flags ask for help and train nothing."
-      ) from error
+        f"Run {name!r}: a sweep gives each run its --workdir. Leave it out."
+      )
 
 
 def shares(parallel: int) -> list[set[int]]:
@@ -350,18 +340,18 @@ def main(argv: list[str]) -> int:
   Raises:
     UserError: if anything about its arguments cannot work.
   """
-  parser = commands.Parser("programs.sweep", __doc__)
+  parser = arguments.Parser("programs.sweep", __doc__)
   parser.add_argument(
     "file", metavar="FILE",
     help="what has get_runs(); file:text calls get_runs(text)",
   )
   parser.add_argument(
-    "--workdir", type=machine.path, required=True, help="directory of the runs"
+    "--workdir", type=paths.path, required=True, help="directory of the runs"
   )
   parser.add_argument(
     "--parallel", type=int, default=1, help="runs at a time"
   )
-  options = parser.parse_args(argv[1:])
+  options = parser.parse_args(argv)
   machine.check()
   if not 1 <= options.parallel <= _MAX_PARALLEL:
     raise UserError(
@@ -371,8 +361,8 @@ def main(argv: list[str]) -> int:
   runs = load_runs(options.file)
   check_flags(runs, workdir)
   for directory in (workdir, *(workdir / name for name in runs)):
-    machine.make_directory(directory, "--workdir")
-  machine.check_files(
+    paths.make_directory(directory, "--workdir")
+  paths.check_files(
     [
       *(workdir / name for name in _SUMMARIES),
       *(workdir / name / file for name in runs for file in _OF_A_RUN),
@@ -401,4 +391,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  commands.run(main, sys.argv)
+  commands.run(main)

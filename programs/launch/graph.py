@@ -13,9 +13,9 @@ from typing import Any
 
 import courier
 import launchpad as lp
+from acme_stac.agent.learning import variable_names
 from pybind11_abseil.status import StatusNotOk
 
-from acme_stac.agent.learning import variable_names
 from programs.launch import node_process
 from programs.nodes import building
 from programs.nodes.actor import Actor

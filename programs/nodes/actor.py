@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from acme_stac.agent.adders import NonFiniteError
+
 from acme_stac.environment_loop import BatchedEnvironmentLoop
 from acme_stac.environments import EnvironmentFailedError
 from programs.nodes import building, logs
