@@ -40,7 +40,7 @@ lint: setup
 	.venv/bin/mypy
 
 test: lint
-	$(VENV_PYTHON) -m pytest -n 2 --dist loadfile $(FLAGS)
+	$(VENV_PYTHON) -m pytest -n 2 --dist worksteal $(FLAGS)
 
 COMPILE := uv pip compile --python-version 3.10 --generate-hashes --no-header \
   --no-annotate --no-emit-index-url -q
