@@ -192,15 +192,12 @@ class Sweep:
         process.kill()
 
   def _start(self, name: str, cores: set[int]):
-    # Not before machine.check has said what cannot be imported.
-    from programs.launch import processes
-
     parent = os.getpid()
 
     def prepare():
       # Before anything starts threads.
       os.sched_setaffinity(0, cores)
-      processes.die_with_parent(parent)
+      ending.die_with_parent(parent)
 
     directory = self._workdir / name
     with open(directory / _LOG, "a") as log:

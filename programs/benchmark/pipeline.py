@@ -26,7 +26,7 @@ from matplotlib import figure
 import acme_stac
 from acme_stac.evaluation import plots
 from programs.benchmark import actor, cases, learner, measuring
-from programs.launch import graph, processes
+from programs.launch import node_process, processes
 from programs.run import experiment as experiment_lib
 from programs.run import validation
 
@@ -284,7 +284,7 @@ def _bytes_sent(pid: int) -> int:
 
 def _kind(process: psutil.Process) -> str:
   """Returns "actor" of the node actor/3."""
-  name = process.environ().get(graph.NODE_NAME, process.name())
+  name = process.environ().get(node_process.NODE_NAME, process.name())
   return name.partition("/")[0]
 
 

@@ -27,7 +27,7 @@ from scipy import stats
 
 from acme_stac.evaluation import plots
 from programs import commands
-from programs.launch import graph
+from programs.launch import node_process
 from programs.run import arguments
 
 _ARGUMENTS = (
@@ -63,7 +63,7 @@ def _nodes(launcher: psutil.Process) -> dict[str, psutil.Process]:
   found = {}
   for process in launcher.children(recursive=True):
     try:
-      name = process.environ().get(graph.NODE_NAME)
+      name = process.environ().get(node_process.NODE_NAME)
     except psutil.Error:
       continue
     if name:
