@@ -5,22 +5,22 @@ unless a field says otherwise; `acme_stac.presets` has the other ones.
 """
 
 import dataclasses
-import difflib
-import types
-import typing
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-# Numbers beyond these are slips, and would take all memory or all time there
-# is before anything says so.
-MAX_SIZE = 2**20
+from acme_stac.checks import (
+  MAX_SIZE,
+  FieldError,
+  check_integer,
+  check_number,
+  unknown,
+)
+
+# Upper limits that catch typos before they exhaust memory or time.
 _MAX_HEADS = 100
 _MAX_LAYERS = 20
 _MAX_STEPS = 10**15
 # The state counts its updates in 32 bits.
 _MAX_UPDATES = 2**31 - 1
-# The largest number of single precision, which everything is computed in.
-_MAX_FLOAT = 3.4028234e38
 # The names that can be self-tuned, in the order in which they are logged.
 # `alpha` ties the two leaky V-trace coefficients; `alpha_rho` and `alpha_c`
 # tune them apart. `clip_threshold` is the truncation level ρ̄ = c̄.
@@ -47,18 +47,6 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
   "image_channels": ("auto", "first", "last"),
   "torso": ("mlp", "layer_norm_mlp", "shallow", "deep", "deep_strided"),
 }
-
-
-class FieldError(ValueError):
-  """A field has a value that it cannot have, or fields do not fit together.
-
-  Attributes:
-    fields: names of the fields.
-  """
-
-  def __init__(self, message: str, *fields: str):
-    super().__init__(message)
-    self.fields = fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -383,63 +371,3 @@ class STACConfig:
   def num_updates(self) -> int:
     """Learner updates of a run: the budget, rounded up to whole batches."""
     return -(-self.num_environment_steps // self.steps_per_update)
-
-
-def check_integer(
-  name: str,
-  value: Any,
-  minimum: int,
-  maximum: float = float("inf"),
-  field: str | None = None,
-):
-  """Raises FieldError unless `value` is an int, minimum <= value <= maximum."""
-  whole = isinstance(value, int) and not isinstance(value, bool)
-  if not whole or not minimum <= value <= maximum:
-    limit = "" if maximum == float("inf") else f" and at most {maximum}"
-    raise FieldError(
-      f"{name} must be a whole number of at least {minimum}{limit}, got"
-      f" {value!r}.",
-      field or name,
-    )
-
-
-def check_number(
-  name: str,
-  value: Any,
-  minimum: float = float("-inf"),
-  maximum: float = float("inf"),
-  *,
-  above: bool = False,
-  below: bool = False,
-):
-  """Raises FieldError unless minimum <= value <= maximum.
-
-  All must be finite in single precision.
-  """
-  ok = isinstance(value, (int, float)) and not isinstance(value, bool)
-  ok = ok and abs(value) <= _MAX_FLOAT and minimum <= value <= maximum
-  ok = ok and not (above and value == minimum)
-  ok = ok and not (below and value == maximum)
-  if not ok:
-    lower = "(" if above else "["
-    upper = ")" if below or maximum == float("inf") else "]"
-    raise FieldError(
-      f"{name} must be a finite number in {lower}{minimum}, {maximum}{upper},"
-      f" got {value!r}.", name
-    )
-
-
-def plain_type(hint: Any) -> Any:
-  """Returns int for `int | None`, tuple for `tuple[str, ...]`."""
-  if typing.get_origin(hint) in (types.UnionType, typing.Union):
-    hint = next(t for t in typing.get_args(hint) if t is not type(None))
-  return typing.get_origin(hint) or hint
-
-
-def unknown(kind: str, name: Any, known: Iterable[str]) -> str:
-  """Returns the error text for a name that is none of `known`."""
-  known = sorted(known)
-  near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-  hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-  listed = ", ".join(known) if len(known) <= 80 else f"{len(known)} names"
-  return f"Unknown {kind}: {name!r}.{hint} Known: {listed}."

@@ -8,7 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from acme_stac.config import FieldError, STACConfig, unknown
+from acme_stac.checks import FieldError, unknown
+from acme_stac.config import STACConfig
 
 _COSTS = ("value_cost", "policy_cost", "entropy_cost")
 _NO_ALPHA = ("discount", "lambda_", *_COSTS)

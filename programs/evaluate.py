@@ -24,18 +24,18 @@ import numpy as np
 
 from acme_stac import (
   checkpointing,
+  checks,
   environment_loop,
   environments,
   trained_policy,
 )
-from acme_stac import config as config_lib
 from acme_stac.evaluation import scores
 from acme_stac.evaluation.statistics import Estimate, mean_interval
 from acme_stac.evaluation.text import counted, printable
 from programs import commands
 from programs.launch import ending, progress
-from programs.run import machine, rate
-from programs.run.machine import UserError
+from programs.run import arguments, paths, rate
+from programs.run.errors import UserError
 
 _RESULTS = ("episodes.csv", "evaluation.json")
 _MAX_EPISODES = 10**6
@@ -148,7 +148,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = commands.Parser("programs.evaluate", __doc__)
+  parser = arguments.Parser("programs.evaluate", __doc__)
   parser.add_argument(
     "policy", type=pathlib.Path, metavar="RUN",
     help="a run's work directory, whose newest checkpoint is taken, or a file:"
@@ -191,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     help="what made the networks of a policy file, if it was code of yours",
   )
   parser.add_argument(
-    "--output", type=machine.path,
+    "--output", type=paths.path,
     help="folder of the results: WORKDIR/evaluation, or for a file"
     " FILE_evaluation beside it, unless set. What is in it is replaced",
   )
@@ -214,14 +214,14 @@ def _check_numbers(arguments: argparse.Namespace) -> int:
     ValueError: for numbers out of range, and a video of another kind.
   """
   episodes = arguments.episodes
-  config_lib.check_integer("--episodes", episodes, 1, _MAX_EPISODES)
-  config_lib.check_integer(
+  checks.check_integer("--episodes", episodes, 1, _MAX_EPISODES)
+  checks.check_integer(
     "--max_episode_steps", arguments.max_episode_steps, 1
   )
   most = max(n for n in range(1, _MAX_ENVIRONMENTS + 1) if episodes % n == 0)
   number = arguments.environments or most
   if arguments.environments is not None:
-    config_lib.check_integer("--environments", arguments.environments, 1)
+    checks.check_integer("--environments", arguments.environments, 1)
     if episodes % number:
       raise ValueError(
         f"--environments must divide the {episodes} episodes, as each plays"
@@ -248,7 +248,7 @@ def _check_numbers(arguments: argparse.Namespace) -> int:
         " video: make it, or choose another --video."
       )
     if arguments.video_fps is not None:
-      config_lib.check_number(
+      checks.check_number(
         f"--video_fps of a {arguments.video.suffix} file", arguments.video_fps,
         0.0, video.MAX_RATES[arguments.video.suffix], above=True,
       )
@@ -373,7 +373,7 @@ def _options(environment: str, texts: Sequence[str]) -> dict[str, Any]:
       raise ValueError(
         f"--option {text!r}: {name} is no option, the flag is {_FLAGS[name]}."
       )
-    options[name] = commands.option_value(value, known.get(name))
+    options[name] = arguments.option_value(value, known.get(name))
     try:
       json.dumps(options[name])
     except TypeError as error:
@@ -424,10 +424,10 @@ def _make_output(arguments: argparse.Namespace) -> pathlib.Path:
     if path.is_dir()
     else path.with_name(f"{path.stem}_evaluation")
   )
-  machine.make_directory(output, "--output")
-  machine.check_files([output / name for name in _RESULTS], "--output")
+  paths.make_directory(output, "--output")
+  paths.check_files([output / name for name in _RESULTS], "--output")
   if arguments.video:
-    machine.check_files([arguments.video], "--video")
+    paths.check_files([arguments.video], "--video")
   return output
 
 
@@ -738,4 +738,4 @@ def _versions() -> dict[str, str]:
 
 if __name__ == "__main__":
   ending.leave_no_children()
-  commands.run(main, sys.argv[1:])
+  commands.run(main)

@@ -14,8 +14,8 @@ import pathlib
 import sys
 
 from programs import commands
-from programs.run import machine
-from programs.run.machine import UserError
+from programs.run import arguments, paths
+from programs.run.errors import UserError
 
 
 def main(argv: list[str]) -> int:
@@ -24,13 +24,13 @@ def main(argv: list[str]) -> int:
   Raises:
     UserError: if there are no runs, or the report cannot be written.
   """
-  parser = commands.Parser("programs.report", __doc__)
+  parser = arguments.Parser("programs.report", __doc__)
   parser.add_argument(
     "directories", type=pathlib.Path, nargs="+", metavar="RUNS",
     help="where the runs are"
   )
   parser.add_argument(
-    "--output", type=machine.path, required=True, help="directory to write to"
+    "--output", type=paths.path, required=True, help="directory to write to"
   )
   parser.add_argument(
     "--baseline",
@@ -46,10 +46,10 @@ def main(argv: list[str]) -> int:
   from acme_stac.evaluation import report, runs
   from acme_stac.evaluation.text import counted, printable
 
-  machine.make_directory(options.output, "--output")
+  paths.make_directory(options.output, "--output")
   if os.path.lexists(options.output / "data"):
-    machine.make_directory(options.output / "data", "--output")
-  machine.check_files(
+    paths.make_directory(options.output / "data", "--output")
+  paths.check_files(
     [
       options.output / "index.html",
       *options.output.glob("*.png"),
@@ -73,4 +73,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  commands.run(main, sys.argv[1:])
+  commands.run(main)

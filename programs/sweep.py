@@ -27,10 +27,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+import acme_stac
 from acme_stac.evaluation.text import printable
 from programs import commands
 from programs.launch import ending, progress
-from programs.run import machine
+from programs.run import arguments, machine, paths
+from programs.run import flags as run_flags
+from programs.run.errors import UserError
 
 _POLL_SECONDS = 0.2
 _FINISHED = "finished.json"
@@ -59,22 +62,22 @@ def load_runs(path: str) -> dict[str, list[str]]:
   except (AssertionError, OSError) as error:
     files = pathlib.Path("configs/sweeps").glob("[a-z]*.py")
     known = ", ".join(sorted(str(file) for file in files))
-    raise machine.UserError(
+    raise UserError(
       f"{path!r} is no file of Python (.py) that can be read. Sweeps: {known}."
     ) from error
   # A user's file may raise anything, or end the program.
   except (Exception, SystemExit) as error:
-    raise machine.UserError(
+    raise UserError(
       f"{path} raised {type(error).__name__}: {error}"
     ) from error
   if not hasattr(module, "get_runs"):
-    raise machine.UserError(f"{path} has no function get_runs().")
+    raise UserError(f"{path} has no function get_runs().")
   try:
     runs = module.get_runs(*[argument][: bool(argument)])
     _check_runs(runs)
     return {name: list(flags) for name, flags in runs.items()}
   except (Exception, SystemExit) as error:
-    raise machine.UserError(
+    raise UserError(
       f"get_runs() of {path} must return names of runs with their flags:"
       f" {type(error).__name__}: {error}"
     ) from error
@@ -107,30 +110,18 @@ def _check_runs(runs: Mapping[str, Sequence[str]]):
 
 def check_flags(runs: Mapping[str, list[str]], workdir: pathlib.Path):
   """Raises UserError for flags that programs.train does not take."""
-  # Not before machine.check has said what cannot be imported.
-  from absl import flags as absl_flags
-
-  import acme_stac
-  from programs.run import flags as run_flags
-
   for name, flags in runs.items():
-    # Its own --workdir would win over the sweep's.
-    if run_flags.value(flags, "workdir") is not None:
-      raise machine.UserError(
+    directory = str(workdir / name)
+    try:
+      parsed = run_flags.parse([f"--workdir={directory}", *flags])
+      acme_stac.make_config(parsed.config.agent, parsed.config.domain)
+    except (UserError, ValueError) as error:
+      raise UserError(f"Run {name!r}: {error}") from error
+    # It would win over the sweep's.
+    if parsed.workdir != directory:
+      raise UserError(
         f"Run {name!r}: a sweep gives each run its --workdir. Leave it out."
       )
-    try:
-      parsed = run_flags.parse(
-        ["programs.train", f"--workdir={workdir / name}", *flags],
-        absl_flags.FlagValues(),
-      )
-      acme_stac.make_config(parsed.config.agent, parsed.config.domain)
-    except (machine.UserError, ValueError) as error:
-      raise machine.UserError(f"Run {name!r}: {error}") from error
-    except SystemExit as error:
-      raise machine.UserError(
-        f"Run {name!r}: its flags ask for help and train nothing."
-      ) from error
 
 
 def shares(parallel: int) -> list[set[int]]:
@@ -233,15 +224,12 @@ class Sweep:
         process.kill()
 
   def _start(self, name: str, cores: set[int]):
-    # Not before machine.check has said what cannot be imported.
-    from programs.launch import processes
-
     parent = os.getpid()
 
     def prepare():
       # Before anything makes threads.
       os.sched_setaffinity(0, cores)
-      processes.die_with_parent(parent)
+      ending.die_with_parent(parent)
 
     directory = self._workdir / name
     with open(directory / "sweep.log", "a") as log:
@@ -352,29 +340,29 @@ def main(argv: list[str]) -> int:
   Raises:
     UserError: if anything about its arguments cannot work.
   """
-  parser = commands.Parser("programs.sweep", __doc__)
+  parser = arguments.Parser("programs.sweep", __doc__)
   parser.add_argument(
     "file", metavar="FILE",
     help="what has get_runs(); file:text calls get_runs(text)",
   )
   parser.add_argument(
-    "--workdir", type=machine.path, required=True, help="directory of the runs"
+    "--workdir", type=paths.path, required=True, help="directory of the runs"
   )
   parser.add_argument(
     "--parallel", type=int, default=1, help="runs at a time"
   )
-  options = parser.parse_args(argv[1:])
+  options = parser.parse_args(argv)
   machine.check()
   if not 1 <= options.parallel <= _MAX_PARALLEL:
-    raise machine.UserError(
+    raise UserError(
       f"--parallel must be from 1 to {_MAX_PARALLEL}, got {options.parallel}."
     )
   workdir = options.workdir
   runs = load_runs(options.file)
   check_flags(runs, workdir)
   for directory in (workdir, *(workdir / name for name in runs)):
-    machine.make_directory(directory, "--workdir")
-  machine.check_files(
+    paths.make_directory(directory, "--workdir")
+  paths.check_files(
     [
       *(workdir / name for name in _SUMMARIES),
       *(workdir / name / file for name in runs for file in _OF_A_RUN),
@@ -403,4 +391,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  commands.run(main, sys.argv)
+  commands.run(main)

@@ -13,12 +13,11 @@ import types
 import numpy as np
 import pytest
 import yaml
-from absl import flags
 
 import acme_stac
 from programs import sweep
 from programs.launch import cluster
-from programs.run import experiment
+from programs.run import experiment, validation
 from programs.run import flags as run_flags
 from tests.agent import test_layouts
 from tests.support import runs
@@ -342,8 +341,8 @@ def test_runs_that_are_shown(tmp_path, monkeypatch):
   for _, words in shown:
     words = [f"--workdir={tmp_path}/run" if "--workdir" in w else w
              for w in words]
-    parsed = run_flags.parse(words, flags.FlagValues())
-    experiment.make_experiment(
+    parsed = run_flags.parse(words[1:])
+    validation.make_experiment(
       parsed.config, parsed.num_actors, parsed.workdir
     )
   for _, words in commands():

@@ -22,7 +22,6 @@ import ml_collections
 import numpy as np
 import pytest
 import yaml
-from absl import flags
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +32,8 @@ from programs import train
 from programs.launch import cluster as cluster_lib
 from programs.run import experiment as experiment_lib
 from programs.run import flags as run_flags
-from programs.run import machine
+from programs.run import resume, validation
+from programs.run.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 _FACTOR = int(os.environ.get("FUZZ", "0"))
@@ -297,9 +297,9 @@ def describe(argv):
   """Does what the command does before it starts anything."""
   with contextlib.redirect_stdout(io.StringIO()):
     try:
-      parsed = run_flags.parse(["train", *argv], flags.FlagValues())
+      parsed = run_flags.parse(["train", *argv])
       run = train.describe(parsed)
-    except machine.UserError as error:
+    except UserError as error:
       readable(error)
       return None
     except SystemExit as ended:
@@ -378,9 +378,9 @@ def make(family, changes, workdir):
   }.items():
     change(config, name, value)
   try:
-    experiment = experiment_lib.make_experiment(config, 1, str(workdir))
-    experiment_lib.prepare_workdir(experiment)
-  except machine.UserError as error:
+    experiment = validation.make_experiment(config, 1, str(workdir))
+    resume.prepare_workdir(experiment)
+  except UserError as error:
     readable(error)
     return
   event("described")
@@ -508,7 +508,7 @@ def read_cluster(content, index, host, number):
     with mock.patch.dict(os.environ, environment):
       try:
         cluster = cluster_lib.read(path and str(path), host, number)
-      except machine.UserError as error:
+      except UserError as error:
         readable(error)
         return
   event("described")
@@ -567,7 +567,7 @@ def test_a_cluster_file_that_works():
   with mock.patch.object(cluster_lib, "_FORM", ""):
     read_cluster(json.dumps(VALID), None, None, 2)
   for path in (".", "no/such", "nul\0", "pipe", "/dev/zero"):
-    with pytest.raises(machine.UserError):
+    with pytest.raises(UserError):
       cluster_lib.read(path, None, 1)
 
 
@@ -872,8 +872,8 @@ def a_run():
   with tempfile.TemporaryDirectory() as place:
     config = load_config("catch")
     config.stac.torso_sizes = config.stac.head_sizes = (4,)
-    experiment = experiment_lib.make_experiment(config, 1, place)
-    experiment_lib.prepare_workdir(experiment)
+    experiment = validation.make_experiment(config, 1, place)
+    resume.prepare_workdir(experiment)
     yield experiment
 
 
@@ -896,6 +896,6 @@ def test_config_json(a_run, content):
     content = json.dumps(run).encode()
   path.write_bytes(content)
   try:
-    experiment_lib.prepare_workdir(a_run)
-  except machine.UserError as error:
+    resume.prepare_workdir(a_run)
+  except UserError as error:
     readable(error)

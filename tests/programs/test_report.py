@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from programs import report
-from programs.run import machine
+from programs.run.errors import UserError
 from tests.support import workdirs
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -157,11 +157,11 @@ def test_a_report_of_its_own_data_says_the_same(page, tmp_path):
 
 
 def test_what_is_wrong_is_said(tmp_path, capsys):
-  with pytest.raises(machine.UserError, match="There is no directory"):
+  with pytest.raises(UserError, match="There is no directory"):
     report.main([str(tmp_path / "x"), f"--output={tmp_path}"])
   workdirs.make(tmp_path / "runs", "catch", "stac", 0, 1.0)
   arguments = [str(tmp_path / "runs"), f"--output={tmp_path / 'out'}"]
-  with pytest.raises(machine.UserError, match="'impala'. Agents .*: stac"):
+  with pytest.raises(UserError, match="'impala'. Agents .*: stac"):
     report.main([*arguments, "--baseline=impala"])
   # One run alone is a page too, whatever its agent is.
   assert report.main(arguments) == 0
@@ -317,7 +317,7 @@ def test_control_characters_reach_neither_terminal_nor_page(tmp_path, capsys):
   assert report.main([
     str(tmp_path), f"--output={output}", f"--title=x{_UNSAFE}"
   ]) == 0
-  with pytest.raises(machine.UserError) as raised:
+  with pytest.raises(UserError) as raised:
     report.main([str(tmp_path / f"no{_UNSAFE}"), f"--output={output}"])
   written = capsys.readouterr()
   texts = [str(raised.value), (output / "index.html").read_text(),
@@ -350,7 +350,7 @@ def test_a_pipe_in_place_of_what_is_written_is_refused(tmp_path, name):
   path = tmp_path / "out" / name
   path.parent.mkdir(parents=True)
   os.mkfifo(path)
-  with pytest.raises(machine.UserError, match="is not a regular file"):
+  with pytest.raises(UserError, match="is not a regular file"):
     report.main([str(tmp_path / "runs"), f"--output={tmp_path / 'out'}"])
 
 
