@@ -21,6 +21,7 @@ from acme_stac.networks import make_networks, make_policy
 from acme_stac.training import AgentBuilder
 from programs.benchmark import cases, measuring
 from programs.run import experiment as experiment_lib
+from programs.run import validation
 
 
 def add_arguments(parser: argparse.ArgumentParser):
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
       config = cases.make_config(case, "impala")
       config.environments_per_actor = number
       config.stac.batch_size = number
-      experiment = experiment_lib.make_experiment(config, 1, "/nowhere")
+      experiment = validation.make_experiment(config, 1, "/nowhere")
       costs = measure(experiment, options.seconds)
       rows.append({
         "case": case,
