@@ -2,11 +2,9 @@
 
   python -m programs.export runs/cartpole --output=policy.npz
 
-acme_stac.load_policy("policy.npz") acts by it, without Launchpad, Reverb and
+acme_stac.load_policy("policy.npz") loads it, without Launchpad, Reverb and
 TensorFlow.
 """
-
-import pathlib
 
 import acme_stac
 from acme_stac.evaluation.text import printable
@@ -23,19 +21,21 @@ def main(argv: list[str]) -> int:
   """
   parser = arguments.Parser("programs.export", __doc__)
   parser.add_argument(
-    "run", type=pathlib.Path, metavar="RUN",
+    "run", type=paths.path, metavar="RUN",
     help="a run's work directory, whose newest checkpoint is taken, or one"
     " checkpoint",
   )
   parser.add_argument(
-    "--output", type=pathlib.Path, required=True, help="file to write"
+    "--output", type=paths.path, required=True, help="file to write"
   )
   options = parser.parse_args(argv)
   paths.check_files([options.output], "--output")
   try:
     metadata = acme_stac.export_policy(options.run, options.output)
-  except (ValueError, OSError) as error:
+  except ValueError as error:
     raise UserError(str(error)) from error
+  except OSError as error:
+    raise paths.cannot_be_written(options.output, error, "--output") from error
   steps = metadata.get("environment_steps", 0)
   print(
     f"{printable(options.output)}: {metadata.get('agent')} on"

@@ -6,11 +6,8 @@ the field's type.
 """
 
 import argparse
-import pathlib
 import re
-import runpy
 import textwrap
-import traceback
 from typing import Any
 
 import ml_collections
@@ -19,7 +16,7 @@ from ml_collections import config_flags
 
 import acme_stac
 from acme_stac.checks import unknown
-from programs.run import arguments
+from programs.run import arguments, user_file
 from programs.run.errors import UserError
 
 _CONFIG = "configs/small.py"
@@ -92,7 +89,13 @@ def load_config(parsed: argparse.Namespace) -> ml_collections.ConfigDict:
   Raises:
     UserError: if the file cannot be loaded, or an override is wrong.
   """
-  config = _run_file(parsed.config)
+  config = user_file.call(parsed.config, "get_config", "--config", "configs")
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise UserError(
+      f"--config: get_config() of {parsed.config} must return an"
+      f" ml_collections.ConfigDict, got {type(config).__name__}."
+      " programs.run.experiment.base_config makes one."
+    )
   try:
     overrides = _set_options(config, parsed.overrides)
     for argument in overrides:
@@ -189,44 +192,9 @@ def _names() -> str:
         "Environments (configs/small.py:NAME)",
         acme_stac.environments.NAME_FORMS,
       ),
-      ("Configuration files (--config)", _config_files()),
+      ("Configuration files (--config)", user_file.known_files("configs")),
     )
   )
-
-
-def _config_files() -> list[str]:
-  return sorted(map(str, pathlib.Path("configs").glob("[a-z]*.py")))
-
-
-def _run_file(path: str) -> Any:
-  """Returns what get_config() of a configuration file returns.
-
-  Raises:
-    UserError: if the file cannot be read, or raises.
-  """
-  file, colon, argument = path.partition(":")
-  try:
-    # An empty argument is left out, as the file's default.
-    config = runpy.run_path(file)["get_config"](*[argument] * bool(argument))
-  except OSError as error:
-    raise UserError(
-      f"--config: {error}\nConfiguration files: {', '.join(_config_files())}"
-    ) from error
-  except ValueError as error:  # The project's files say what is wrong.
-    raise UserError(f"--config: {error}") from error
-  except Exception as error:  # A user's file may raise anything.
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    raise UserError(
-      f"--config: {file} raised {type(error).__name__}: {error}"
-      f" ({place.filename}, line {place.lineno})."
-    ) from error
-  if not isinstance(config, ml_collections.ConfigDict):
-    raise UserError(
-      f"--config: get_config() of {file} must return an"
-      f" ml_collections.ConfigDict, got {type(config).__name__}."
-      " programs.run.experiment.base_config makes one."
-    )
-  return config
 
 
 def _set_options(

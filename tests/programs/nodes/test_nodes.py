@@ -111,7 +111,7 @@ def faulty_experiment(tmp_path, fault, after):
 
 @pytest.mark.parametrize("fault,message", [
   ("raise", "RuntimeError: the simulator is gone"),
-  ("nan", "trajectory's observation"),
+  ("nan", "numbers in its observation"),
   ("shape", "observation"),
 ])
 def test_an_environment_that_fails_is_made_again_within_a_limit(
