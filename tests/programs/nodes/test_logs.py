@@ -10,6 +10,7 @@ import pytest
 from absl import flags
 
 from programs import train
+from programs.launch import session
 from programs.nodes import logs
 from programs.run import flags as run_flags
 from programs.run import machine
@@ -89,8 +90,8 @@ def test_a_dashboard_that_cannot_be(tmp_path, wandb, monkeypatch):
     "train", "--config=configs/small.py:catch", f"--workdir={tmp_path}",
     "--config.wandb_project=stac", "--launch=serial",
   ]
-  monkeypatch.setattr(train, "_isolate", lambda argv: True)
-  monkeypatch.setattr(train, "_run", lambda *unused: 0)
+  monkeypatch.setattr(train, "isolate", lambda argv: True)
+  monkeypatch.setattr(session, "launch", lambda *unused: 0)
   monkeypatch.setattr(machine, "use_compilation_cache", lambda: None)
   parse = run_flags.parse
   monkeypatch.setattr(
