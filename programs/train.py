@@ -6,16 +6,18 @@ r"""Trains an agent.
 The same --workdir resumes a run that was stopped. See docs/training.md.
 """
 
+import argparse
 import os
-import signal
 import sys
 import types
-from typing import Any
 
+from absl import flags
+
+from programs import commands
 from programs.launch import ending, modes
 from programs.run import flags as run_flags
 from programs.run import machine
-from programs.run.errors import UserError, report_error
+from programs.run.errors import UserError
 
 
 def _session() -> types.ModuleType:
@@ -30,23 +32,12 @@ def _session() -> types.ModuleType:
   return session
 
 
-def _mode(argv: list[str]) -> modes.Mode:
-  """Returns how the run is launched, before flags are parsed."""
-  name = run_flags.value(argv, "launch") or modes.DEFAULT
-  # Parsing refuses what is not in the table.
-  return modes.MODES.get(name, modes.MODES[modes.DEFAULT])
-
-
-def isolate(argv: list[str]) -> bool:
+def _isolate(parsed: argparse.Namespace) -> bool:
   """Leaves the network where the run needs none; returns whether it did.
 
   Must come before anything starts a thread.
   """
-  if _mode(argv).has_hosts:
-    return False
-  isolated = (run_flags.value(argv, "isolate_network") or "").lower()
-  off = {"--noisolate_network", "-noisolate_network"} & set(argv)
-  if off or isolated in ("false", "f", "0"):
+  if modes.MODES[parsed.launch].has_hosts or not parsed.isolate_network:
     return False
   if machine.isolate_network():
     return True
@@ -61,16 +52,19 @@ def isolate(argv: list[str]) -> bool:
 
 def main(argv: list[str]) -> int:
   """Runs the command; returns its exit code."""
-  isolated = isolate(argv)
+  parsed = run_flags.parse_flags(argv, __doc__)
+  isolated = _isolate(parsed)
   # An environment may start some, even while it is only checked here.
   ending.leave_no_children()
   machine.use_compilation_cache()
   # Of all processes only the learner's takes the accelerator.
   learner_environment = {"JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "")}
-  if _mode(argv).has_processes:
+  if modes.MODES[parsed.launch].has_processes:
     os.environ["JAX_PLATFORMS"] = "cpu"
   machine.check()
-  parsed = run_flags.parse(argv)
+  # Launchpad reads flags of its own.
+  flags.FLAGS(["programs.train"])
+  parsed.config = run_flags.load_config(parsed)
   session = _session()
   run = session.describe(parsed)
   online = os.environ.get("WANDB_MODE", "online") == "online"
@@ -91,23 +85,11 @@ def check(argv: list[str]):
   """
   machine.check()
   parsed = run_flags.parse(argv)
-  _session().experiment_lib.make_experiment(
+  _session().validation.make_experiment(
     parsed.config, parsed.num_actors, parsed.workdir
   )
 
 
-def _interrupt(number: int, unused_frame: Any):
-  raise KeyboardInterrupt(number)
-
-
 if __name__ == "__main__":
   ending.drop_lost_output()
-  signal.signal(signal.SIGTERM, _interrupt)
-  try:
-    sys.exit(main(sys.argv))
-  except KeyboardInterrupt as interrupt:
-    ending.say("\nStopped while nothing was running.")
-    (signal_number,) = interrupt.args or (signal.SIGINT,)
-    sys.exit(128 + signal_number)
-  except UserError as error:
-    sys.exit(report_error(error))
+  commands.run(main)

@@ -28,6 +28,7 @@ from acme_stac.evaluation import plots
 from programs.benchmark import actor, cases, learner, measuring
 from programs.launch import node_process, processes
 from programs.run import experiment as experiment_lib
+from programs.run import validation
 
 _START_SECONDS = 300.0
 
@@ -111,7 +112,7 @@ def _apart(
 
 
 def _experiment(case: str, agent: str) -> experiment_lib.Experiment:
-  return experiment_lib.make_experiment(
+  return validation.make_experiment(
     cases.make_config(case, agent), 1, "/nowhere"
   )
 

@@ -15,7 +15,8 @@ import courier
 import launchpad as lp
 from pybind11_abseil.status import StatusNotOk
 
-from acme_stac.agent.learning import variable_names
+from acme_stac.agent import queues
+from acme_stac.training.variables import variable_names
 from programs.launch import node_process
 from programs.nodes import building
 from programs.nodes.actor import Actor
@@ -91,7 +92,7 @@ def _run_learner(experiment: Experiment, replays, counter, variables):
     peers = _Peers(experiment, should_stop)
     return Learner(
       experiment,
-      replays,
+      queues.ReverbQueues(replays),
       peers.counter(counter),
       peers.variable_sender(variables, experiment),
       should_stop,
@@ -108,7 +109,7 @@ def _run_actor(
     return Actor(
       experiment,
       index,
-      replay,
+      queues.ReverbQueue(replay),
       peers.variables(variables),
       peers.counter(counter),
       should_stop,
@@ -138,7 +139,7 @@ class _Tables:
 
   def __call__(self) -> list[Any]:
     builder = building.make_builder(self._experiment, lambda: False)
-    return builder.make_replay_tables(self._experiment.environment_spec)
+    return [queues.make_table(builder, self._experiment.environment_spec)]
 
 
 def make_program(

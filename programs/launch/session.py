@@ -13,7 +13,7 @@ from programs.launch import ending, modes
 from programs.launch.progress import Progress
 from programs.nodes.failures import HopelessError, SilentError
 from programs.run import experiment as experiment_lib
-from programs.run import machine
+from programs.run import machine, paths, resume, validation
 from programs.run import workdir as workdir_lib
 from programs.run.errors import UserError
 
@@ -64,22 +64,22 @@ def describe(parsed: Any) -> Run:
       f"num_actors must be at most {_MAX_ACTORS} on one host, got {num_actors}."
       " --launch=hosts takes more hosts: docs/operations.md."
     )
-  experiment = experiment_lib.make_experiment(
+  experiment = validation.make_experiment(
     parsed.config, num_actors, parsed.workdir
   )
   if cluster is not None:
     cluster_lib.check_ports(cluster, experiment.num_queues)
     if not cluster.is_learner_host:
       workdir_lib.make(experiment.workdir)
-      return Run(experiment, 0, [], cluster, None)
-  machine.make_directory(experiment.workdir, "--workdir")
-  lock = machine.lock(experiment.workdir)
+      return Run(resume.with_specs_of_run(experiment), 0, [], cluster, None)
+  paths.make_directory(experiment.workdir, "--workdir")
+  lock = workdir_lib.lock(experiment.workdir)
   try:
-    step, changes = experiment_lib.prepare_workdir(experiment)
+    prepared = resume.prepare_workdir(experiment)
   except BaseException:
     lock.close()
     raise
-  return Run(experiment, step, changes, cluster, lock)
+  return Run(*prepared, cluster, lock)
 
 
 def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:

@@ -6,9 +6,10 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from acme_stac.agent.adders import NonFiniteError
 from acme_stac.environment_loop import BatchedEnvironmentLoop
 from acme_stac.environments import EnvironmentFailedError
+from acme_stac.networks import make_policy
+from acme_stac.training.adder import NonFiniteError
 from programs.nodes import building, logs
 from programs.nodes.environments import Environments
 from programs.nodes.publishing import (
@@ -44,7 +45,7 @@ class Actor:
     Args:
       experiment: the run.
       index: which actor.
-      replay: Reverb client, or the queue of this process.
+      replay: a `Writer`.
       variables: where parameters come from.
       counter: `RunCounter` or a client of it.
       should_stop: whether the program is ending.
@@ -63,7 +64,7 @@ class Actor:
       experiment, self._should_stop, inference_device=device
     )
     spec = experiment.environment_spec
-    policy = builder.make_policy(builder.make_networks(spec), spec)
+    policy = make_policy(builder.make_networks(spec), experiment.config)
     # An actor that is restarted does not repeat what it did before.
     (version,) = map(int, variables.get_variables(["version"]))
 
@@ -75,11 +76,10 @@ class Actor:
       experiment, experiment.environments_per_actor, seed
     )
     self._environment = self._environments.make()
-    self._adder = builder.make_adder(replay, spec, policy)
+    self._adder = builder.make_adder(replay, spec)
     self._actor = builder.make_actor(
       random_key(experiment, version, Part.ACTOR, index),
       policy,
-      spec,
       variables,
       self._adder,
     )

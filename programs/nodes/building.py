@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from acme_stac.agent.builder import STACBuilder
+from acme_stac.training import AgentBuilder
 from programs.run.experiment import Experiment
 
 
 def make_builder(
   experiment: Experiment, should_stop: Callable[[], bool], **devices: Any
-) -> STACBuilder:
-  """Returns the builder of a run; `devices` are those of `STACBuilder`."""
-  return STACBuilder(
+) -> AgentBuilder:
+  """Returns the builder of a run; `devices` are those of `AgentBuilder`."""
+  return AgentBuilder(
     experiment.config,
     network_factory=experiment.network_factory,
     environments_per_actor=experiment.environments_per_actor,

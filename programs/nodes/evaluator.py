@@ -9,6 +9,7 @@ import numpy as np
 from acme_stac import environment_loop
 from acme_stac.environments import EnvironmentFailedError
 from acme_stac.evaluation import scores
+from acme_stac.networks import make_policy
 from programs.nodes import building, logs
 from programs.nodes.environments import Environments
 from programs.nodes.randomness import Part, environment_seed, random_key
@@ -41,12 +42,11 @@ class Evaluator:
     spec = experiment.environment_spec
     self._actor = builder.make_actor(
       random_key(experiment, self._initial_step, Part.EVALUATOR),
-      builder.make_policy(
+      make_policy(
         builder.make_networks(spec),
-        spec,
-        evaluation=experiment.evaluation_greedy,
+        experiment.config,
+        experiment.evaluation_greedy,
       ),
-      spec,
       variables,
     )
     self._log = logs.make_logger(experiment, "evaluator", dashboards=True)

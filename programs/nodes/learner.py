@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from acme_stac.agent import queues
+from acme_stac.training.builder import queue_metrics
+from acme_stac.training.local_queue import Queue
 from programs.nodes import building, logs
 from programs.nodes.checkpoints import Checkpoints
 from programs.nodes.failures import EndedError
@@ -43,7 +44,7 @@ class Learner:
   def __init__(
     self,
     experiment: Experiment,
-    replay: Any,
+    replay: Queue,
     counter: Any,
     publish_variables: Callable[[Any], int],
     should_stop: Callable[[], bool],
@@ -54,7 +55,7 @@ class Learner:
 
     Args:
       experiment: the run.
-      replay: Reverb clients, or the queue of this process.
+      replay: where trajectories come from.
       counter: `RunCounter` or a client of it.
       publish_variables: makes the learner's newest variables available to
         actors, and returns their version; see `variables`.
@@ -74,7 +75,7 @@ class Learner:
     builder = building.make_builder(
       experiment, self._stopping, learner_devices=devices
     )
-    self._dataset = builder.make_dataset_iterator(replay)
+    self._dataset = builder.make_batches(replay)
     self._episode_return = float("nan")
     self._logger = logs.Enriched(
       logs.make_logger(experiment, "learner", dashboards=True),
@@ -84,9 +85,8 @@ class Learner:
       random_key(experiment, 0, Part.LEARNER),
       builder.make_networks(experiment.environment_spec),
       self._dataset,
-      logger_fn=lambda unused_label: self._logger,
-      environment_spec=experiment.environment_spec,
-      replay_client=replay,
+      write_row=self._logger.write,
+      extra_metrics=lambda: queue_metrics(replay, self._dataset),
     )
     if checkpoint_every_seconds is None:
       checkpoint_every_seconds = experiment.checkpoint_every_seconds
@@ -122,6 +122,8 @@ class Learner:
       self._learner.step()
     except StopIteration:
       return False
+    if self.done:
+      self._learner.write_log()
     self._publisher.notify()
     self._checkpoints.save_if_due()
     return True
@@ -156,7 +158,7 @@ class Learner:
     waiting = self._dataset.waiting
     if time.monotonic() - self._last_look < _LOOK_SECONDS:
       return _Supply(taken, None, False)
-    items = queues.num_items_in(self._replay)
+    items = self._replay.num_items
     starving = waiting and items == 0 and taken == self._waited_after
     self._waited_after = taken if waiting and items == 0 else None
     self._last_look = time.monotonic()

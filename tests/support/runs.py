@@ -9,12 +9,11 @@ import time
 
 import numpy as np
 import psutil
-from absl import flags
 
 from acme_stac import checkpointing
 from programs.launch import session
-from programs.run import experiment as experiment_lib
 from programs.run import flags as run_flags
+from programs.run import validation
 
 SMALL = (
   "--config.stac.torso_sizes=(16,)",
@@ -43,8 +42,8 @@ def environment():
 
 def describe(workdir, *arguments, config="configs/small.py:catch"):
   """Returns a run and its flags, as the command has them."""
-  argv = ["train", f"--config={config}", f"--workdir={workdir}", *arguments]
-  parsed = run_flags.parse(argv, flags.FlagValues())
+  argv = [f"--config={config}", f"--workdir={workdir}", *arguments]
+  parsed = run_flags.parse(argv)
   return session.describe(parsed), parsed
 
 
@@ -191,4 +190,4 @@ def make_experiment(workdir, **changes):
   config = small.get_config("catch")
   for name, value in changes.items():
     config.update_from_flattened_dict({name: value})
-  return experiment_lib.make_experiment(config, 1, str(workdir))
+  return validation.make_experiment(config, 1, str(workdir))

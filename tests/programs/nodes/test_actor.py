@@ -10,7 +10,7 @@ from programs.nodes import building
 from programs.nodes.actor import Actor
 from programs.nodes.counter import RunCounter
 from programs.nodes.failures import HopelessError
-from programs.run import experiment as experiment_lib
+from programs.run import validation
 
 
 def never():
@@ -37,7 +37,7 @@ def test_an_actor_that_waited_fetches_parameters_again(
 ):
   config = small.get_config("catch")
   config.agent = "impala"
-  experiment = experiment_lib.make_experiment(config, 1, str(tmp_path))
+  experiment = validation.make_experiment(config, 1, str(tmp_path))
   # What is asked for in the background comes after the first step.
   learner = Learner(experiment, seconds=0.05)
 
@@ -64,7 +64,7 @@ def test_an_actor_that_waited_fetches_parameters_again(
 
 @pytest.mark.parametrize("fault,message", [
   ("raise", "RuntimeError: the simulator is gone"),
-  ("nan", "trajectory's observation"),
+  ("nan", "numbers in its observation"),
   ("shape", "observation"),
 ])
 def test_an_environment_that_fails_is_made_again_within_a_limit(
@@ -77,7 +77,7 @@ def test_an_environment_that_fails_is_made_again_within_a_limit(
   # failure comes with the 63rd item.
   config.environment_options.after = 1250
   config.environment_timeout_seconds = 1e9
-  experiment = experiment_lib.make_experiment(config, 1, str(tmp_path))
+  experiment = validation.make_experiment(config, 1, str(tmp_path))
   replay = building.make_builder(experiment, never).make_local_queue()
   actor = Actor(
     experiment, 0, replay, Learner(experiment), RunCounter(1, 1), never
