@@ -58,14 +58,14 @@ def main(argv: list[str]) -> int:
     "--output",
   )
   try:
-    found, problems = runs.find(options.directories)
-    print(counted(len(found), "run"), flush=True)
-    for problem in problems:
+    found = runs.find(options.directories)
+    print(counted(len(found.runs), "run"), flush=True)
+    for problem in found.problems:
       print(f"  Left out: {problem}", file=sys.stderr, flush=True)
-    files = report.Report(
+    files = report.write(
       found, options.output, options.baseline, options.title,
-      lambda text: print(f"  {printable(text)}", flush=True), problems,
-    ).write()
+      lambda text: print(f"  {printable(text)}", flush=True),
+    )
   except (ValueError, OSError) as error:
     raise UserError(printable(error)) from error
   print(printable(files[0]))

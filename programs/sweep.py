@@ -316,7 +316,8 @@ def write_summary(
   Raises:
     OSError: if they cannot be written.
   """
-  from acme_stac.evaluation import plots, summary
+  from acme_stac.evaluation import statistics, summary
+  from acme_stac.evaluation.figures import run as plots
 
   rows = {}
   for name, flags in runs.items():
@@ -335,7 +336,7 @@ def write_summary(
   curves = plots.plot_sweep(rows, workdir)
   tables = {
     "summary.csv": [{"run": name, **row} for name, row in rows.items()],
-    "averages.csv": summary.average_over_seeds(finished),
+    "averages.csv": statistics.average_over_seeds(finished),
   }
   return [
     *(

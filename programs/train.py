@@ -231,7 +231,8 @@ def _run(run: Run, parsed, learner_environment) -> int:
 
 
 def _plot(experiment):
-  from acme_stac.evaluation import plots, summary
+  from acme_stac.evaluation import summary
+  from acme_stac.evaluation.figures import run as plots
 
   try:
     result = summary.summarise_run(experiment.workdir)

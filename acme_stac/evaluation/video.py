@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from acme_stac import environment_loop, environments, trained_policy
-from acme_stac.evaluation import plots
+from acme_stac.evaluation import logs
 
 # Suffix of a file -> the most frames that it gets. A GIF of more is too large
 # to be shown on a page.
@@ -204,7 +204,7 @@ def _rows(
     yield f"head {head}", "σ(η)" if policy.metaparameters else ""
   for name, values in policy.metaparameters.items():
     # Weights relative to the outer ones.
-    symbol = plots.SYMBOLS[name].partition(" /")[0]
+    symbol = logs.SYMBOLS[name].partition(" /")[0]
     yield symbol, f"{values[heads].mean():.4f}"
 
 
