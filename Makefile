@@ -2,18 +2,19 @@
 # make test    set up, then lint, type-check and test
 # make setup   only set up: a virtual environment in .venv from requirements.lock
 # make lint    ruff and mypy
+# make docs    the documentation as a site, in site/
 # make xm      XManager in .venv-xm, to launch on Vertex AI (docs/cloud.md)
-# make lock    remake requirements.lock from pyproject.toml, and those of
-#              xm_launch/ (needs uv)
+# make lock    bring requirements.lock up to date with pyproject.toml, and remake
+#              those of xm_launch/ (needs uv); FLAGS=--upgrade takes new versions
 #
 # PYTHON=/path/to/python3.10 says which Python to set up with.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint xm lock
+.PHONY: help setup train test lint docs xm lock
 
 VENV_PYTHON := .venv/bin/python
-CONFIG ?= configs/small.py:gymnasium:CartPole-v1
+CONFIG ?= configs/first_run.py
 WORKDIR ?= runs/cartpole
 FLAGS ?=
 
@@ -42,6 +43,9 @@ lint: setup
 test: lint
 	$(VENV_PYTHON) -m pytest -n 2 --dist loadfile $(FLAGS)
 
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --strict
+
 COMPILE := uv pip compile --python-version 3.10 --generate-hashes --no-header \
   --no-annotate --no-emit-index-url -q
 # Those of xm_launch/ are not for pyproject.toml's overrides. What an accelerator
@@ -54,11 +58,9 @@ define lock_apart
 endef
 
 lock:
-	{ echo '# Exact versions and hashes of the whole environment (Linux x86-64, Python 3.10),'; \
-	  echo "# installed without dependency resolution. Made from pyproject.toml by 'make lock'."; \
-	  $(COMPILE) pyproject.toml --all-extras \
-	    --python-platform x86_64-manylinux_2_28; } > requirements.lock.tmp
-	mv requirements.lock.tmp requirements.lock
+	$(COMPILE) pyproject.toml --all-extras $(FLAGS) \
+	  --python-platform x86_64-manylinux_2_28 -o requirements.lock
+	sed -i -e "1i # Exact versions and hashes of the whole environment (Linux x86-64, Python 3.10),\n# installed without dependency resolution. Made from pyproject.toml by 'make lock'." requirements.lock
 	$(call lock_apart,requirements,XManager and what it needs: .venv-xm.,xmanager==0.8.5.post1)
 	$(call lock_apart,cuda12,What NVIDIA GPUs add to requirements.lock.,jax-cuda12-plugin[with-cuda]==0.6.2)
 	$(call lock_apart,tpu,What TPUs add to requirements.lock.,libtpu==0.0.17.*)

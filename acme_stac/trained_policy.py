@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from acme_stac import checkpointing, environments
-from acme_stac.config import STACConfig, check_integer
+from acme_stac.checks import check_integer
+from acme_stac.config import STACConfig
 from acme_stac.core import TrainingState, conditioning, init_metaparams, squash
 from acme_stac.environments import precision
 from acme_stac.networks import (

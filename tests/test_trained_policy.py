@@ -19,7 +19,7 @@ from dm_env import specs
 import acme_stac
 from acme_stac import checkpointing, core, environments, trained_policy
 from programs import evaluate, export, report
-from programs.run.machine import UserError
+from programs.run.errors import UserError
 from tests.core import test_imports
 from tests.support import helpers
 

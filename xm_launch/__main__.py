@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 
-from programs.run import machine
+from programs.run.errors import UserError
 from xm_launch import description, kubernetes, vertex
 
 
@@ -46,9 +46,9 @@ def main(argv: list[str]) -> int:
   try:
     rest = parsed(argv)
   except flags.Error as error:
-    raise machine.UserError(str(error)) from error
+    raise UserError(str(error)) from error
   if len(rest) > 1 or not parsed.config:
-    raise machine.UserError(
+    raise UserError(
       "Usage: python -m xm_launch --config=FILE.yaml"
       " [--engine=kubernetes|vertex] [--dry_run]"
     )
@@ -80,9 +80,10 @@ def _check_training(run: description.Run):
     if not argument.startswith("--launch=")
   ]
   code = (
-    "import sys; from programs import train; from programs.run import machine\n"
-    "try: train.check(sys.argv)\n"
-    "except machine.UserError as error: sys.exit(f'{error}')"
+    "import sys; from programs import train\n"
+    "from programs.run.errors import UserError\n"
+    "try: train.check(sys.argv[1:])\n"
+    "except UserError as error: sys.exit(f'{error}')"
   )
   result = subprocess.run(
     [sys.executable, "-c", code, *arguments],
@@ -94,12 +95,12 @@ def _check_training(run: description.Run):
   )
   if result.returncode:
     lines = result.stderr.strip().splitlines()
-    raise machine.UserError("train: " + "\n".join(lines[-3:]))
+    raise UserError("train: " + "\n".join(lines[-3:]))
 
 
 if __name__ == "__main__":
   try:
     sys.exit(main(sys.argv))
-  except machine.UserError as error:
+  except UserError as error:
     print(f"Error: {error}", file=sys.stderr)
     sys.exit(2)

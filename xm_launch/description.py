@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from acme_stac.config import unknown
-from programs.run.machine import UserError
+from acme_stac.checks import unknown
+from programs.run.errors import UserError
 
 # The learner's host listens on this one and those behind it. Nothing else
 # listens anywhere.

@@ -16,7 +16,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from programs.run.machine import UserError
+from programs.run.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCKERFILE = pathlib.Path("xm_launch", "Dockerfile")

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from programs.run.machine import UserError
+from programs.run.errors import UserError
 from xm_launch.description import (
   PORT,
   Kubernetes,

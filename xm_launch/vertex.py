@@ -15,7 +15,7 @@ import pathlib
 import subprocess
 from typing import Any
 
-from programs.run.machine import UserError
+from programs.run.errors import UserError
 from xm_launch.description import NodeGroup, Run
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

@@ -1,125 +1,151 @@
-"""Acting as an Acme actor: parameters come in, experience goes out."""
+"""The policy as Acme's `ActorCore`, and an Acme actor that runs it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import dm_env
 import jax
+import jax.numpy as jnp
 import numpy as np
-from acme import core
+from acme import adders
+from acme.agents.jax import actor_core, actors
 from acme.jax import variable_utils
 
-from acme_stac.agent import adders
+from acme_stac.config import STACConfig
 from acme_stac.core.types import Array
 from acme_stac.environments import precision
-from acme_stac.networks import ActingState, Policy
+from acme_stac.networks import (
+  ActingState,
+  STACNetworks,
+  make_action_space,
+  make_policy,
+)
+from acme_stac.training.adder import Decision
 
 
-class STACActor(core.Actor):
-  """Acts in N environments at once, or in the one of an Acme environment loop.
+class ActorState(NamedTuple):
+  """What the policy remembers of one environment.
 
-  Time steps are batched, `step_type` [N], or single; actions have the same
-  form.
+  Attributes:
+    key: for the samples to come.
+    acting: recurrent state and acting head.
+    begins: whether the next observation is the first of an episode.
+    decision: what was done at the last observation.
+  """
+
+  key: Array
+  acting: ActingState
+  begins: Array
+  decision: Decision
+
+
+def add_batch_axis(nest: Any) -> Any:
+  """Returns a nest with an axis of size 1 in front of each array's."""
+  return jax.tree_util.tree_map(lambda x: x[None], nest)
+
+
+def _first(nest: Any) -> Any:
+  return jax.tree_util.tree_map(lambda x: x[0], nest)
+
+
+def make_actor_core(
+  networks: STACNetworks, config: STACConfig, greedy: bool = False
+) -> actor_core.ActorCore[ActorState, Decision]:
+  """Returns how to act in one environment, for Acme's actors and servers.
+
+  Its parameters are the learner's variables `variable_names(config)`; its
+  extras are what `TrajectoryAdder` takes.
+
+  Args:
+    networks: the agent's networks.
+    config: the agent's configuration.
+    greedy: act by the distribution's mode instead of a sample.
+  """
+  policy = make_policy(networks, config, greedy)
+  action_spec = networks.action_space.spec
+
+  def init(key: Array) -> ActorState:
+    acting = _first(policy.initial_state(1))
+    decision = Decision(
+      jnp.zeros(action_spec.shape, action_spec.dtype),
+      jnp.zeros((), jnp.float32),
+      acting.core,
+      jnp.zeros((), jnp.int32),
+    )
+    return ActorState(key, acting, jnp.array(True), decision)
+
+  def select_action(
+    variables: Any, observation: Any, state: ActorState
+  ) -> tuple[Array, ActorState]:
+    params, version, *condition = variables
+    first, mid = int(dm_env.StepType.FIRST), int(dm_env.StepType.MID)
+    action, log_prob, acting, key = policy.select_action(
+      params,
+      add_batch_axis(jax.tree_util.tree_map(jnp.asarray, observation)),
+      jnp.where(state.begins, first, mid)[None],
+      add_batch_axis(state.acting),
+      state.key,
+      *condition,
+    )
+    decision = Decision(
+      action[0], log_prob[0], state.acting.core, jnp.asarray(version)
+    )
+    return policy.to_environment(action)[0], ActorState(
+      key, _first(acting), jnp.array(False), decision
+    )
+
+  return actor_core.ActorCore(
+    init, select_action, lambda state: state.decision
+  )
+
+
+class STACActor(actors.GenericActor):
+  """Acme's actor, with what it leaves to an agent.
+
+  Parameters change between trajectories only; observations of 64 bits become
+  the networks' 32; actions have the environment's own type and bounds.
   """
 
   def __init__(
     self,
-    policy: Policy,
+    core: actor_core.ActorCore[ActorState, Decision],
     random_key: Array,
     variable_client: variable_utils.VariableClient,
-    adder: adders.TrajectoryAdder | None = None,
-    update_period: int = 1,
+    environment_spec: Any,
+    config: STACConfig,
+    adder: adders.Adder | None = None,
   ):
     """Makes an actor.
 
     Args:
-      policy: how to act.
+      core: of `make_actor_core`.
       random_key: a key for sampling.
-      variable_client: gives [params, version] and, if metaparameters are
-        embedded, their values: the variables "policy", "version" and
-        "conditioning" of a learner. Its device is that of inference.
+      variable_client: of `variable_names(config)`.
+      environment_spec: specs of the environment.
+      config: the agent's configuration.
       adder: where experience goes; None when evaluating.
-      update_period: trajectories between fetches of parameters. Without an
-        adder it is the client that counts.
     """
-    self._select = jax.jit(policy.select_action)
-    self._policy = policy
-    self._device = variable_client.device
-    self._key = jax.device_put(random_key, self._device)
-    self._variables = variable_client
-    self._adder = adder
-    self._update_period = update_period
-    self._next_update = update_period
-    self._state: ActingState | None = None
-    self._step_type = np.zeros([0], np.int32)
-    self._single = False
-    # The distribution's own action and what is known of it.
-    self._action: np.ndarray | None = None
-    self._extras: adders.Extras | None = None
-
-  def observe_first(self, timestep: dm_env.TimeStep):
-    """Takes the first time step of an episode, or of every episode."""
-    self._single = np.ndim(timestep.step_type) == 0
-    self._step_type = np.atleast_1d(np.asarray(timestep.step_type, np.int32))
-    # The networks reset the core at every FIRST step, wherever it comes.
-    # Committed to the device as its later values are: one compilation for all.
-    self._state = jax.device_put(
-      self._policy.initial_state(len(self._step_type)), self._device
-    )
-    if self._adder:
-      self._adder.add_first(timestep)
+    super().__init__(core, random_key, variable_client, adder)
+    self._action_space = make_action_space(environment_spec.actions, config)
+    self._update_period = config.variable_update_period
+    self._next_update = self._update_period
 
   def select_action(self, observation: Any) -> np.ndarray:
-    """Returns actions [N, ...] for observations [N, ...], or one for one.
+    """Returns the environment's action.
 
     Raises:
       ValueError: if an observation of 64 bits does not fit in 32.
     """
-    params, version, *condition = self._variables.params
-    if self._single:
-      # Batches come from guarded environments, which are narrow already.
-      observation = precision.narrow(
-        jax.tree_util.tree_map(lambda x: np.asarray(x)[None], observation)
-      )
-    before = self._state
-    assert before is not None, "observe_first comes before select_action"
-    # Where key, state and parameters are committed to.
-    action, log_prob, self._state, self._key = self._select(
-      params, observation, self._step_type, before, self._key, *condition
+    super().select_action(
+      precision.narrow(jax.tree_util.tree_map(np.asarray, observation))
     )
-    self._action = np.asarray(action)
-    self._extras = adders.Extras(np.asarray(log_prob), before.core, version)
-    action = self._policy.to_environment(self._action)
-    return action[0] if self._single else action
-
-  def observe(self, action: Any, next_timestep: dm_env.TimeStep):
-    """Takes the action of `select_action` and the time step after it."""
-    del action  # In the environment's form; the distribution's is learned from.
-    self._step_type = np.atleast_1d(
-      np.asarray(next_timestep.step_type, np.int32)
-    )
-    if self._adder:
-      assert self._extras is not None, "observe comes after select_action"
-      self._adder.add(self._action, next_timestep, self._extras)
-
-  def forget(self):
-    """Forgets what has not been written yet; `observe_first` comes next."""
-    if self._adder:
-      self._adder.reset()
-
-  def fetch_variables(self) -> int:
-    """Fetches parameters now and returns their version."""
-    self._variables.update_and_wait()
-    return int(self._variables.params[1])
+    action = np.asarray(self._get_extras(self._state).action)
+    return self._action_space.to_environment(action[None])[0]
 
   def update(self, wait: bool = False):
-    """Asks for new parameters between trajectories, in the background.
-
-    Args:
-      wait: wait for them.
-    """
+    """Requests new parameters between trajectories, in the background."""
     if self._adder:
       # A client that counts calls would fetch within a trajectory.
       if self._adder.num_items < self._next_update:
         return
       self._next_update = self._adder.num_items + self._update_period
-    self._variables.update(wait)
+    super().update(wait)

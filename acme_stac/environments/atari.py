@@ -7,7 +7,7 @@ import dm_env
 import numpy as np
 from dm_env import specs
 
-from acme_stac import config
+from acme_stac import checks
 from acme_stac.environments import base
 
 try:
@@ -104,9 +104,9 @@ class Atari(base.BatchedEnvironment):
     rom = rom_name(level)
     games = ale_py.roms.get_all_rom_ids()
     if rom not in games:
-      raise ValueError(config.unknown("Atari game", level, games))
+      raise ValueError(checks.unknown("Atari game", level, games))
     if protocol not in PROTOCOLS:
-      raise ValueError(config.unknown("Atari protocol", protocol, PROTOCOLS))
+      raise ValueError(checks.unknown("Atari protocol", protocol, PROTOCOLS))
     preset = PROTOCOLS[protocol]
     if life_loss_is_terminal is None:
       life_loss_is_terminal = preset["life_loss_is_terminal"]
@@ -126,7 +126,7 @@ class Atari(base.BatchedEnvironment):
       ("max_frames_per_episode", max_frames_per_episode, _NO_LIMIT),
       ("num_threads", num_threads, _MAX_THREADS),
     ):
-      config.check_integer(name, value, 0, maximum)
+      checks.check_integer(name, value, 0, maximum)
     self.num_environments = num_environments
     self._seed = seed
     self._life_loss_is_terminal = life_loss_is_terminal

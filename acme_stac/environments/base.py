@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from dm_env import specs
 
-from acme_stac import config
+from acme_stac import checks
 from acme_stac.environments import precision
 
 # Of one observation or action that a file describes: a slip, or ill will.
@@ -197,7 +197,7 @@ def _shape(described: dict[str, Any]) -> tuple[int, ...]:
   """Returns a shape; raises ValueError for one that nothing here has."""
   shape = tuple(described["shape"])
   for size in shape:
-    config.check_integer("each size of a shape", size, 0, _MAX_ELEMENTS)
+    checks.check_integer("each size of a shape", size, 0, _MAX_ELEMENTS)
   if math.prod(shape) > _MAX_ELEMENTS:
     raise ValueError(f"{shape} is too large for an observation or an action")
   return shape

@@ -4,7 +4,7 @@ import dm_env
 import numpy as np
 from dm_env import specs
 
-from acme_stac import config
+from acme_stac import checks
 from acme_stac.environments import base
 
 _MAX_SIZE = 1000
@@ -26,8 +26,8 @@ class Catch(base.BatchedEnvironment):
   def __init__(
     self, num_environments: int, seed: int, rows: int = 10, columns: int = 5
   ):
-    config.check_integer("rows", rows, 2, _MAX_SIZE)
-    config.check_integer("columns", columns, 1, _MAX_SIZE)
+    checks.check_integer("rows", rows, 2, _MAX_SIZE)
+    checks.check_integer("columns", columns, 1, _MAX_SIZE)
     self.num_environments = num_environments
     self._rng = np.random.default_rng(seed)
     self._rows, self._columns = rows, columns

@@ -25,7 +25,7 @@ import numpy as np
 import yaml
 from dm_env import specs
 
-from acme_stac import config
+from acme_stac import checks
 from acme_stac.environments import wrappers
 
 # Steps of an episode: what is later than that never comes.
@@ -138,8 +138,8 @@ class Challenges:
         # A NumPy scalar is as good as a number of Python.
         object.__setattr__(self, field.name, value.item())
     for name in ("action_delay", "observation_delay", "reward_delay"):
-      config.check_integer(name, getattr(self, name), 0, _MAX_DELAY)
-    config.check_integer(
+      checks.check_integer(name, getattr(self, name), 0, _MAX_DELAY)
+    checks.check_integer(
       "random_observations", self.random_observations, 0, _MAX_ENTRIES
     )
     for name in (
@@ -150,7 +150,7 @@ class Challenges:
       "repetition_steps",
       "perturbation_period",
     ):
-      config.check_integer(name, getattr(self, name), 1, _MAX_PERIOD)
+      checks.check_integer(name, getattr(self, name), 1, _MAX_PERIOD)
     for name in (
       "dropped_actions_probability",
       "dropped_observations_probability",
@@ -160,9 +160,9 @@ class Challenges:
       "safety_coefficient",
       "multi_objective_alpha",
     ):
-      config.check_number(name, getattr(self, name), 0.0, 1.0)
+      checks.check_number(name, getattr(self, name), 0.0, 1.0)
     for name in ("action_noise", "observation_noise"):
-      config.check_number(name, getattr(self, name), 0.0)
+      checks.check_number(name, getattr(self, name), 0.0)
     for name in ("safety", "safety_observed", "multi_objective_observed"):
       if not isinstance(getattr(self, name), bool):
         raise ValueError(
@@ -199,7 +199,7 @@ class Challenges:
     """Raises ValueError for a perturbation that cannot work."""
     if self.perturbation_scheduler not in SCHEDULERS:
       raise ValueError(
-        config.unknown(
+        checks.unknown(
           "perturbation_scheduler", self.perturbation_scheduler, SCHEDULERS
         )
       )
@@ -208,7 +208,7 @@ class Challenges:
     for name in ("start", "min", "max", "std"):
       value = getattr(self, f"perturbation_{name}")
       if value is not None:
-        config.check_number(
+        checks.check_number(
           f"perturbation_{name}", value, 0.0, above=sized and name != "std"
         )
     self._check_unused(
@@ -244,13 +244,13 @@ class Challenges:
     """
     domains = suite_data()["domains"]
     if domain not in domains:
-      raise ValueError(config.unknown("domain", domain, domains))
+      raise ValueError(checks.unknown("domain", domain, domains))
     if level not in LEVELS:
-      raise ValueError(config.unknown("level", level, LEVELS))
+      raise ValueError(checks.unknown("level", level, LEVELS))
     names = [field.name for field in dataclasses.fields(cls)]
     for name in changes:
       if name not in names:
-        raise ValueError(config.unknown("challenge option", name, names))
+        raise ValueError(checks.unknown("challenge option", name, names))
     fields = {} if level == "none" else _level_fields(domain, level)
     perturbed = fields.get("perturbation")
     wanted = changes.get("perturbation", perturbed)

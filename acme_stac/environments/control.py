@@ -10,7 +10,7 @@ import dm_env
 import numpy as np
 from dm_env import specs
 
-from acme_stac import config
+from acme_stac import checks
 from acme_stac.environments import base, wrappers
 
 _RENDERER = "MUJOCO_GL"
@@ -95,7 +95,7 @@ def load(level: str, seed: int) -> dm_env.Environment:
   """
   known = ["/".join(task) for task in suite.ALL_TASKS]
   if level not in known:
-    raise ValueError(config.unknown("control task", level, known))
+    raise ValueError(checks.unknown("control task", level, known))
   domain, task = level.split("/")
   options: dict[str, Any] = {"random": seed}
   environment = suite.load(domain, task, task_kwargs=options)
@@ -254,7 +254,7 @@ class ControlPixels(base.BatchOfEnvironments):
         range, and if nothing here can draw.
     """
     for name, value in {"height": height, "width": width}.items():
-      config.check_integer(name, value, 1, _MAX_PIXELS)
+      checks.check_integer(name, value, 1, _MAX_PIXELS)
     if camera_id is None:
       camera_id = camera_of(level)
     self._level, self._camera_id = level, camera_id

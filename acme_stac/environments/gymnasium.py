@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from dm_env import specs
 
-from acme_stac import config
+from acme_stac import checks
 from acme_stac.environments import base
 
 try:
@@ -149,7 +149,7 @@ def _unknown(name: str) -> str:
         f" write gymnasium:{package}:{name}.{also}"
       )
   return (
-    config.unknown("Gymnasium id", name, list(gymnasium.registry))
+    checks.unknown("Gymnasium id", name, list(gymnasium.registry))
     + " If a package registers it, write gymnasium:<package>:<id>."
   )
 
@@ -328,7 +328,7 @@ def _check_mode(
   text = mode.value if isinstance(mode, AutoresetMode) else str(mode)
   if _plain(text) not in modes:
     raise _UnsupportedError(
-      config.unknown("autoreset_mode", text, [m.value for m in AutoresetMode])
+      checks.unknown("autoreset_mode", text, [m.value for m in AutoresetMode])
     )
   if modes[_plain(text)] != AutoresetMode.NEXT_STEP:
     raise _UnsupportedError(

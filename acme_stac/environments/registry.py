@@ -10,7 +10,7 @@ from typing import Any
 import dm_env
 import numpy as np
 
-from acme_stac import config
+from acme_stac import checks
 from acme_stac.environments import base
 from acme_stac.environments.catch import Catch
 from acme_stac.environments.check import check_specs
@@ -206,7 +206,7 @@ def _resolve(
     return import_factory(level, "Environment", "a seed"), None
   if family not in _FAMILIES:
     known = [*_FAMILIES, _PYTHON]
-    raise ValueError(config.unknown("environment", family, known))
+    raise ValueError(checks.unknown("environment", family, known))
   return _FAMILIES[family](), level
 
 
@@ -237,7 +237,7 @@ def _options(function: Callable[..., Any]) -> dict[str, Any]:
   except Exception:  # A user's annotations may name what is not there.
     hints = {}
   options = {
-    name: config.plain_type(hints.get(name))
+    name: checks.plain_type(hints.get(name))
     for name, parameter in parameters.items()
     if name not in _NOT_OPTIONS
     and parameter.kind is not inspect.Parameter.VAR_KEYWORD
@@ -245,7 +245,7 @@ def _options(function: Callable[..., Any]) -> dict[str, Any]:
   # A class that takes many has them in a dataclass.
   if hasattr(function, "OPTIONS"):
     options.update({
-      name: config.plain_type(hint)
+      name: checks.plain_type(hint)
       for name, hint in typing.get_type_hints(function.OPTIONS).items()
     })
   return options
@@ -287,7 +287,7 @@ def _check_options(
   for name, value in options.items():
     if name not in known and not takes_any:
       raise ValueError(
-        config.unknown(f"option of environment {environment!r}", name, known)
+        checks.unknown(f"option of environment {environment!r}", name, known)
       )
     if isinstance(value, np.generic):
       value = value.item()
@@ -335,8 +335,8 @@ def make_batched(
   """
   if isinstance(seed, np.integer):
     seed = seed.item()
-  config.check_integer("num_environments", num_environments, minimum=1)
-  config.check_integer("seed", seed, minimum=0)
+  checks.check_integer("num_environments", num_environments, minimum=1)
+  checks.check_integer("seed", seed, minimum=0)
   if seed + num_environments > 2**31:
     raise ValueError(f"seed must be at most 2**31 - 1, got {seed}.")
   function, level = _resolve(environment)

@@ -61,7 +61,7 @@ from dm_control.rl import control
 from dm_control.suite import cartpole, common, humanoid, quadruped, walker
 from lxml import etree
 
-from acme_stac import config
+from acme_stac import checks
 from acme_stac.environments import base, wrappers
 from acme_stac.environments.challenges import (
   LEVELS,
@@ -594,10 +594,10 @@ def load(
   """
   challenges = challenges or Challenges()
   if domain not in _DOMAINS:
-    raise ValueError(config.unknown("Real-World RL domain", domain, _DOMAINS))
+    raise ValueError(checks.unknown("Real-World RL domain", domain, _DOMAINS))
   parts = _DOMAINS[domain]
   if task not in parts.tasks:
-    raise ValueError(config.unknown(f"{domain} task", task, parts.tasks))
+    raise ValueError(checks.unknown(f"{domain} task", task, parts.tasks))
   rng: Any = np.random
   random_state = np.random.RandomState(seed)
   if not exact:
@@ -642,7 +642,7 @@ def _constraints(
   known: dict[str, Constraint | None] = {**default, "action_rate": None}
   for name in challenges.safety_constraints:
     if name not in known:
-      raise ValueError(config.unknown(f"{domain} constraint", name, known))
+      raise ValueError(checks.unknown(f"{domain} constraint", name, known))
   return {n: known[n] for n in challenges.safety_constraints or default}
 
 
@@ -656,7 +656,7 @@ def _schedule(
   known = suite_data()["domains"][domain]["perturb_params"]
   if name not in known:
     raise ValueError(
-      config.unknown(f"{domain} perturbation", name, [*known, "none"])
+      checks.unknown(f"{domain} perturbation", name, [*known, "none"])
     )
   numbers = dict(known[name])
   for key in numbers:
@@ -733,7 +733,7 @@ class RealWorld(base.BatchOfEnvironments):
     """
     known = all_levels()
     if level not in known:
-      raise ValueError(config.unknown("Real-World RL task", level, known))
+      raise ValueError(checks.unknown("Real-World RL task", level, known))
     self._level = level
     domain, task, difficulty = level.split("/")
     changes = {k: v for k, v in options.items() if v is not None}

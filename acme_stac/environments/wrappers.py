@@ -6,7 +6,7 @@ import dm_env
 import numpy as np
 from dm_env import specs
 
-from acme_stac import config
+from acme_stac import checks
 
 _MAX_REPEATS = 1000
 _MAX_STACK = 100
@@ -57,7 +57,7 @@ class ActionRepeat(Wrapper):
 
   def __init__(self, environment: dm_env.Environment, repeats: int):
     super().__init__(environment)
-    config.check_integer("action_repeat", repeats, 1, _MAX_REPEATS)
+    checks.check_integer("action_repeat", repeats, 1, _MAX_REPEATS)
     self._repeats = repeats
 
   def step(self, action: Any) -> dm_env.TimeStep:
@@ -110,7 +110,7 @@ class FrameStack(Wrapper):
 
   def __init__(self, environment: dm_env.Environment, number: int):
     super().__init__(environment)
-    config.check_integer("frame_stack", number, 1, _MAX_STACK)
+    checks.check_integer("frame_stack", number, 1, _MAX_STACK)
     self._number = number
     self._frames: list[np.ndarray] = []
 

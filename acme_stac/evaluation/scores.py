@@ -5,7 +5,7 @@ import functools
 import importlib.resources
 from typing import Any
 
-from acme_stac import config
+from acme_stac import checks
 
 
 @functools.cache
@@ -34,7 +34,7 @@ def human_normalised_score(game: str, episode_return: float) -> float:
     ValueError: for another game, with near matches.
   """
   if game not in _table():
-    raise ValueError(config.unknown("game of Atari-57", game, _table()))
+    raise ValueError(checks.unknown("game of Atari-57", game, _table()))
   random, human = _table()[game]
   return (episode_return - random) / (human - random)
 

@@ -11,7 +11,7 @@ from dm_env import specs
 import acme_stac
 from acme_stac import environment_loop, environments
 from acme_stac.agent import adders, queues
-from programs.launch import launching
+from programs.launch import colocated
 from tests.support import helpers
 
 
@@ -128,7 +128,7 @@ def test_actors_and_learner_on_devices_of_their_own():
    (8, 21, 7), (4, 1, 1)],
 )
 def test_split_of_devices(devices, batch_size, learners):
-  learn, act = launching.split_devices(list(range(devices)), batch_size)
+  learn, act = colocated.split_devices(list(range(devices)), batch_size)
   assert learn == list(range(learners))
   assert act == (list(range(learners, devices)) if devices > 1 else [0])
 

@@ -3,7 +3,7 @@ import pathlib
 import pytest
 import yaml
 
-from programs.run.machine import UserError
+from programs.run.errors import UserError
 from xm_launch import description
 
 ROOT = pathlib.Path(__file__).parents[2]

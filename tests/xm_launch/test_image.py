@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from programs.run.machine import UserError
+from programs.run.errors import UserError
 from xm_launch import image
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -17,7 +17,7 @@ import subprocess
 import pytest
 import yaml
 
-from programs.run.machine import UserError
+from programs.run.errors import UserError
 from tests.xm_launch.test_description import EXAMPLE, changed
 from xm_launch import description, vertex
 

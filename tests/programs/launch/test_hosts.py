@@ -20,7 +20,7 @@ from programs.launch import ending, processes
 from programs.launch.cluster import Cluster
 from programs.launch.progress import Progress
 from programs.nodes import counter
-from programs.run.machine import UserError
+from programs.run.errors import UserError
 from tests.support import namespaces
 from tests.support.runs import (
   SMALL,

@@ -1,0 +1,225 @@
+"""Updates on all local devices, of batches fetched ahead of time."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from acme_stac.config import STACConfig
+from acme_stac.core import (
+  TrainingState,
+  conditioning,
+  data_parallel,
+  make_update,
+)
+from acme_stac.core.types import Array, Trajectory
+from acme_stac.networks import STACNetworks
+from acme_stac.training.prefetch import Prefetch, Source
+from acme_stac.training.samples import Sample
+
+
+class Learner:
+  """Consumes one batch per step; data parallel over the local devices.
+
+  Parameters are replicated and batches sharded, so that gradients and
+  metagradients are those of the whole batch, on any number of devices.
+  """
+
+  def __init__(
+    self,
+    networks: STACNetworks,
+    config: STACConfig,
+    random_key: Array,
+    iterator: Iterator[Sample],
+    *,
+    write_row: Callable[[dict[str, Any]], Any] = lambda row: None,
+    log_every_seconds: float = 1.0,
+    extra_metrics: Callable[[], dict[str, float]] = dict,
+    should_stop: Callable[[], bool] = lambda: False,
+    devices: Sequence[jax.Device] | None = None,
+    prefetch: Callable[..., Source] = Prefetch,
+  ):
+    """Makes a learner.
+
+    Args:
+      networks: the agent's networks.
+      config: the agent's configuration.
+      random_key: initialises the parameters.
+      iterator: of batches, [T+1, B, ...] of NumPy arrays; when it ends, `step`
+        raises StopIteration.
+      write_row: takes a row of metrics for the log.
+      log_every_seconds: least time between two rows.
+      extra_metrics: called for every row; returns more metrics.
+      should_stop: checked while waiting for data; `step` then raises
+        StopIteration.
+      devices: devices to use; all local ones by default.
+      prefetch: (iterator, transform, should_stop) -> what batches are taken
+        from.
+
+    Raises:
+      ValueError: if the batch cannot be split evenly over the devices.
+    """
+    update = make_update(networks, config)
+    self._parallel = data_parallel(
+      update, config, devices or jax.local_devices()
+    )
+    self._state: TrainingState = jax.device_put(
+      update.init(random_key), self._parallel.state_sharding
+    )
+    self._config = config
+    self._step = 0
+    # A batch in hand that no update has begun with.
+    self._next: tuple[Trajectory, np.ndarray] | None = None
+    self._source = prefetch(iterator, self._to_devices, should_stop)
+    self._write_row = write_row
+    self._log_every_seconds = log_every_seconds
+    self._extra_metrics = extra_metrics
+    self._metrics: dict[str, Any] = {}
+    self._last_log = time.monotonic()
+    self._steps_at_last_log = 0
+    self._seconds_waiting = 0.0
+    self._warned_of_skipped = False
+
+  def _to_devices(self, sample: Sample) -> tuple[Trajectory, np.ndarray]:
+    return self._parallel.put(sample.trajectory), sample.params_version
+
+  @property
+  def num_steps(self) -> int:
+    """Updates so far; also the version of the parameters."""
+    return self._step
+
+  def step(self):
+    """Consumes a batch.
+
+    Raises:
+      StopIteration: when there are no more.
+    """
+    previous = self._state
+    if not self._source.ready:
+      # Waiting for data begins when the devices have nothing left to do.
+      jax.block_until_ready(previous.step)
+    started = time.monotonic()
+    trajectories, versions = self._take()
+    self._seconds_waiting += time.monotonic() - started
+    state, metrics = self._parallel.update(previous, *trajectories)
+    age = self._step - versions
+    self._metrics = {
+      **metrics,
+      "policy_age_mean": np.mean(age),
+      "policy_age_max": int(np.max(age)),
+    }
+    self._state = state
+    self._step += 1
+    # At most one update computes and one is on its way to the devices.
+    jax.block_until_ready(previous.step)
+    if time.monotonic() - self._last_log >= self._log_every_seconds:
+      self.write_log()
+
+  def _take(self) -> tuple[list[Trajectory], np.ndarray]:
+    """Returns the batches of an update, and the versions behind the first."""
+    first, versions = self._next or next(self._source)
+    # If the next line ends the data, the batch in hand is not lost.
+    self._next = (first, versions)
+    following = (
+      [next(self._source)] if self._config.batches_to_begin == 2 else []
+    )
+    self._next = following[0] if self._config.batches_ahead else None
+    return [first, *(batch for batch, _ in following)], versions
+
+  def write_log(self):
+    """Writes a row about the newest update, unless there is one already."""
+    updates = self._step - self._steps_at_last_log
+    if updates == 0:
+      return
+    now = time.monotonic()
+    seconds = now - self._last_log
+    metrics = jax.device_get(self._metrics)
+    self._warn_of_skipped(int(metrics["skipped_updates"]))
+    steps = self._config.steps_per_update
+    self._write_row({
+      "learner_steps": self._step,
+      "environment_steps": self._step * steps,
+      **flatten_metrics(metrics),
+      "updates_per_second": updates / seconds,
+      "environment_steps_per_second": updates * steps / seconds,
+      "share_waiting_for_data": self._seconds_waiting / seconds,
+      **self._extra_metrics(),
+    })
+    self._last_log = now
+    self._steps_at_last_log = self._step
+    self._seconds_waiting = 0.0
+
+  def _warn_of_skipped(self, skipped: int):
+    """Logs a warning at the first skipped update; the log counts the rest."""
+    if skipped and not self._warned_of_skipped:
+      self._warned_of_skipped = True
+      logging.warning(
+        "%d of %d updates were skipped, because a loss, a gradient's norm or a"
+        " new parameter was not finite. See the losses, norms and"
+        " skipped_updates in the learner's log. A lower learning_rate,"
+        " max_abs_reward or max_gradient_norm may help.",
+        skipped, self._step,
+      )
+
+  def get_variables(self, names: Sequence[str]) -> list[Any]:
+    """Returns variables by name, as NumPy arrays.
+
+    They are "policy" (parameters), "version" (learner step) and "conditioning"
+    (values of the embedded metaparameters, [P, K], or None).
+
+    Safe to call from other threads: states are never changed in place.
+    """
+    return jax.device_get(self.device_variables(names))
+
+  def device_variables(self, names: Sequence[str]) -> list[Any]:
+    """Returns what `get_variables` does, on the learner's devices.
+
+    Actors of this process copy them to their own devices, past the host.
+    """
+    # The state carries its own step, so that all are of the same moment.
+    state = self._state
+    variables = {
+      "policy": lambda: state.params,
+      "version": lambda: state.step,
+      "conditioning": lambda: conditioning(state.metaparams, self._config),
+    }
+    return [variables[name]() for name in names]
+
+  def save(self) -> TrainingState:
+    """Returns the whole state as NumPy arrays."""
+    return jax.device_get(self._state)
+
+  def restore(self, state: TrainingState):
+    """Continues from a state of `save`.
+
+    Raises:
+      ValueError: if it is the state of another agent.
+    """
+
+    def shapes(tree: Any) -> Any:
+      return jax.tree_util.tree_map(np.shape, tree)
+
+    if shapes(state) != shapes(self._state):
+      raise ValueError(
+        "This state is of other networks or another agent: give the"
+        " configuration that it was saved with, or another place to save to."
+      )
+    self._state = jax.device_put(state, self._parallel.state_sharding)
+    self._step = int(state.step)
+    self._steps_at_last_log = self._step
+
+
+def flatten_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+  """Returns scalars by name; of arrays [P] one per head, `name_head0`, ..."""
+  flat = {}
+  for name, value in metrics.items():
+    if np.ndim(value) == 0:
+      flat[name] = float(value)
+    else:
+      flat.update(
+        {f"{name}_head{i}": float(x) for i, x in enumerate(value)}
+      )
+  return flat
