@@ -2,6 +2,7 @@
 # make test    set up, then lint, type-check and test
 # make setup   only set up: a virtual environment in .venv from requirements.lock
 # make lint    ruff and mypy
+# make docs    the documentation as a site, in site/
 # make xm      XManager in .venv-xm, to launch on Vertex AI (docs/cloud.md)
 # make lock    bring requirements.lock up to date with pyproject.toml, and remake
 #              those of xm_launch/ (needs uv); FLAGS=--upgrade takes new versions
@@ -10,10 +11,10 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint xm lock
+.PHONY: help setup train test lint docs xm lock
 
 VENV_PYTHON := .venv/bin/python
-CONFIG ?= configs/small.py:gymnasium:CartPole-v1
+CONFIG ?= configs/first_run.py
 WORKDIR ?= runs/cartpole
 FLAGS ?=
 
@@ -40,7 +41,10 @@ lint: setup
 	.venv/bin/mypy
 
 test: lint
-	$(VENV_PYTHON) -m pytest -n 2 --dist loadfile $(FLAGS)
+	$(VENV_PYTHON) -m pytest -n 2 --dist worksteal $(FLAGS)
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --strict
 
 COMPILE := uv pip compile --python-version 3.10 --generate-hashes --no-header \
   --no-annotate --no-emit-index-url -q

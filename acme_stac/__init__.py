@@ -1,17 +1,24 @@
 """acme_stac: self-tuning actor-critics as a distributed Acme agent.
 
-What needs JAX or the distributed stack is imported when it is first used.
+Only the configuration is imported at once; everything else, which needs NumPy,
+JAX or the distributed stack, when it is first used.
 """
 
 import importlib
+import typing
 from typing import Any
 
 from acme_stac.config import STACConfig
-from acme_stac.presets import AGENTS, DOMAINS, make_config
+
+if typing.TYPE_CHECKING:
+  from acme_stac.presets import AGENTS, DOMAINS, make_config
 
 _LAZY = {
+  "AGENTS": "acme_stac.presets",
+  "DOMAINS": "acme_stac.presets",
   "STACBuilder": "acme_stac.agent.builder",
   "STACNetworks": "acme_stac.networks",
+  "make_config": "acme_stac.presets",
   "make_networks": "acme_stac.networks",
   "core": "acme_stac.core",
   "environments": "acme_stac.environments",

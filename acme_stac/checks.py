@@ -3,6 +3,7 @@
 Imports only the standard library, so that every other module can use it.
 """
 
+import dataclasses
 import difflib
 import types
 import typing
@@ -64,16 +65,18 @@ def check_number(
   *,
   above: bool = False,
   below: bool = False,
+  field: str | None = None,
 ):
   """Checks that a value is a number within limits, finite in single precision.
 
   Args:
-    name: how the message refers to the value, and the field that it names.
+    name: how the message refers to the value.
     value: what to check; a bool is not a number.
     minimum: smallest value allowed.
     maximum: largest value allowed.
     above: exclude `minimum` itself.
     below: exclude `maximum` itself.
+    field: field that the error names, if it is not `name`.
 
   Raises:
     FieldError: if the check fails.
@@ -83,12 +86,60 @@ def check_number(
   ok = ok and not (above and value == minimum)
   ok = ok and not (below and value == maximum)
   if not ok:
-    lower = "(" if above else "["
-    upper = ")" if below or maximum == float("inf") else "]"
+    allowed = NumberRange(minimum, maximum, above, below)
     raise FieldError(
-      f"{name} must be a finite number in {lower}{minimum}, {maximum}{upper},"
-      f" got {value!r}.", name
+      f"{name} must be a finite number in {allowed}, got {value!r}.",
+      field or name,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class IntegerRange:
+  """The whole numbers that a field allows, limits included."""
+
+  minimum: int
+  maximum: int = MAX_SIZE
+
+  def __str__(self) -> str:
+    return f"{self.minimum:,} to {self.maximum:,}"
+
+  def check(self, name: str, value: Any, field: str | None = None):
+    """Checks a value, see `check_integer`."""
+    check_integer(name, value, self.minimum, self.maximum, field)
+
+
+@dataclasses.dataclass(frozen=True)
+class NumberRange:
+  """The numbers that a field allows, see `check_number`."""
+
+  minimum: float = float("-inf")
+  maximum: float = float("inf")
+  above: bool = False
+  below: bool = False
+
+  def __str__(self) -> str:
+    lower = "(" if self.above or self.minimum == float("-inf") else "["
+    upper = ")" if self.below or self.maximum == float("inf") else "]"
+    return f"{lower}{self.minimum}, {self.maximum}{upper}"
+
+  def check(self, name: str, value: Any, field: str | None = None):
+    """Checks a value, see `check_number`."""
+    check_number(
+      name, value, self.minimum, self.maximum, above=self.above,
+      below=self.below, field=field,
+    )
+
+
+class Choice:
+  """The names that a field allows, each with its meaning."""
+
+  def __init__(self, **meanings: str):
+    self.meanings = meanings
+
+  def check(self, name: str, value: Any, field: str | None = None):
+    """Raises FieldError unless the value is one of the names."""
+    if not isinstance(value, str) or value not in self.meanings:
+      raise FieldError(unknown(name, value, self.meanings), field or name)
 
 
 def near_matches(name: Any, known: Iterable[str]) -> str:

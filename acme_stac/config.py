@@ -1,242 +1,357 @@
 """The configuration of every agent: `STACConfig`, validated.
 
-The values of its fields are those of Table 3 of Zahavy et al. (2020) for Atari
-unless a field says otherwise; `acme_stac.presets` has the other ones.
+Each field stands with its default, its allowed values, its meaning and where it
+comes from; docs/reference.md is made from them by `acme_stac.reference`.
+Defaults are those of Table 3 of Zahavy et al. (2020) for Atari;
+`acme_stac.presets` has those of other agents and domains.
 """
 
 import dataclasses
+import numbers
+import typing
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-from acme_stac.checks import (
-  MAX_SIZE,
-  FieldError,
-  check_integer,
-  check_number,
-  unknown,
-)
+from acme_stac.checks import Choice, FieldError, IntegerRange, NumberRange
 
-# Upper limits that catch typos before they exhaust memory or time.
-_MAX_HEADS = 100
-_MAX_LAYERS = 20
-_MAX_STEPS = 10**15
-# The state counts its updates in 32 bits.
+# The learner counts its updates in 32 bits.
 _MAX_UPDATES = 2**31 - 1
-# The names that can be self-tuned, in the order in which they are logged.
-# `alpha` ties the two leaky V-trace coefficients; `alpha_rho` and `alpha_c`
-# tune them apart. `clip_threshold` is the truncation level ρ̄ = c̄.
-METAPARAMETER_NAMES = (
-  "discount",
-  "lambda_",
-  "value_cost",
-  "policy_cost",
-  "entropy_cost",
-  "alpha",
-  "alpha_rho",
-  "alpha_c",
-  "clip_threshold",
+_METAPARAMETER = Choice(
+  discount="γ",
+  lambda_="λ",
+  value_cost="g_v",
+  policy_cost="g_p",
+  entropy_cost="g_e",
+  alpha="α_ρ = α_c",
+  alpha_rho="α_ρ",
+  alpha_c="α_c",
+  clip_threshold="ρ̄ = c̄",
 )
+# Names that can be self-tuned, in the order in which they are logged.
+METAPARAMETER_NAMES = tuple(_METAPARAMETER.meanings)
 
-# Field -> the values it can have; `STACConfig` says what they mean.
-CHOICES: Mapping[str, tuple[str, ...]] = {
-  "behaviour": ("head_0", "random_head", "average"),
-  "outer_loss": ("actor_critic", "policy_gradient"),
-  "outer_batch": ("same", "next", "separate"),
-  "metaparameter_range": ("sigmoid", "clip"),
-  "meta_optimizer": ("adam", "sgd"),
-  "optimizer": ("rmsprop", "adam"),
-  "image_channels": ("auto", "first", "last"),
-  "torso": ("mlp", "layer_norm_mlp", "shallow", "deep", "deep_strided"),
-}
+_COUNT = IntegerRange(1)
+_UNIT = NumberRange(0.0, 1.0)
+_DECAY = NumberRange(0.0, 1.0, below=True)
+_NOT_NEGATIVE = NumberRange(0.0)
+_POSITIVE = NumberRange(0.0, above=True)
+# Outside this range single precision cannot tell actions or deviations apart.
+_LOG_SIGMA = NumberRange(-10.0, 2.0)
+
+_ESPEHOLT = "Espeholt et al. (2018)"
+_XU = "Xu et al. (2018)"
+_OURS = "this project"
+
+
+def _field(default: Any, allowed: Any, meaning: str, source: str) -> Any:
+  """Returns a field of the configuration.
+
+  Args:
+    default: its value unless set.
+    allowed: has `check(name, value)`, which raises FieldError, and a text. For
+      a tuple, of each element. A type hint with None also allows None.
+    meaning: what the field is, for the reference.
+    source: where the field and its default come from.
+  """
+  return dataclasses.field(
+    default=default,
+    metadata={"allowed": allowed, "meaning": meaning, "source": source},
+  )
 
 
 @dataclasses.dataclass(frozen=True)
 class STACConfig:
   """Hyperparameters of an actor-critic of the STAC family.
 
-  Instances are immutable and validated at construction; derive a changed one
-  with `dataclasses.replace`.
+  Instances are immutable and validated; derive a changed one with
+  `dataclasses.replace`. docs/reference.md explains every field.
 
-  Attributes:
-    num_heads: number P of actor-critic heads. 1 is STAC, 3 STACX.
-    behaviour: which policy acts, and with it whose performance the outer loss
-      measures (section 9.3, "Behaviour policy"). "head_0": the first head.
-      "random_head": a head drawn for every episode; the outer loss is the mean
-      over the heads. "average": the mean of the heads' logits, whose value is
-      learned by a value head of its own, with the outer hyperparameters.
-    self_tuned: names of `METAPARAMETER_NAMES` that are learned by metagradient,
-      one scalar per name and head. The others keep their outer value exactly,
-      so that `()` is IMPALA.
-    discount: outer discount γ (Table 3: 0.995 Atari, 0.99 control).
-    lambda_: outer λ of the trace.
-    alpha: outer α_ρ = α_c of leaky V-trace; 1 is V-trace, 0 plain importance
-      sampling.
-    value_cost: outer weight g_v of the squared value error.
-    policy_cost: outer weight g_p of the policy gradient.
-    entropy_cost: outer weight g_e of the entropy bonus.
-    kl_cost: weight g_kl of KL(π_θ' || π_θ) in the outer loss.
-    clip_rho_threshold: truncation level ρ̄ of the importance weights.
-    clip_c_threshold: truncation level c̄ of the trace coefficients.
-    outer_loss: "actor_critic" is Algorithm 1; "policy_gradient" its policy term
-      alone, without value, entropy and KL terms (Xu et al., 2018).
-    outer_batch: the experience of the outer loss. "same": that of the inner
-      loss (Algorithm 2). "next": the batch after it, which the next update
-      learns from (Xu et al.). "separate": a batch of its own that no inner loss
-      sees; an update then consumes two.
-    embedded: self-tuned names whose value of the moment, per head, is embedded
-      and given to the heads besides the features (Xu et al., section 1.4).
-    embedding_size: units of that embedding.
-    embedding_per_head: an embedding for each head instead of a shared one.
-    metaparameter_range: "sigmoid": hyperparameters are σ(η) (Algorithm 2 line
-      10). "clip": they are η itself, projected to [0, 1] after each update.
-    metaparameter_init: initial value of every η; σ(4.6) ≈ 0.99.
-    meta_optimizer: "adam", or "sgd": plain gradient steps.
-    meta_learning_rate: step size of the meta-optimiser.
-    meta_b1: first-moment decay of Adam.
-    meta_b2: second-moment decay of Adam.
-    meta_eps: ε of Adam.
-    optimizer: "rmsprop" (Table 3), or "adam" with the usual decays 0.9 and
-      0.999, ε = 1e-8 and 1e-16 inside the root, without which the metagradient
-      has no derivative at 0. The metagradient flows through either.
-    learning_rate: initial step size of the optimiser. The losses are sums over
-      time and batch, so values from code that takes means do not transfer.
-    final_learning_rate: step size at the end of the linear decay.
-    rmsprop_decay: decay of RMSProp's second moment.
-    rmsprop_eps: ε of RMSProp, added inside the square root.
-    max_gradient_norm: clip the gradient to this global norm; None leaves it as
-      it is (Table 3 has no clipping; IMPALA's own is 40).
-    batch_size: trajectories m per update.
-    trajectory_length: transitions n per trajectory.
-    trajectory_overlap: transitions that consecutive trajectories share.
-    num_environment_steps: the budget of a run (frames for Atari); the learning
-      rate decays over it.
-    action_repeat: environment steps (frames) per action.
-    reward_scale: multiply rewards by this for learning only. Large values swamp
-      the first updates: sums of rewards should be of the order of 10.
-    max_abs_reward: clip rewards to this magnitude for learning only; None
-      leaves them as they are.
-    torso: "mlp", "layer_norm_mlp", which normalises its first layer as Acme's
-      LayerNormMLP does, "shallow" or "deep" (IMPALA's two convolutional
-      torsos), or "deep_strided", "deep" with strides in place of pooling.
-    image_channels: where images of three axes have their channels: "first",
-      "last", or "auto": the axis that is shorter than both others, if these are
-      equal or more than twice as long, and the last one of a cube; other shapes
-      are refused then.
-    torso_sizes: hidden sizes of the MLP torsos, () for none (of "mlp" alone),
-      or channels of the deep torso's stages (Table 2).
-    lstm_size: units of the LSTM behind the torso; None for none.
-    head_sizes: hidden sizes of each policy and each value head.
-    head_output_scale: scale of the initial weights of the heads' last layers.
-      Well below 1 all heads start with the same policy and values near 0: an
-      auxiliary head that starts elsewhere learns off-policy from the first
-      update on, and its values may diverge (docs/results.md).
-    log_sigma_min: σ_min of section 9.3, least log standard deviation of a
-      continuous policy before squashing.
-    log_sigma_max: σ_max of section 9.3, largest log standard deviation.
-    variable_update_period: trajectories between an actor's fetches of new
-      parameters.
-    queue_batches: trajectories that may be on their way to the learner, in
-      batches; actors wait beyond that. It bounds the age of the policy that
-      acts. 2 lets actors fill a batch while the learner works on another.
+  Raises:
+    FieldError: if a field is out of its range, or fields do not fit together.
   """
 
-  num_heads: int = 3
-  behaviour: str = "head_0"
-  self_tuned: tuple[str, ...] = (
-    "discount",
-    "lambda_",
-    "value_cost",
-    "policy_cost",
-    "entropy_cost",
-    "alpha",
+  num_heads: int = _field(
+    3, IntegerRange(1, 100),
+    "Number P of actor-critic heads: 1 is STAC, 3 is STACX.",
+    "Table 3, P",
+  )
+  behaviour: str = _field(
+    "head_0", Choice(
+      head_0="the first head",
+      random_head="a head drawn for every episode, with the mean outer loss of"
+      " the heads",
+      average="the mean of the heads' logits, with a value head of its own that"
+      " learns with the outer hyperparameters",
+    ),
+    "Policy that acts and that the outer loss measures.",
+    "section 9.3",
+  )
+  self_tuned: tuple[str, ...] = _field(
+    (
+      "discount", "lambda_", "value_cost", "policy_cost", "entropy_cost",
+      "alpha",
+    ), _METAPARAMETER,
+    "Hyperparameters learned by metagradient, one scalar per name and head."
+    " The others keep their outer value exactly: `()` is IMPALA.",
+    "Table 1, Algorithm 2",
   )
   # Outer loss.
-  discount: float = 0.995
-  lambda_: float = 1.0
-  alpha: float = 1.0
-  value_cost: float = 0.25
-  policy_cost: float = 1.0
-  entropy_cost: float = 0.01
-  kl_cost: float = 1.0
-  clip_rho_threshold: float = 1.0
-  clip_c_threshold: float = 1.0
-  outer_loss: str = "actor_critic"
-  outer_batch: str = "same"
+  discount: float = _field(
+    0.995, _UNIT, "Outer discount γ.", "Table 3, γ outer"
+  )
+  lambda_: float = _field(
+    1.0, _UNIT, "Outer λ of the trace.", "Table 3, λ outer"
+  )
+  alpha: float = _field(
+    1.0, _UNIT,
+    "Outer α_ρ = α_c of leaky V-trace: 1 is V-trace, 0 plain importance"
+    " sampling.",
+    "Table 3, α outer",
+  )
+  value_cost: float = _field(
+    0.25, _NOT_NEGATIVE, "Outer weight g_v of the squared value error.",
+    "Table 3, g_v outer",
+  )
+  policy_cost: float = _field(
+    1.0, _NOT_NEGATIVE, "Outer weight g_p of the policy gradient.",
+    "Table 3, g_p outer",
+  )
+  entropy_cost: float = _field(
+    0.01, _NOT_NEGATIVE, "Outer weight g_e of the entropy bonus.",
+    "Table 3, g_e outer",
+  )
+  kl_cost: float = _field(
+    1.0, _NOT_NEGATIVE, "Weight g_kl of KL(π_θ' ‖ π_θ) in the outer loss.",
+    "Table 3, g_kl",
+  )
+  clip_rho_threshold: float = _field(
+    1.0, _POSITIVE, "Truncation level ρ̄ of the importance weights.", _ESPEHOLT
+  )
+  clip_c_threshold: float = _field(
+    1.0, _POSITIVE, "Truncation level c̄ of the trace coefficients.", _ESPEHOLT
+  )
+  outer_loss: str = _field(
+    "actor_critic", Choice(
+      actor_critic="Algorithm 1",
+      policy_gradient="its policy term alone, as Xu et al. have it",
+    ),
+    "The outer loss.", f"Algorithm 1; {_XU}",
+  )
+  outer_batch: str = _field(
+    "same", Choice(
+      same="that of the inner loss (Algorithm 2)",
+      next="the batch after it, which the next update learns from (Xu et al.)",
+      separate="a batch that no inner loss sees (an update consumes two)",
+    ),
+    "Experience of the outer loss.", f"Algorithm 2; {_XU}",
+  )
   # Embedding of metaparameters.
-  embedded: tuple[str, ...] = ()
-  embedding_size: int = 16
-  embedding_per_head: bool = False
+  embedded: tuple[str, ...] = _field(
+    (), Choice(**dict.fromkeys(METAPARAMETER_NAMES, "")),
+    "Self-tuned names whose current value, per head, is embedded as an input of"
+    " the heads.",
+    f"{_XU}, section 1.4",
+  )
+  embedding_size: int = _field(16, _COUNT, "Units of that embedding.", _XU)
+  embedding_per_head: bool = _field(
+    False, None, "One embedding per head instead of a shared one.",
+    "first preprint, section 8",
+  )
   # Meta-optimiser.
-  metaparameter_range: str = "sigmoid"
-  metaparameter_init: float = 4.6
-  meta_optimizer: str = "adam"
-  meta_learning_rate: float = 1e-3
-  meta_b1: float = 0.9
-  meta_b2: float = 0.999
-  meta_eps: float = 1e-4
+  metaparameter_range: str = _field(
+    "sigmoid", Choice(
+      sigmoid="hyperparameters are σ(η)",
+      clip="they are η itself, projected to [0, 1] after each update",
+    ),
+    "From metaparameters η to hyperparameters.",
+    "Algorithm 2, line 10; Kao et al.",
+  )
+  metaparameter_init: float = _field(
+    4.6, NumberRange(), "Initial value of every η; σ(4.6) ≈ 0.99.",
+    "Table 3, η init",
+  )
+  meta_optimizer: str = _field(
+    "adam", Choice(adam="Adam", sgd="plain gradient steps"),
+    "Optimiser of η.", "Table 3",
+  )
+  meta_learning_rate: float = _field(
+    1e-3, _NOT_NEGATIVE, "Step size of the meta-optimiser.", "Table 3"
+  )
+  meta_b1: float = _field(
+    0.9, _DECAY, "First-moment decay of Adam.", "Table 3"
+  )
+  meta_b2: float = _field(
+    0.999, _DECAY, "Second-moment decay of Adam.", "Table 3"
+  )
+  meta_eps: float = _field(1e-4, _POSITIVE, "ε of Adam.", "Table 3")
   # Optimiser.
-  optimizer: str = "rmsprop"
-  learning_rate: float = 6e-4
-  final_learning_rate: float = 0.0
-  rmsprop_decay: float = 0.99
-  rmsprop_eps: float = 0.1
-  max_gradient_norm: float | None = None
+  optimizer: str = _field(
+    "rmsprop", Choice(
+      rmsprop="RMSProp",
+      adam="Adam with decays 0.9 and 0.999, ε = 1e-8, and 1e-16 inside the"
+      " root, without which the metagradient has no derivative at 0",
+    ),
+    "Optimiser of the parameters; the metagradient flows through it.",
+    "Table 3",
+  )
+  learning_rate: float = _field(
+    6e-4, _NOT_NEGATIVE,
+    "Initial step size. Losses are sums over time and batch: values from code"
+    " that takes means do not transfer.",
+    "Table 3",
+  )
+  final_learning_rate: float = _field(
+    0.0, _NOT_NEGATIVE, "Step size at the end of the linear decay.", "Table 3"
+  )
+  rmsprop_decay: float = _field(
+    0.99, _DECAY, "Second-moment decay of RMSProp.", "Table 3"
+  )
+  rmsprop_eps: float = _field(
+    0.1, _POSITIVE, "ε of RMSProp, inside the square root.", "Table 3"
+  )
+  max_gradient_norm: float | None = _field(
+    None, _POSITIVE,
+    "Global norm to clip the gradient to; None: no clipping (IMPALA: 40).",
+    _ESPEHOLT,
+  )
   # Data.
-  batch_size: int = 32
-  trajectory_length: int = 20
-  trajectory_overlap: int = 0
-  num_environment_steps: int = 200_000_000
-  action_repeat: int = 4
-  reward_scale: float = 1.0
-  max_abs_reward: float | None = 1.0
+  batch_size: int = _field(32, _COUNT, "Trajectories per update.", "Table 3, m")
+  trajectory_length: int = _field(
+    20, _COUNT, "Transitions per trajectory.", "Table 3, n"
+  )
+  trajectory_overlap: int = _field(
+    0, IntegerRange(0), "Transitions that consecutive trajectories share.",
+    "Table 3",
+  )
+  num_environment_steps: int = _field(
+    200_000_000, IntegerRange(1, 10**15),
+    "Budget of a run (frames for Atari), over which the step size decays.",
+    "Table 3",
+  )
+  action_repeat: int = _field(
+    4, _COUNT, "Environment steps (frames) per action.", "section 4"
+  )
+  reward_scale: float = _field(
+    1.0, _POSITIVE,
+    "Factor of rewards, for learning only. Large values swamp the first"
+    " updates: choose one with which returns are of the order of 10.",
+    _OURS,
+  )
+  max_abs_reward: float | None = _field(
+    1.0, _POSITIVE,
+    "Magnitude to clip rewards to, for learning only; None: no clipping.",
+    _ESPEHOLT,
+  )
   # Networks.
-  torso: str = "deep"
-  image_channels: str = "auto"
-  torso_sizes: tuple[int, ...] = (16, 32, 32)
-  lstm_size: int | None = None
-  head_sizes: tuple[int, ...] = (256,)
-  head_output_scale: float = 0.01
-  log_sigma_min: float = -3.0
-  log_sigma_max: float = 0.5
-  # Actors and the way between them and the learner.
-  variable_update_period: int = 1
-  queue_batches: int = 2
+  torso: str = _field(
+    "deep", Choice(
+      mlp="multilayer perceptron",
+      layer_norm_mlp="the same with its first layer normalised, as in Acme",
+      shallow="IMPALA's small convolutional torso",
+      deep="IMPALA's residual torso",
+      deep_strided="the same with strides in place of pooling",
+    ),
+    "Torso of the network.", "Table 2",
+  )
+  image_channels: str = _field(
+    "auto", Choice(
+      auto="the axis shorter than both others, if these are equal or more than"
+      " twice as long, and the last axis of a cube (other shapes are refused)",
+      first="the first axis",
+      last="the last axis",
+    ),
+    "Where images of three axes have their channels.", _OURS,
+  )
+  torso_sizes: tuple[int, ...] = _field(
+    (16, 32, 32), _COUNT,
+    "Hidden sizes of an MLP torso (`()`, only for mlp: none), or channels of a"
+    " residual torso's stages.",
+    "Table 2",
+  )
+  lstm_size: int | None = _field(
+    None, _COUNT, "Units of the LSTM behind the torso; None: no LSTM.",
+    "Table 2",
+  )
+  head_sizes: tuple[int, ...] = _field(
+    (256,), _COUNT, "Hidden sizes of each policy head and each value head.",
+    "Table 2",
+  )
+  head_output_scale: float = _field(
+    0.01, _POSITIVE,
+    "Scale of the initial weights of the heads' last layers. Well below 1, all"
+    " heads start with the same policy and values near 0; a head that starts"
+    " elsewhere learns off-policy at once, and its values may diverge.",
+    _OURS,
+  )
+  log_sigma_min: float = _field(
+    -3.0, _LOG_SIGMA,
+    "Least log standard deviation of a continuous policy, before squashing.",
+    "section 9.3, σ_min",
+  )
+  log_sigma_max: float = _field(
+    0.5, _LOG_SIGMA, "Largest log standard deviation.", "section 9.3, σ_max"
+  )
+  # Between actors and learner.
+  variable_update_period: int = _field(
+    1, _COUNT, "Trajectories between an actor's fetches of new parameters.",
+    _OURS,
+  )
+  queue_batches: int = _field(
+    2, _COUNT,
+    "Capacity of the queue in batches; actors wait while it is full. It bounds"
+    " the age of the acting policy; 2 lets actors fill a batch while the"
+    " learner works on another.",
+    _OURS,
+  )
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      if type(value).__module__ == "numpy" and hasattr(value, "item"):
-        # A NumPy scalar is as good as a number of Python.
-        object.__setattr__(self, field.name, value.item())
-    for name in ("self_tuned", "embedded", "torso_sizes", "head_sizes"):
-      value = getattr(self, name)
-      if isinstance(value, str) or not isinstance(value, Iterable):
-        raise FieldError(f"{name} must be a tuple, got {value!r}.", name)
-      object.__setattr__(self, name, tuple(value))
-    self._check_numbers()
-    for name, known in CHOICES.items():
-      value = getattr(self, name)
-      if not isinstance(value, str) or value not in known:
-        raise FieldError(unknown(name, value, known), name)
+      value = _plain(getattr(self, field.name), field)
+      object.__setattr__(self, field.name, value)
+      _check_field(field, value)
     self._check_metaparameters()
+    self._check_shapes()
+
+  def _check_metaparameters(self):
+    """Raises FieldError for metaparameters that do not fit together."""
+    for name in ("self_tuned", "embedded"):
+      value = getattr(self, name)
+      if len(set(value)) != len(value):
+        raise FieldError(f"{name} has a name twice: {value}.", name)
+    if "alpha" in self.self_tuned and {"alpha_rho", "alpha_c"} & set(
+      self.self_tuned
+    ):
+      raise FieldError(
+        "self_tuned has 'alpha', which ties both coefficients of leaky"
+        " V-trace, beside 'alpha_rho' or 'alpha_c', which tune them separately."
+        " Take one or the other.", "self_tuned"
+      )
+    for name in self.embedded:
+      if name not in self.self_tuned:
+        raise FieldError(
+          f"embedded has {name!r}, which is not self-tuned, so its embedding"
+          f" would be constant. Self-tuned: {self.self_tuned}.", "embedded"
+        )
+    if self.metaparameter_range == "clip" and not (
+      0.0 <= self.metaparameter_init <= 1.0
+    ):
+      raise FieldError(
+        "With metaparameter_range 'clip', metaparameter_init must be in"
+        f" [0, 1], got {self.metaparameter_init!r}.", "metaparameter_init"
+      )
+
+  def _check_shapes(self):
+    """Raises FieldError for sizes that do not fit together."""
     if not self.torso_sizes and self.torso not in ("mlp", "shallow"):
       raise FieldError(
         f"torso {self.torso!r} needs at least one torso size.", "torso_sizes"
       )
-    for name in ("torso_sizes", "head_sizes"):
-      if len(getattr(self, name)) > _MAX_LAYERS:
-        raise FieldError(
-          f"{name} must have at most {_MAX_LAYERS} sizes, got"
-          f" {len(getattr(self, name))}.", name
-        )
     if self.trajectory_overlap >= self.trajectory_length:
       raise FieldError(
         f"trajectory_overlap ({self.trajectory_overlap}) must be smaller than"
         f" trajectory_length ({self.trajectory_length}).",
         "trajectory_overlap", "trajectory_length",
       )
-    for name in ("log_sigma_min", "log_sigma_max"):
-      # Beyond these, single precision cannot tell actions or deviations apart.
-      check_number(name, getattr(self, name), -10.0, 2.0)
     if self.log_sigma_min >= self.log_sigma_max:
       raise FieldError(
         f"log_sigma_min ({self.log_sigma_min}) must be smaller than"
@@ -247,98 +362,10 @@ class STACConfig:
       raise FieldError(
         f"num_environment_steps ({self.num_environment_steps}) makes"
         f" {self.num_updates} updates of {self.steps_per_update} steps, but"
-        f" {_MAX_UPDATES} is the most. Set fewer steps, or a larger batch_size"
-        " or trajectory_length.",
+        f" at most {_MAX_UPDATES} are possible. Set fewer steps, or a larger"
+        " batch_size or trajectory_length.",
         "num_environment_steps", "batch_size", "trajectory_length",
       )
-
-  def _check_metaparameters(self):
-    """Raises ValueError for names that do not fit together."""
-    for name in self.self_tuned:
-      if name not in METAPARAMETER_NAMES:
-        raise FieldError(
-          unknown("name in self_tuned", name, METAPARAMETER_NAMES),
-          "self_tuned",
-        )
-    for name in ("self_tuned", "embedded"):
-      value = getattr(self, name)
-      if len(set(map(str, value))) != len(value):
-        raise FieldError(f"{name} names something twice: {value}.", name)
-    if "alpha" in self.self_tuned and {"alpha_rho", "alpha_c"} & set(
-      self.self_tuned
-    ):
-      raise FieldError(
-        "self_tuned has 'alpha', which ties both coefficients of leaky"
-        " V-trace, beside 'alpha_rho' or 'alpha_c', which tune them apart."
-        " Take one or the other.", "self_tuned"
-      )
-    for name in self.embedded:
-      if name not in self.self_tuned:
-        raise FieldError(
-          f"embedded has {name!r}, which is not self-tuned, so that its"
-          f" embedding would be a constant. Self-tuned: {self.self_tuned}.",
-          "embedded",
-        )
-    if not isinstance(self.embedding_per_head, bool):
-      raise FieldError(
-        "embedding_per_head must be True or False, got"
-        f" {self.embedding_per_head!r}.", "embedding_per_head"
-      )
-    if self.metaparameter_range == "clip" and not (
-      0.0 <= self.metaparameter_init <= 1.0
-    ):
-      raise FieldError(
-        "With metaparameter_range 'clip' metaparameter_init is a value in"
-        f" [0, 1], got {self.metaparameter_init!r}.", "metaparameter_init"
-      )
-
-  def _check_numbers(self):
-    """Raises ValueError for numbers that are out of their range."""
-    positive_integers = {
-      "num_heads": _MAX_HEADS,
-      "batch_size": MAX_SIZE,
-      "trajectory_length": MAX_SIZE,
-      "num_environment_steps": _MAX_STEPS,
-      "action_repeat": MAX_SIZE,
-      "embedding_size": MAX_SIZE,
-      "variable_update_period": MAX_SIZE,
-      "queue_batches": MAX_SIZE,
-    }
-    for name, maximum in positive_integers.items():
-      check_integer(name, getattr(self, name), 1, maximum)
-    check_integer("trajectory_overlap", self.trajectory_overlap, minimum=0)
-    for name in ("torso_sizes", "head_sizes"):
-      for size in getattr(self, name):
-        check_integer(f"each of {name}", size, 1, MAX_SIZE, field=name)
-    if self.lstm_size is not None:
-      check_integer("lstm_size", self.lstm_size, 1, MAX_SIZE)
-    for name in ("discount", "lambda_", "alpha"):
-      check_number(name, getattr(self, name), 0.0, 1.0)
-    for name in ("rmsprop_decay", "meta_b1", "meta_b2"):
-      check_number(name, getattr(self, name), 0.0, 1.0, below=True)
-    for name in (
-      "value_cost",
-      "policy_cost",
-      "entropy_cost",
-      "kl_cost",
-      "meta_learning_rate",
-      "learning_rate",
-      "final_learning_rate",
-    ):
-      check_number(name, getattr(self, name), 0.0)
-    for name in (
-      "rmsprop_eps",
-      "meta_eps",
-      "reward_scale",
-      "clip_rho_threshold",
-      "clip_c_threshold",
-      "head_output_scale",
-    ):
-      check_number(name, getattr(self, name), 0.0, above=True)
-    for name in ("max_gradient_norm", "max_abs_reward"):
-      if getattr(self, name) is not None:
-        check_number(name, getattr(self, name), 0.0, above=True)
-    check_number("metaparameter_init", self.metaparameter_init)
 
   @property
   def batches_per_update(self) -> int:
@@ -371,3 +398,46 @@ class STACConfig:
   def num_updates(self) -> int:
     """Learner updates of a run: the budget, rounded up to whole batches."""
     return -(-self.num_environment_steps // self.steps_per_update)
+
+
+def _plain(value: Any, field: dataclasses.Field) -> Any:
+  """Returns a value as a Python number, or as a tuple for a tuple field.
+
+  Raises:
+    FieldError: if the field is a tuple and the value is not a sequence.
+  """
+  if typing.get_origin(field.type) is tuple:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+      raise FieldError(
+        f"{field.name} must be a tuple, got {value!r}.", field.name
+      )
+    return tuple(value)
+  if isinstance(value, bool):
+    return value
+  # NumPy's scalars are numbers too.
+  if isinstance(value, numbers.Integral):
+    return int(value)
+  return float(value) if isinstance(value, numbers.Real) else value
+
+
+def _check_field(field: dataclasses.Field, value: Any):
+  """Raises FieldError for a value that its field does not allow."""
+  allowed = field.metadata["allowed"]
+  if typing.get_origin(field.type) is tuple:
+    for element in value:
+      allowed.check(f"element of {field.name}", element, field.name)
+  elif field.type is bool:
+    if not isinstance(value, bool):
+      raise FieldError(
+        f"{field.name} must be True or False, got {value!r}.", field.name
+      )
+  elif value is not None or type(None) not in typing.get_args(field.type):
+    allowed.check(field.name, value)
+
+
+# Field -> the names that it allows.
+CHOICES: Mapping[str, tuple[str, ...]] = {
+  field.name: tuple(field.metadata["allowed"].meanings)
+  for field in dataclasses.fields(STACConfig)
+  if field.type is str
+}

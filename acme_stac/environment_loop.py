@@ -1,22 +1,36 @@
-"""Loops between a batch of environments and an actor."""
+"""Runs an actor in a batch of environments and counts episodes."""
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import dm_env
 import numpy as np
 
 from acme_stac.environments import BatchedEnvironment
 
-if TYPE_CHECKING:
-  # Brings Acme, which a trained policy does without.
-  from acme_stac.agent import acting
-
-
-# Actions of an episode, unless another limit is given: more than any suite's
-# own limit. Atari's 108,000 frames are 27,000 of them, control's tasks 1,000.
+# Actions of an episode in an evaluation. No suite's own limit is as high: Atari
+# stops after 108,000 frames, which are 27,000 actions, control after 1,000.
 MAX_EPISODE_STEPS = 100_000
+
+
+class BatchedActor(Protocol):
+  """Acts in N environments; `training.Actor` is one."""
+
+  def observe_first(self, timestep: dm_env.TimeStep):
+    """Takes the first time step of every environment."""
+
+  def select_action(self, observation: Any) -> Any:
+    """Returns actions [N, ...] for observations [N, ...]."""
+
+  def observe(self, action: Any, next_timestep: dm_env.TimeStep):
+    """Takes an action and the time step after it."""
+
+  def update(self, wait: bool = False):
+    """Requests new parameters."""
+
+  def forget(self):
+    """Drops what has not been stored yet."""
 
 
 class Episode(NamedTuple):
@@ -47,7 +61,7 @@ class BatchedEnvironmentLoop:
   def __init__(
     self,
     environment: BatchedEnvironment,
-    actor: "acting.STACActor",
+    actor: BatchedActor,
     update: bool = True,
   ):
     """Makes a loop; `update` is whether the actor fetches parameters."""
@@ -144,7 +158,7 @@ class Evaluation(NamedTuple):
 
 def evaluate(
   environment: BatchedEnvironment,
-  actor: "acting.STACActor",
+  actor: BatchedActor,
   num_episodes: int,
   should_stop: Callable[[], bool] = lambda: False,
   max_episode_steps: int = MAX_EPISODE_STEPS,

@@ -1,6 +1,7 @@
-"""Presets of agents and domains: the only place of defaults.
+"""Presets of agents and domains: the only place of default values.
 
-`STACConfig`'s own are the Atari column of Table 3 of Zahavy et al. (2020).
+`STACConfig`'s own defaults are the Atari column of Table 3 of Zahavy et al.
+(2020).
 """
 
 import dataclasses
@@ -8,8 +9,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from dm_env import specs
+
 from acme_stac.checks import FieldError, unknown
 from acme_stac.config import STACConfig
+from acme_stac.environments import base
 
 _COSTS = ("value_cost", "policy_cost", "entropy_cost")
 _NO_ALPHA = ("discount", "lambda_", *_COSTS)
@@ -54,9 +58,9 @@ AGENTS: Mapping[str, Mapping[str, Any]] = {
     "embedded": ("discount",),
   },
   "stacx_gamma_embedding": {**_STACX, "embedded": ("discount",)},
-  # The replication's own hyperparameters, whatever the domain. Its losses are
-  # read as means over 30 steps, with gradients clipped at 0.5 and a step of
-  # 1e-4 along the metagradient; here they are sums.
+  # The replication's own hyperparameters, for every domain. It takes its losses
+  # as means over 30 steps, clips gradients at 0.5 and steps by 1e-4 along the
+  # metagradient; here losses are sums.
   "a2c_meta_gamma": {
     "num_heads": 1,
     "self_tuned": ("discount",),
@@ -86,7 +90,7 @@ AGENTS: Mapping[str, Mapping[str, Any]] = {
   },
 }
 
-# The control column of Table 3 and of Table 2, which both domains share.
+# The control columns of Tables 2 and 3, as far as both domains share them.
 _CONTROL = {
   "discount": 0.99,
   "learning_rate": 1e-3,
@@ -121,7 +125,7 @@ _SMALL_PIXELS = {
   "max_abs_reward": 1.0,
   "torso": "shallow",
 }
-# Rewards are small and dense, and environment steps expensive: each is learned
+# For small, dense rewards and expensive environment steps: each step is learned
 # from several times, as in Table 3.
 _SMALL_REUSE = {
   "learning_rate": 1e-3,
@@ -130,17 +134,17 @@ _SMALL_REUSE = {
   "trajectory_overlap": 30,
   "max_abs_reward": None,
 }
-# Velocities of tens stand beside angles. Without layer normalisation values
-# swing with them, and those of auxiliary heads diverge.
+# Observations mix angles and velocities of the order of 10. Without layer
+# normalisation values oscillate, and those of auxiliary heads diverge.
 _SMALL_CONTROL = {
   **_SMALL,
   **_SMALL_REUSE,
   "optimizer": "adam",
   "torso": "layer_norm_mlp",
 }
-# Rewards of any size, such as Pendulum's down to -16 or LunarLander's of ±100.
-# Unscaled, they push the policy into a corner before the values are learned.
-# Found with short runs of IMPALA (docs/environments.md).
+# For rewards of any size, such as Pendulum's (down to -16) or LunarLander's
+# (±100): unscaled, they saturate the policy before the values are learned.
+# Chosen with short runs of IMPALA (docs/environments.md).
 _SMALL_UNSCALED = {
   **_SMALL_CONTROL,
   "lambda_": 0.9,
@@ -148,7 +152,7 @@ _SMALL_UNSCALED = {
   "batch_size": 16,
   "reward_scale": 0.1,
 }
-# Name -> what differs from `STACConfig`, whose defaults are the Atari column.
+# Name -> the fields that differ from `STACConfig`'s defaults (Atari).
 DOMAINS: Mapping[str, Mapping[str, Any]] = {
   "atari": {},
   "control_features": {
@@ -161,39 +165,39 @@ DOMAINS: Mapping[str, Mapping[str, Any]] = {
     "torso": "deep_strided",
     "torso_sizes": (32, 32, 32),
   },
-  # For a laptop, not in the papers: for discrete choices from a vector and
-  # rewards with bounds, chosen on CartPole-v1 (docs/results.md). Rewards of 1
-  # count as 0.1 and gradients are clipped, so that RMSProp's ε damps the first
-  # steps. Against Table 3 values are learned faster than policies: auxiliary
-  # heads diverge otherwise.
+  # For a laptop, not in the papers. "small" is for discrete actions, vectors of
+  # observations and bounded rewards; chosen on CartPole-v1. Rewards of 1 count
+  # as 0.1 and gradients are clipped, so that RMSProp's ε damps the first steps.
+  # The value cost is higher than in Table 3, so that values are learned faster
+  # than policies: auxiliary heads diverge otherwise.
   "small": _SMALL,
-  # The same with rewards of any size. Also for larger boards and small
-  # pictures: an MLP of inputs in [0, 1] learns sooner with layer normalisation
-  # and several updates from each step; Adam alone is no better than RMSProp.
+  # The same with rewards of any size; also for larger boards and small images.
+  # An MLP of inputs in [0, 1] learns sooner with layer normalisation and with
+  # several updates from each step; Adam alone is no better than RMSProp.
   "small_discrete": {
     **_SMALL_UNSCALED,
     "entropy_cost": 0.02,
     "max_abs_reward": 1.0,
   },
-  # Discrete choices from a board of few cells, such as Catch's: Table 3's
-  # weights; values of at most 1 are learned soon.
+  # Discrete actions and a board of few cells, such as Catch's, with the weights
+  # of Table 3: values of at most 1 are learned quickly.
   "small_board": {
     **_SMALL,
     "value_cost": 0.25,
     "entropy_cost": 0.01,
     "max_abs_reward": None,
   },
-  # Discrete choices from images. RMSProp's ε of 0.1 is above the squared
-  # gradients of a game whose rewards are still rare: it would need tens of
-  # millions of frames to get going.
+  # Discrete actions and images. While a game's rewards are rare, RMSProp's ε of
+  # 0.1 exceeds the squared gradients: learning would start after tens of
+  # millions of frames.
   "small_pixels": _SMALL_PIXELS,
   "small_atari": {**_SMALL_PIXELS, "action_repeat": 4},
-  # Continuous actions and rewards with bounds, as in the DeepMind
-  # Control Suite. The KL weighed by the entropy cost is a sum over an action's
-  # components: "small_control" is for several, "small_control_1" for one.
+  # Continuous actions and bounded rewards, as in the DeepMind Control Suite.
+  # The KL term that the entropy cost weights is a sum over the components of an
+  # action: "small_control" is for several, "small_control_1" for one.
   "small_control": {**_SMALL_CONTROL, "entropy_cost": 0.005},
   "small_control_1": _SMALL_CONTROL,
-  # The same from images.
+  # The same with images.
   "small_control_pixels": {
     **_SMALL,
     **_SMALL_REUSE,
@@ -212,28 +216,25 @@ DOMAINS: Mapping[str, Mapping[str, Any]] = {
     "reward_scale": 0.05,
   },
 }
-# The least height and width of an image.
+# Smallest height and width of an image.
 _IMAGE_SIZE = 32
-# The most elements of a board. What lies between a board and an image goes into
-# an MLP, as features do.
+# Largest number of elements of a board. What lies between a board and an image
+# goes into an MLP, as features do.
 _BOARD_SIZE = 100
 
 
 def small_domain(environment_spec: Any) -> str:
-  """Returns the small domain of an environment's kind, a name in `DOMAINS`.
+  """Returns the small domain for an environment, a name in `DOMAINS`.
+
+  It depends on the actions (discrete or continuous, and how many components),
+  the observation (one image, a board, or features) and the rewards (bounded or
+  not).
 
   Args:
-    environment_spec: as of `acme_stac.environments.environment_spec`. The kind
-      is that of its actions (discrete or continuous, and how many components),
-      of its observation (one image, a board, or features) and of its rewards
-      (with bounds or without). One image is also a dict or tuple whose other
-      parts have no elements.
+    environment_spec: as of `acme_stac.environments.environment_spec`. An
+      observation with several parts counts as an image if all other parts are
+      empty.
   """
-  # Who has a spec has dm_env; the presets themselves need no package.
-  from dm_env import specs
-
-  from acme_stac.environments import base
-
   observation = base.named_leaves("", environment_spec.observations)
   shapes = [leaf.shape for _, leaf in observation if math.prod(leaf.shape)]
   shape = shapes[0] if len(shapes) == 1 else ()
@@ -266,13 +267,13 @@ def make_config(
 
   Args:
     agent: a name in `AGENTS`, for example "stacx".
-    domain: a name in `DOMAINS`: "atari", "control_features" and
-      "control_pixels" are the columns of Tables 2 and 3; "small" and what
-      begins with it are for a laptop.
-    environment_spec: makes of "small" the small domain of this environment's
-      kind, see `small_domain`. Without it "small" is CartPole's. Other domains
-      do not depend on it.
-    **overrides: fields of `STACConfig` to set besides.
+    domain: a name in `DOMAINS`. "atari", "control_features" and
+      "control_pixels" are the columns of Tables 2 and 3; those that begin with
+      "small" are for a laptop.
+    environment_spec: chooses among the small domains if `domain` is "small",
+      see `small_domain`; without it "small" is CartPole's. Other domains do not
+      depend on it.
+    **overrides: fields of `STACConfig`.
 
   Raises:
     ValueError: for an unknown agent, domain or field, with the known names,

@@ -2,17 +2,14 @@
 
   python -m programs.export runs/cartpole --output=policy.npz
 
-acme_stac.load_policy("policy.npz") acts by it, without Launchpad, Reverb and
+acme_stac.load_policy("policy.npz") loads it, without Launchpad, Reverb and
 TensorFlow.
 """
-
-import pathlib
-import sys
 
 import acme_stac
 from acme_stac.evaluation.text import printable
 from programs import commands
-from programs.run import machine
+from programs.run import arguments, paths
 from programs.run.errors import UserError
 
 
@@ -22,21 +19,23 @@ def main(argv: list[str]) -> int:
   Raises:
     UserError: if there is nothing to export, or the file cannot be written.
   """
-  parser = commands.Parser("programs.export", __doc__)
+  parser = arguments.Parser("programs.export", __doc__)
   parser.add_argument(
-    "run", type=pathlib.Path, metavar="RUN",
+    "run", type=paths.path, metavar="RUN",
     help="a run's work directory, whose newest checkpoint is taken, or one"
     " checkpoint",
   )
   parser.add_argument(
-    "--output", type=pathlib.Path, required=True, help="file to write"
+    "--output", type=paths.path, required=True, help="file to write"
   )
   options = parser.parse_args(argv)
-  machine.check_files([options.output], "--output")
+  paths.check_files([options.output], "--output")
   try:
     metadata = acme_stac.export_policy(options.run, options.output)
-  except (ValueError, OSError) as error:
+  except ValueError as error:
     raise UserError(str(error)) from error
+  except OSError as error:
+    raise paths.cannot_be_written(options.output, error, "--output") from error
   steps = metadata.get("environment_steps", 0)
   print(
     f"{printable(options.output)}: {metadata.get('agent')} on"
@@ -46,4 +45,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  commands.run(main, sys.argv[1:])
+  commands.run(main)

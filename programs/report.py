@@ -2,19 +2,20 @@
 
   python -m programs.report runs/study --output=report
 
-Takes work directories of programs.train, directories with such below them, and
-the data/ of earlier reports, and writes index.html, which needs no network and
-no other file, the figures as PNG files, and data/, of which the same page can
-be made again. Runs are told apart by their config.json: what differs from the
-settings that most runs of an agent on a task have is a perturbation.
+Takes work directories of programs.train, directories that contain some, and the
+data/ of earlier reports. Writes index.html, which needs no network and no other
+file, the figures as PNG files, and data/, from which the same page can be made
+again. Runs are told apart by their config.json: a run that differs from the
+settings of most runs of its agent on its task is a perturbation.
 """
 
 import os
-import pathlib
 import sys
 
+from acme_stac import evaluation
+from acme_stac.evaluation.text import counted, printable
 from programs import commands
-from programs.run import machine
+from programs.run import arguments, paths
 from programs.run.errors import UserError
 
 
@@ -24,46 +25,39 @@ def main(argv: list[str]) -> int:
   Raises:
     UserError: if there are no runs, or the report cannot be written.
   """
-  parser = commands.Parser("programs.report", __doc__)
+  parser = arguments.Parser("programs.report", __doc__)
   parser.add_argument(
-    "directories", type=pathlib.Path, nargs="+", metavar="RUNS",
-    help="where the runs are"
+    "directories", type=paths.path, nargs="+", metavar="RUNS",
+    help="directories of the runs"
   )
   parser.add_argument(
-    "--output", type=machine.path, required=True, help="directory to write to"
+    "--output", type=paths.path, required=True, help="directory to write to"
   )
   parser.add_argument(
     "--baseline",
-    help="agent that others are compared with; unless set impala, or the first"
-    " agent if no run is of that",
+    help="agent that others are compared with; impala unless set, or the first"
+    " agent if there is no run of impala",
   )
   parser.add_argument(
     "--title", default="",
-    help="of the page; its agents and tasks if it is left out",
+    help="title of the page; its agents and tasks unless set",
   )
   options = parser.parse_args(argv)
-
-  from acme_stac.evaluation import report, runs
-  from acme_stac.evaluation.text import counted, printable
-
-  machine.make_directory(options.output, "--output")
-  if os.path.lexists(options.output / "data"):
-    machine.make_directory(options.output / "data", "--output")
-  machine.check_files(
-    [
-      options.output / "index.html",
-      *options.output.glob("*.png"),
-      *options.output.glob("data/*.*"),
-    ],
+  output = options.output
+  paths.make_directory(output, "--output")
+  if os.path.lexists(output / "data"):
+    paths.make_directory(output / "data", "--output")
+  paths.check_files(
+    [output / "index.html", *output.glob("*.png"), *output.glob("data/*.*")],
     "--output",
   )
   try:
-    found, problems = runs.find(options.directories)
+    found, problems = evaluation.runs.find(options.directories)
     print(counted(len(found), "run"), flush=True)
     for problem in problems:
       print(f"  Left out: {problem}", file=sys.stderr, flush=True)
-    files = report.Report(
-      found, options.output, options.baseline, options.title,
+    files = evaluation.report.Report(
+      found, output, options.baseline, options.title,
       lambda text: print(f"  {printable(text)}", flush=True), problems,
     ).write()
   except (ValueError, OSError) as error:
@@ -73,4 +67,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  commands.run(main, sys.argv[1:])
+  commands.run(main)

@@ -139,7 +139,7 @@ def test_immutable():
     ("embedding_per_head", 1, "True or False"),
     ("log_sigma_min", 0.5, "smaller than log_sigma_max"),
     ("log_sigma_max", float("inf"), "finite"),
-    ("head_sizes", (0,), "each of head_sizes"),
+    ("head_sizes", (0,), "element of head_sizes"),
     ("head_sizes", 256, "head_sizes must be a tuple"),
     ("torso_sizes", (0,), "torso_sizes"),
     ("torso_sizes", "mlp", "tuple"),

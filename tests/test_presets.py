@@ -11,7 +11,7 @@ from acme_stac import presets
 from acme_stac.environments import environment_spec, make
 from acme_stac.environments.base import EnvironmentSpec
 from configs import small
-from programs.run import experiment
+from programs.run import validation
 
 _REUSE = {
   "learning_rate": 1e-3,
@@ -72,7 +72,7 @@ def test_python_users_and_commands_get_the_values_that_were_measured(
   agent = "stacx"
   run_config = small.get_config(name)
   run_config.agent = agent
-  run = experiment.make_experiment(run_config, 1, str(tmp_path))
+  run = validation.make_experiment(run_config, 1, str(tmp_path))
   steps = run.config.num_environment_steps
   expected = acme_stac.STACConfig(**{
     **acme_stac.AGENTS[agent],
@@ -157,7 +157,7 @@ def test_gymnasiums_tasks_get_the_settings_of_their_kind(tmp_path):
     ("HalfCheetah-v5", "small_continuous"),
     ("Ant-v5", "small_continuous"),
   ):
-    run = experiment.make_experiment(
+    run = validation.make_experiment(
       small.get_config(f"gymnasium:{task}"), 1, str(tmp_path)
     )
     assert run.config == acme_stac.make_config("stacx", domain), task

@@ -82,7 +82,7 @@ def _check_training(run: description.Run):
   code = (
     "import sys; from programs import train\n"
     "from programs.run.errors import UserError\n"
-    "try: train.check(sys.argv)\n"
+    "try: train.check(sys.argv[1:])\n"
     "except UserError as error: sys.exit(f'{error}')"
   )
   result = subprocess.run(

@@ -1,9 +1,17 @@
-"""The Acme side: builder, learner, actors, adder.
+"""STAC as an Acme agent; the parts that need no Acme are in `training`.
 
-Importing anything of this package first gives dm-acme 0.4.0 the JAX names that
-it needs, so that a process may unpickle our classes before any of Acme's.
+Importing this package gives JAX the names that dm-acme 0.4.0 needs (`compat`),
+so that a process can import Acme, or unpickle our classes, after it.
 """
 
 from acme_stac.agent import compat
 
 compat.apply()
+
+from acme_stac.agent.acting import STACActor, make_actor_core  # noqa: E402
+from acme_stac.agent.builder import STACBuilder  # noqa: E402
+from acme_stac.agent.layouts import LayoutBuilder  # noqa: E402
+from acme_stac.agent.learning import STACLearner  # noqa: E402
+from acme_stac.config import STACConfig  # noqa: E402
+from acme_stac.networks import STACNetworks, make_networks  # noqa: E402
+from acme_stac.presets import make_config  # noqa: E402

@@ -1,8 +1,4 @@
-"""For the layouts of dm-acme 0.4.0: its builder interface, and its processes.
-
-`STACBuilder` has the signatures of Acme's development head; 0.4.0 calls the
-same methods with fewer arguments.
-"""
+"""What the layouts of dm-acme 0.4.0 need: its builder interface, processes."""
 
 import atexit
 import os
@@ -20,19 +16,29 @@ import jax
 import launchpad as lp
 import reverb
 from acme import core
-from acme.agents.jax import builders
+from acme.agents.jax import actor_core, builders
 from acme.utils import counting, loggers
 from launchpad.nodes.python.local_multi_processing import PythonProcess
 
-from acme_stac.agent import acting, adders, compat, learning, queues
+from acme_stac.agent import compat
+from acme_stac.agent.acting import ActorState, STACActor
+from acme_stac.agent.adders import TrajectoryAdder
 from acme_stac.agent.builder import STACBuilder
-from acme_stac.networks import Policy, STACNetworks
+from acme_stac.agent.learning import STACLearner
+from acme_stac.networks import STACNetworks
+from acme_stac.training.adder import Decision
+from acme_stac.training.samples import Batches, Sample
+
+# Launchpad kills the whole program 10 seconds after it told a node to end.
+_SECONDS_TO_END = 5
 
 
 class LayoutBuilder(
-  builders.GenericActorLearnerBuilder[STACNetworks, Policy, queues.Sample]
+  builders.GenericActorLearnerBuilder[
+    STACNetworks, actor_core.ActorCore[ActorState, Decision], Sample
+  ]
 ):
-  """A `STACBuilder` as the layouts of dm-acme 0.4.0 call it."""
+  """A `STACBuilder` as dm-acme 0.4.0 calls it, with fewer arguments."""
 
   def __init__(
     self,
@@ -44,8 +50,8 @@ class LayoutBuilder(
 
     Args:
       builder: makes everything.
-      environment_spec: specs of one environment, which 0.4.0 gives to the
-        replay tables alone.
+      environment_spec: specs of one environment, which 0.4.0 gives to
+        `make_replay_tables` only.
       logger_fn: makes the learner's logger from the label "learner".
     """
     self._builder = builder
@@ -54,10 +60,10 @@ class LayoutBuilder(
 
   @property
   def batch_size(self) -> int:
-    """Trajectories that `LocalLayout` must see before an update.
+    """The `batch_size` that `LocalLayout` needs.
 
-    Its own batch size has to be this: with fewer or more, its one thread waits
-    for itself.
+    It is the number of trajectories that must be in the queue before an update.
+    With any other number, the layout's one thread waits for itself.
     """
     config = self._builder.config
     return config.batch_size * config.batches_to_begin
@@ -66,106 +72,56 @@ class LayoutBuilder(
     """Returns the trajectory queue."""
     return self._builder.make_replay_tables(environment_spec)
 
-  def make_dataset_iterator(
-    self, replay_client: reverb.Client
-  ) -> queues.Batches:
+  def make_dataset_iterator(self, replay_client: reverb.Client) -> Batches:
     """Returns batches of trajectories."""
     return self._builder.make_dataset_iterator(replay_client)
 
-  def make_adder(self, replay_client: reverb.Client) -> adders.TrajectoryAdder:
+  def make_adder(self, replay_client: reverb.Client) -> TrajectoryAdder:
     """Returns the adder of one actor."""
     return self._builder.make_adder(replay_client, self._environment_spec)
 
   def make_actor(
     self,
     random_key: jax.Array,
-    policy_network: Policy,
-    adder: adders.TrajectoryAdder | None = None,
+    policy_network: actor_core.ActorCore[ActorState, Decision],
+    adder: TrajectoryAdder | None = None,
     variable_source: core.VariableSource | None = None,
-  ) -> acting.STACActor:
-    """Returns an actor; without an adder it only evaluates."""
+  ) -> STACActor:
+    """Returns an actor; without an adder it evaluates."""
+    assert variable_source is not None, "An actor needs the learner's variables"
     return self._builder.make_actor(
-      random_key,
-      policy_network,
-      self._environment_spec,
-      variable_source=variable_source,
-      adder=adder,
+      random_key, policy_network, self._environment_spec, variable_source, adder
     )
 
   def make_learner(
     self,
     random_key: jax.Array,
     networks: STACNetworks,
-    dataset: Iterator[queues.Sample],
+    dataset: Iterator[Sample],
     replay_client: reverb.Client | None = None,
     counter: counting.Counter | None = None,
-  ) -> learning.STACLearner:
+  ) -> STACLearner:
     """Returns the learner."""
     return self._builder.make_learner(
-      random_key,
-      networks,
-      dataset,
-      logger_fn=self._logger_fn,
-      environment_spec=self._environment_spec,
-      replay_client=replay_client,
-      counter=counter,
+      random_key, networks, dataset, self._logger_fn, self._environment_spec,
+      replay_client, counter,
     )
 
-
-class _Restored(core.Saveable):
-  """Takes what Acme's checkpointer restores, without a learner."""
-
-  state: Any = None
-
-  def save(self) -> Any:
-    return self.state
-
-  def restore(self, state: Any):
-    self.state = state
-
-
-def restore_state(directory: str | os.PathLike) -> Any:
-  """Returns the learner's state from a checkpoint of Acme's own checkpointer.
-
-  `acme_stac.save_policy` writes it to a file for `acme_stac.load_policy`. Acme
-  pickles the state: read checkpoints of your own runs only.
-
-  Args:
-    directory: what the layout or experiment was given, with add_uid=False:
-      what has `checkpoints/learner`.
-
-  Raises:
-    ValueError: if it has no checkpoint of a learner.
-  """
-  from acme.tf import savers  # Brings TensorFlow.
-
-  path = pathlib.Path(directory).expanduser().absolute()
-  restored = _Restored()
-  if (path / "checkpoints" / "learner" / "checkpoint").is_file():
-    savers.Checkpointer(
-      {"learner": restored}, directory=str(path), subdirectory="learner",
-      add_uid=False,
+  def make_policy(
+    self, networks: STACNetworks, evaluation: bool = False
+  ) -> actor_core.ActorCore[ActorState, Decision]:
+    """Returns how to act: by samples, or greedily in evaluation."""
+    return self._builder.make_policy(
+      networks, self._environment_spec, evaluation
     )
-  if restored.state is None:
-    raise ValueError(
-      f"{path} has no checkpoint of a learner in checkpoints/learner. Acme adds"
-      " a folder named by a number unless it is given add_uid=False: include it"
-      " in the path."
-    )
-  return restored.state
-
-
-# Half of what Launchpad gives a node before it kills the whole program.
-_SECONDS_TO_END = 5
 
 
 def local_resources(program: lp.Program) -> dict[str, PythonProcess]:
-  """Returns what `launchpad.launch` takes under that name, for processes.
+  """Returns the `local_resources` of `launchpad.launch`, for processes.
 
-  A node imports Acme while it is unpickled. dm-acme 0.4.0 then needs its names
-  of JAX to be there already, so every node begins with those. Of all nodes the
-  group "learner" alone sees an accelerator. Actors and evaluators, which have
-  nothing to save, end within seconds of being told to.
+  Every node sets the aliases that dm-acme 0.4.0 needs before it is unpickled,
+  which imports Acme. Only the group "learner" sees accelerators. Actors and
+  evaluators, which have nothing to save, end within seconds of SIGTERM.
 
   Args:
     program: of a layout.
@@ -175,7 +131,7 @@ def local_resources(program: lp.Program) -> dict[str, PythonProcess]:
 
   def resource(begin: Callable[[], None], hidden: bool) -> PythonProcess:
     init_file = pathlib.Path(directory, f"{begin.__name__}.pkl")
-    # By its name: a process that unpickles it imports this package.
+    # Pickled by name: a process that unpickles it imports this package.
     init_file.write_bytes(cloudpickle.dumps(begin))
     environment = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     return PythonProcess(
@@ -193,16 +149,16 @@ def local_resources(program: lp.Program) -> dict[str, PythonProcess]:
 
 
 def end_soon_after_sigterm():
-  """Has this process end by itself within 5 seconds of SIGTERM.
+  """Makes this process end by itself within 5 seconds of SIGTERM.
 
-  A call to a node that has ended already waits in C++ for it to come back.
-  Python's handlers of signals do not run there, but the signal itself writes to
-  Python's wakeup descriptor, on which a thread waits.
+  A call to a node that has ended waits in C++ for it to come back, where
+  Python's signal handlers do not run. The signal itself still writes to
+  Python's wakeup descriptor, on which a thread waits here.
   """
   reading, writing = os.pipe()
   os.set_blocking(writing, False)
   signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-  # A child's signals are its own: of an environment's processes, say.
+  # Forked children, such as an environment's processes, keep their signals.
   os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
   def wait():

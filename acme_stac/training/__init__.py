@@ -3,3 +3,9 @@
 Nothing here imports Acme, Launchpad, Reverb or TensorFlow; `acme_stac.agent`
 gives these parts Acme's interfaces.
 """
+
+from acme_stac.training.actor import Actor
+from acme_stac.training.adder import TrajectoryAdder
+from acme_stac.training.builder import AgentBuilder
+from acme_stac.training.learner import Learner
+from acme_stac.training.local_queue import LocalQueue

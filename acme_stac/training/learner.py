@@ -1,18 +1,13 @@
-"""The learner: the jitted update on all local devices, fed ahead of time."""
+"""Updates on all local devices, of batches fetched ahead of time."""
 
 import logging
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from acme import core
-from acme.utils import counting, loggers
 
-from acme_stac.agent.queues import Impatience, Sample
 from acme_stac.config import STACConfig
 from acme_stac.core import (
   TrainingState,
@@ -22,13 +17,11 @@ from acme_stac.core import (
 )
 from acme_stac.core.types import Array, Trajectory
 from acme_stac.networks import STACNetworks
-
-# How long a wait for data lasts before a look whether to stop.
-_POLL_SECONDS = 0.2
-_SOURCE_POLL_SECONDS = 0.001
+from acme_stac.training.prefetch import Prefetch, Source
+from acme_stac.training.samples import Sample
 
 
-class STACLearner(core.Learner):
+class Learner:
   """Consumes one batch per step; data parallel over the local devices.
 
   Parameters are replicated and batches sharded, so that gradients and
@@ -42,12 +35,12 @@ class STACLearner(core.Learner):
     random_key: Array,
     iterator: Iterator[Sample],
     *,
-    logger: loggers.Logger | None = None,
-    counter: counting.Counter | None = None,
+    write_row: Callable[[dict[str, Any]], Any] = lambda row: None,
     log_every_seconds: float = 1.0,
     extra_metrics: Callable[[], dict[str, float]] = dict,
     should_stop: Callable[[], bool] = lambda: False,
     devices: Sequence[jax.Device] | None = None,
+    prefetch: Callable[..., Source] = Prefetch,
   ):
     """Makes a learner.
 
@@ -55,16 +48,16 @@ class STACLearner(core.Learner):
       networks: the agent's networks.
       config: the agent's configuration.
       random_key: initialises the parameters.
-      iterator: gives batches, [T+1, B, ...] of numpy arrays; when it ends,
-        `step` raises StopIteration. The next one is taken during an update
-        already, unless the iterator is an `acme.core.PrefetchingIterator`.
-      logger: takes metrics.
-      counter: is incremented by every step.
-      log_every_seconds: least time between two rows of the log.
-      extra_metrics: called when a row is written, for what it adds.
-      should_stop: looked at while waiting for data; `step` then raises
+      iterator: of batches, [T+1, B, ...] of NumPy arrays; when it ends, `step`
+        raises StopIteration.
+      write_row: takes a row of metrics for the log.
+      log_every_seconds: least time between two rows.
+      extra_metrics: called for every row; returns more metrics.
+      should_stop: checked while waiting for data; `step` then raises
         StopIteration.
       devices: devices to use; all local ones by default.
+      prefetch: (iterator, transform, should_stop) -> what batches are taken
+        from.
 
     Raises:
       ValueError: if the batch cannot be split evenly over the devices.
@@ -73,21 +66,18 @@ class STACLearner(core.Learner):
     self._parallel = data_parallel(
       update, config, devices or jax.local_devices()
     )
-    self._next: tuple[Trajectory, np.ndarray] | None = None
     self._state: TrainingState = jax.device_put(
       update.init(random_key), self._parallel.state_sharding
     )
     self._config = config
     self._step = 0
-    # Acme keeps books on what is taken from its own prefetching iterators.
-    prefetched = hasattr(iterator, "retrieved_elements")
-    self._iterator = (_Prefetched if prefetched else Prefetch)(
-      iterator, self._to_devices, should_stop
-    )
-    self._logger = logger
-    self._counter = counter or counting.Counter()
+    # A batch in hand that no update has begun with.
+    self._next: tuple[Trajectory, np.ndarray] | None = None
+    self._source = prefetch(iterator, self._to_devices, should_stop)
+    self._write_row = write_row
     self._log_every_seconds = log_every_seconds
     self._extra_metrics = extra_metrics
+    self._metrics: dict[str, Any] = {}
     self._last_log = time.monotonic()
     self._steps_at_last_log = 0
     self._seconds_waiting = 0.0
@@ -108,44 +98,59 @@ class STACLearner(core.Learner):
       StopIteration: when there are no more.
     """
     previous = self._state
-    if not self._iterator.ready:
-      # While the devices compute, nobody waits for data.
+    if not self._source.ready:
+      # Waiting for data begins when the devices have nothing left to do.
       jax.block_until_ready(previous.step)
     started = time.monotonic()
     trajectories, versions = self._take()
     self._seconds_waiting += time.monotonic() - started
     state, metrics = self._parallel.update(previous, *trajectories)
     age = self._step - versions
+    self._metrics = {
+      **metrics,
+      "policy_age_mean": np.mean(age),
+      "policy_age_max": int(np.max(age)),
+    }
     self._state = state
     self._step += 1
-    # One update computes and one is on its way to the devices, no more.
+    # At most one update computes and one is on its way to the devices.
     jax.block_until_ready(previous.step)
-    self._counter.increment(
-      steps=1, environment_steps=self._config.steps_per_update
+    if time.monotonic() - self._last_log >= self._log_every_seconds:
+      self.write_log()
+
+  def _take(self) -> tuple[list[Trajectory], np.ndarray]:
+    """Returns the batches of an update, and the versions behind the first."""
+    first, versions = self._next or next(self._source)
+    # If the next line ends the data, the batch in hand is not lost.
+    self._next = (first, versions)
+    following = (
+      [next(self._source)] if self._config.batches_to_begin == 2 else []
     )
+    self._next = following[0] if self._config.batches_ahead else None
+    return [first, *(batch for batch, _ in following)], versions
+
+  def write_log(self):
+    """Writes a row about the newest update, unless there is one already."""
+    updates = self._step - self._steps_at_last_log
+    if updates == 0:
+      return
     now = time.monotonic()
-    elapsed = now - self._last_log
-    last = self._step >= self._config.num_updates
-    if self._logger and (elapsed >= self._log_every_seconds or last):
-      updates = self._step - self._steps_at_last_log
-      metrics = jax.device_get(metrics)
-      self._warn_of_skipped(int(metrics["skipped_updates"]))
-      self._logger.write({
-        "learner_steps": self._step,
-        "environment_steps": self._step * self._config.steps_per_update,
-        **flatten_metrics(metrics),
-        "policy_age_mean": float(np.mean(age)),
-        "policy_age_max": int(np.max(age)),
-        "updates_per_second": updates / elapsed,
-        "environment_steps_per_second": updates
-        * self._config.steps_per_update
-        / elapsed,
-        "share_waiting_for_data": self._seconds_waiting / elapsed,
-        **self._extra_metrics(),
-      })
-      self._last_log = now
-      self._steps_at_last_log = self._step
-      self._seconds_waiting = 0.0
+    seconds = now - self._last_log
+    metrics = jax.device_get(self._metrics)
+    self._warn_of_skipped(int(metrics["skipped_updates"]))
+    steps = self._config.steps_per_update
+    self._write_row({
+      "learner_steps": self._step,
+      "environment_steps": self._step * steps,
+      **flatten_metrics(metrics),
+      "updates_per_second": updates / seconds,
+      "environment_steps_per_second": updates * steps / seconds,
+      "share_waiting_for_data": self._seconds_waiting / seconds,
+      **self._extra_metrics(),
+    })
+    self._last_log = now
+    self._steps_at_last_log = self._step
+    self._seconds_waiting = 0.0
 
   def _warn_of_skipped(self, skipped: int):
     """Logs a warning at the first skipped update; the log counts the rest."""
@@ -155,25 +160,12 @@ class STACLearner(core.Learner):
         "%d of %d updates were skipped, because a loss, a gradient's norm or a"
         " new parameter was not finite. See the losses, norms and"
         " skipped_updates in the learner's log. A lower learning_rate,"
-        " max_abs_reward and max_gradient_norm may help.",
+        " max_abs_reward or max_gradient_norm may help.",
         skipped, self._step,
       )
 
-  def _take(self) -> tuple[list[Trajectory], np.ndarray]:
-    """Returns the batches of an update, and the versions behind the first."""
-    first, versions = self._next or next(self._iterator)
-    # If this stops, the batch in hand is not lost.
-    self._next = (first, versions)
-    trajectories = [first]
-    following = None
-    if self._config.batches_to_begin == 2:
-      following = next(self._iterator)
-      trajectories.append(following[0])
-    self._next = following if self._config.batches_ahead else None
-    return trajectories, versions
-
   def get_variables(self, names: Sequence[str]) -> list[Any]:
-    """Returns variables by name, as numpy arrays.
+    """Returns variables by name, as NumPy arrays.
 
     They are "policy" (parameters), "version" (learner step) and "conditioning"
     (values of the embedded metaparameters, [P, K], or None).
@@ -183,10 +175,9 @@ class STACLearner(core.Learner):
     return jax.device_get(self.device_variables(names))
 
   def device_variables(self, names: Sequence[str]) -> list[Any]:
-    """Returns what `get_variables` does, where it is: on the devices.
+    """Returns what `get_variables` does, on the learner's devices.
 
-    For actors of this process, whose devices then take parameters from the
-    learner's without a way over the host.
+    Actors of this process copy them to their own devices, past the host.
     """
     # The state carries its own step, so that all are of the same moment.
     state = self._state
@@ -198,14 +189,14 @@ class STACLearner(core.Learner):
     return [variables[name]() for name in names]
 
   def save(self) -> TrainingState:
-    """Returns the whole state as numpy arrays."""
+    """Returns the whole state as NumPy arrays."""
     return jax.device_get(self._state)
 
   def restore(self, state: TrainingState):
-    """Goes on from a state of `save`.
+    """Continues from a state of `save`.
 
     Raises:
-      ValueError: if it is one of another agent.
+      ValueError: if it is the state of another agent.
     """
 
     def shapes(tree: Any) -> Any:
@@ -221,11 +212,6 @@ class STACLearner(core.Learner):
     self._steps_at_last_log = self._step
 
 
-def variable_names(config: STACConfig) -> list[str]:
-  """Returns the names of the learner's variables that an actor needs."""
-  return ["policy", "version"] + ["conditioning"] * bool(config.embedded)
-
-
 def flatten_metrics(metrics: dict[str, Any]) -> dict[str, float]:
   """Returns scalars by name; of arrays [P] one per head, `name_head0`, ..."""
   flat = {}
@@ -237,90 +223,3 @@ def flatten_metrics(metrics: dict[str, Any]) -> dict[str, float]:
         {f"{name}_head{i}": float(x) for i, x in enumerate(value)}
       )
   return flat
-
-
-class _Prefetched(Iterator[Any]):
-  """What one of Acme's prefetching iterators has, transformed when taken.
-
-  The end comes early if `should_stop` while waiting.
-  """
-
-  def __init__(
-    self,
-    iterator: Any,
-    transform: Callable[[Any], Any],
-    should_stop: Callable[[], bool],
-  ):
-    self._source = iterator
-    self._transform = transform
-    self._should_stop = should_stop
-
-  @property
-  def ready(self) -> bool:
-    """Whether there is an element."""
-    return self._source.ready()
-
-  def __next__(self) -> Any:
-    patience = Impatience("data")
-    while not self.ready:
-      if self._should_stop():
-        raise StopIteration
-      patience.say()
-      time.sleep(_SOURCE_POLL_SECONDS)
-    return self._transform(next(self._source))
-
-
-class Prefetch(Iterator[Any]):
-  """Takes and transforms elements in a thread, one ahead and no more.
-
-  What waits here grows stale, so the next element is not even taken from the
-  iterator before this one is consumed.
-
-  An error of the iterator or of `transform` is raised where the element would
-  have been taken. The end comes early if `should_stop` while waiting.
-  """
-
-  def __init__(
-    self,
-    iterator: Iterator[Any],
-    transform: Callable[[Any], Any],
-    should_stop: Callable[[], bool] = lambda: False,
-  ):
-    """Starts the thread."""
-    self._source = iterator
-    self._transform = transform
-    self._should_stop = should_stop
-    self._elements: queue.Queue = queue.Queue()
-    self._room = threading.Semaphore()
-    threading.Thread(target=self._run, daemon=True, name="prefetch").start()
-
-  def _run(self):
-    try:
-      self._room.acquire()
-      for element in self._source:
-        self._elements.put((self._transform(element), None))
-        self._room.acquire()
-      self._elements.put((None, StopIteration()))
-    except BaseException as error:  # Raised again in the consumer.
-      self._elements.put((None, error))
-
-  @property
-  def ready(self) -> bool:
-    """Whether the next element, or the end, is there."""
-    return not self._elements.empty()
-
-  def __next__(self) -> Any:
-    patience = Impatience("data")
-    while True:
-      try:
-        element, error = self._elements.get(timeout=_POLL_SECONDS)
-        break
-      except queue.Empty:
-        if self._should_stop():
-          raise StopIteration from None
-        patience.say()
-    if error is not None:
-      self._elements.put((None, error))
-      raise error
-    self._room.release()
-    return element

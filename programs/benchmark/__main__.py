@@ -20,6 +20,7 @@ import sys
 
 from acme_stac import checks
 from programs import commands
+from programs.run import arguments
 from programs.run.errors import UserError
 
 BENCHMARKS = ("learner", "actor", "pipeline", "peers", "environments")
@@ -33,16 +34,16 @@ class _Help(
 
 def main(argv: list[str]) -> int:
   """Runs the command; returns its exit code."""
-  parser = commands.Parser("programs.benchmark", __doc__)
+  parser = arguments.Parser("programs.benchmark", __doc__)
   parser.add_argument("benchmark", metavar="|".join(BENCHMARKS))
-  name = parser.parse_args(argv[1:2]).benchmark
+  name = parser.parse_args(argv[:1]).benchmark
   if name not in BENCHMARKS:
     parser.error(checks.unknown("benchmark", name, BENCHMARKS))
   # A benchmark loads only what it measures.
   module = importlib.import_module(f"programs.benchmark.{name}")
 
   example = f"  python -m programs.benchmark {name} --output={name}.json"
-  command = commands.Parser(
+  command = arguments.Parser(
     f"programs.benchmark {name}", f"{module.__doc__}\n{example}\n"
   )
   command.formatter_class = _Help
@@ -50,7 +51,7 @@ def main(argv: list[str]) -> int:
   command.add_argument("--output", help="JSON file for the figures")
   if hasattr(module, "plot"):
     command.add_argument("--plot", metavar="FILE.png", help="draw them")
-  options = command.parse_args(argv[2:])
+  options = command.parse_args(argv[1:])
   for flag, value in vars(options).items():
     for number in value if isinstance(value, list) else [value]:
       if isinstance(number, int | float) and number <= 0:
@@ -84,4 +85,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  commands.run(main, sys.argv)
+  commands.run(main)

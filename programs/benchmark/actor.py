@@ -15,11 +15,13 @@ import numpy as np
 import reverb
 
 from acme_stac import environment_loop, environments
-from acme_stac.agent import builder
+from acme_stac.agent import queues
 from acme_stac.environments.check import random_action
-from acme_stac.networks import make_networks
+from acme_stac.networks import make_networks, make_policy
+from acme_stac.training import AgentBuilder
 from programs.benchmark import cases, measuring
 from programs.run import experiment as experiment_lib
+from programs.run import validation
 
 
 def add_arguments(parser: argparse.ArgumentParser):
@@ -43,7 +45,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
       config = cases.make_config(case, "impala")
       config.environments_per_actor = number
       config.stac.batch_size = number
-      experiment = experiment_lib.make_experiment(config, 1, "/nowhere")
+      experiment = validation.make_experiment(config, 1, "/nowhere")
       costs = measure(experiment, options.seconds)
       rows.append({
         "case": case,
@@ -80,19 +82,17 @@ def measure(
     Costs by name: "environment", "inference", "both", "writing", "reading".
   """
   members = experiment.environments_per_actor
-  agent = builder.STACBuilder(
-    experiment.config, environments_per_actor=members
-  )
+  agent = AgentBuilder(experiment.config, environments_per_actor=members)
   spec = experiment.environment_spec
   networks = make_networks(spec, experiment.config)
   variables = _Variables(
     jax.device_get(networks.init(jax.random.PRNGKey(0)))
   )
-  policy = agent.make_policy(networks, spec)
+  policy = make_policy(networks, experiment.config)
 
   def make_actor(adder=None):
     actor = agent.make_actor(
-      jax.random.PRNGKey(0), policy, spec, variables, adder
+      jax.random.PRNGKey(0), policy, variables, adder
     )
     actor.fetch_variables()
     return actor
@@ -149,16 +149,16 @@ def _queue_costs(agent, experiment, environment, make_actor, seconds: float):
   """Returns costs of a step of all members: writing it, and reading it."""
   members = environment.num_environments
   spec = experiment.environment_spec
-  server = reverb.Server(agent.make_replay_tables(spec))
+  server = reverb.Server([queues.make_table(agent, spec)])
   try:
-    client = reverb.Client(f"localhost:{server.port}")
-    adder = agent.make_adder(client, spec)
+    queue = queues.ReverbQueue(reverb.Client(f"localhost:{server.port}"))
+    adder = agent.make_adder(queue, spec)
     actor = make_actor(adder)
     timestep = environment.reset()
     actor.observe_first(timestep)
     action = actor.select_action(timestep.observation)
     timestep = environment.step(action)
-    batches = iter(agent.make_dataset_iterator(client))
+    batches = iter(agent.make_batches(queue))
     config = experiment.config
     fresh = config.trajectory_length - config.trajectory_overlap
     rows = fresh * config.batch_size // members

@@ -26,8 +26,9 @@ from matplotlib import figure
 import acme_stac
 from acme_stac.evaluation import plots
 from programs.benchmark import actor, cases, learner, measuring
-from programs.launch import graph, processes
+from programs.launch import node_process, processes
 from programs.run import experiment as experiment_lib
+from programs.run import validation
 
 _START_SECONDS = 300.0
 
@@ -111,7 +112,7 @@ def _apart(
 
 
 def _experiment(case: str, agent: str) -> experiment_lib.Experiment:
-  return experiment_lib.make_experiment(
+  return validation.make_experiment(
     cases.make_config(case, agent), 1, "/nowhere"
   )
 
@@ -283,7 +284,7 @@ def _bytes_sent(pid: int) -> int:
 
 def _kind(process: psutil.Process) -> str:
   """Returns "actor" of the node actor/3."""
-  name = process.environ().get(graph.NODE_NAME, process.name())
+  name = process.environ().get(node_process.NODE_NAME, process.name())
   return name.partition("/")[0]
 
 

@@ -27,7 +27,8 @@ from scipy import stats
 
 from acme_stac.evaluation import plots
 from programs import commands
-from programs.launch import graph
+from programs.launch import node_process
+from programs.run import arguments
 
 _ARGUMENTS = (
   "--config=configs/small.py:gymnasium:CartPole-v1",
@@ -62,7 +63,7 @@ def _nodes(launcher: psutil.Process) -> dict[str, psutil.Process]:
   found = {}
   for process in launcher.children(recursive=True):
     try:
-      name = process.environ().get(graph.NODE_NAME)
+      name = process.environ().get(node_process.NODE_NAME)
     except psutil.Error:
       continue
     if name:
@@ -182,7 +183,7 @@ def _plot(samples: list[_Sample], events: list[tuple[float, str]]) -> Any:
 
 def main(argv: list[str]) -> int:
   """Runs the command; returns 0 if the run survived and no process grew."""
-  parser = commands.Parser("programs.benchmark.soak", __doc__)
+  parser = arguments.Parser("programs.benchmark.soak", __doc__)
   parser.add_argument("--workdir", type=pathlib.Path, required=True)
   parser.add_argument("--minutes", type=float, default=60)
   parser.add_argument("--seconds_between", type=float, default=60)
@@ -264,4 +265,4 @@ def _write(
 
 
 if __name__ == "__main__":
-  commands.run(main, sys.argv[1:])
+  commands.run(main)

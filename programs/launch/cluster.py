@@ -9,7 +9,7 @@ environment variable CLUSTER_SPEC, which Vertex AI sets:
 
 The one entry of workerpool0 is the learner's host: learner, evaluator, queue,
 counter and variable server. All others are hosts of actors. A file of the same
-form (YAML, so JSON too) does for hosts that nobody tells.
+form, in YAML or JSON, can take the variable's place.
 """
 
 import dataclasses
@@ -29,12 +29,11 @@ from programs.run.errors import UserError
 
 _LEARNER_POOL = "workerpool0"
 _DEFAULT_PORT = 7070
-# On the learner's host, which alone listens, from its port on. Further queues
-# come behind them.
+# The learner's host listens on them, from its port on; no other host listens.
+# Further queues come behind them.
 PORTS = ("replay", "counter", "variables")
 # Indices of a host's actors begin at its number times this.
 _ACTORS_PER_HOST = 1000
-_MAX_BYTES = 2**17
 _POOL = re.compile(r"workerpool[0-9]{1,9}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _FORM = (
@@ -123,16 +122,26 @@ class Cluster:
     return f"{host}:{self.port + offset}"
 
 
+def check_ports(cluster: Cluster, num_queues: int):
+  """Raises UserError if a run of so many queues has too few ports."""
+  last = cluster.ports(num_queues)[-1]
+  if last >= 2**16:
+    raise UserError(
+      f"The learner's host would listen on ports up to {last}, but 65535 is"
+      " the last one. Give it a lower port, or the run fewer queues."
+    )
+
+
 def read(
   path: str | None, host: str | None, actors_per_host: int
 ) -> Cluster:
-  """Reads which hosts there are.
+  """Reads the hosts of a run.
 
   Args:
-    path: of a cluster file; CLUSTER_SPEC of the environment if None.
-    host: which entry this host is. If None, what the `task` says; its index may
-      come from JOB_COMPLETION_INDEX, which Kubernetes sets. If there is no task
-      either, the entry that is an address or name of this machine.
+    path: of a cluster file; None for the environment variable CLUSTER_SPEC.
+    host: which entry this host is. If None, the `task` says; its index may come
+      from JOB_COMPLETION_INDEX, which Kubernetes sets. Without a task, the
+      entry that is an address or name of this machine.
     actors_per_host: actors on each host of actors.
 
   Raises:
@@ -149,45 +158,19 @@ def read(
   else:
     source = path
     try:
-      text = _read_text(pathlib.Path(path))
-    except (OSError, ValueError) as error:
-      raise UserError(f"--cluster: {error}") from error
+      text = pathlib.Path(path).read_text()
+    except (OSError, ValueError) as error:  # ValueError: it is not text.
+      raise UserError(f"--cluster={path}: {error}. {_FORM}") from error
   try:
-    spec = yaml.load(text, _Loader)  # noqa: S506 (it is a SafeLoader)
-  except RecursionError as error:
-    raise UserError(f"{source} is nested too deeply. {_FORM}") from error
-  except Exception as error:  # Tags with odd values raise anything.
+    spec = yaml.safe_load(text)
+  # ValueError: something looks like a date but is none.
+  except (yaml.YAMLError, ValueError) as error:
     problem = " ".join(str(error).split())
     raise UserError(f"{source} is not YAML: {problem}. {_FORM}") from error
   try:
     return _parse(spec, host, actors_per_host)
   except ValueError as error:
     raise UserError(f"{source}: {error}") from error
-
-
-class _Loader(yaml.SafeLoader):
-  """Reads YAML without merge keys, which a few lines can make endless."""
-
-  def flatten_mapping(self, node: yaml.MappingNode):
-    """Leaves the keys as they are."""
-
-
-def _read_text(path: pathlib.Path) -> str:
-  """Returns a file's text; raises OSError or ValueError if there is none."""
-  if path.exists() and not path.is_file() and not path.is_dir():
-    # A pipe may never have an end.
-    raise ValueError(
-      f"{path} is not a regular file. CLUSTER_SPEC in the environment takes"
-      " what a program writes."
-    )
-  with path.open("rb") as file:
-    content = file.read(_MAX_BYTES + 1)
-  if len(content) > _MAX_BYTES:
-    raise ValueError(f"{path} is larger than {_MAX_BYTES:,} bytes. {_FORM}")
-  try:
-    return content.decode()
-  except UnicodeDecodeError as error:
-    raise ValueError(f"{path} is not text: {error}. {_FORM}") from error
 
 
 def _parse(spec: Any, host: str | None, actors_per_host: int) -> Cluster:
@@ -199,11 +182,12 @@ def _parse(spec: Any, host: str | None, actors_per_host: int) -> Cluster:
   for name, entries in spec["cluster"].items():
     if not isinstance(name, str) or not _POOL.fullmatch(name):
       raise ValueError(
-        f"pools are called workerpool0, workerpool1, …, not {_short(name)}."
+        "pools are called workerpool0, workerpool1, …, not"
+        f" {reprlib.repr(name)}."
       )
     if not isinstance(entries, list) or not entries:
       raise ValueError(
-        f"{name} must be a list of hosts, got {_short(entries)}."
+        f"{name} must be a list of hosts, got {reprlib.repr(entries)}."
       )
     pools[name] = [_parse_entry(name, entry) for entry in entries]
   if len(pools.get(_LEARNER_POOL, ())) != 1:
@@ -212,11 +196,6 @@ def _parse(spec: Any, host: str | None, actors_per_host: int) -> Cluster:
     )
   ((learner_host, port),) = pools.pop(_LEARNER_POOL)
   port = _DEFAULT_PORT if port is None else port
-  if port + len(PORTS) > 2**16:
-    raise ValueError(
-      f"the learner's host needs {len(PORTS)} ports from {port} on, but"
-      f" {2**16 - 1} is the last one."
-    )
   actors = [
     (pool, number, name)
     for pool in sorted(pools, key=lambda pool: int(pool[len("workerpool"):]))
@@ -251,19 +230,15 @@ def _parse_entry(pool: str, entry: Any) -> tuple[str, int | None]:
   )
   if not _HOST.fullmatch(name):
     raise ValueError(
-      f"{pool} has {_short(entry)}, but entries are 'host' or"
+      f"{pool} has {reprlib.repr(entry)}, but entries are 'host' or"
       " 'host:port', the host a name or an IPv4 address."
     )
   if not colon:
     return name, None
   # Not int(), which also takes other scripts' digits, underscores and spaces.
   if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 2**16:
-    raise ValueError(f"{pool} has {_short(entry)}, but {port!r} is not a port.")
+    raise ValueError(f"{pool} has {entry!r}, but {port!r} is not a port.")
   return name, int(port)
-
-
-# What holds itself, as YAML may, is endless to print.
-_short = reprlib.repr
 
 
 def _find(
@@ -276,18 +251,17 @@ def _find(
     return names.index(host)
   if task is not None:
     if not isinstance(task, Mapping):
-      raise ValueError(f"'task' must have a type and an index, got"
-        f" {_short(task)}.")
-    index = task.get("index", os.environ.get("JOB_COMPLETION_INDEX"))
-    if isinstance(index, str) and re.fullmatch("[0-9]{1,9}", index):
-      index = int(index)
-    place = (task.get("type"), index)
-    plain = isinstance(place[0], str) and type(index) is int
-    if not plain or place not in places:
       raise ValueError(
-        f"task {_short(place)} is not one of the cluster's pools and hosts."
+        f"'task' must have a type and an index, got {reprlib.repr(task)}."
       )
-    return places.index(place)
+    index = task.get("index", os.environ.get("JOB_COMPLETION_INDEX"))
+    for number, (pool, place) in enumerate(places):
+      if (pool, str(place)) == (task.get("type"), str(index)):
+        return number
+    raise ValueError(
+      f"task {reprlib.repr((task.get('type'), index))} is not one of the"
+      " cluster's pools and hosts."
+    )
   own = _own_names()
   found = [number for number, name in enumerate(names) if name in own]
   if len(found) != 1:

@@ -1,25 +1,22 @@
-"""How a run ends: by request, or by the death of a node."""
+"""How a process ends: asked by a signal, and with everything it started."""
 
 import atexit
 import contextlib
+import ctypes
 import io
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, TextIO
+from collections.abc import Callable
+from typing import Any
 
 import psutil
 
 # Seconds that nodes have to end by themselves after SIGTERM: an update and a
 # checkpoint must fit.
 STOP_SECONDS = 30
-# Seconds after the last update that the evaluator has for its last evaluation,
-# and that the other nodes have to end.
-LAST_EVALUATION_SECONDS = 300
-_LAST_SECONDS = 15
 POLL_SECONDS = 0.2
 # Signals within this time are one.
 _SAME_SECONDS = 0.5
@@ -30,8 +27,8 @@ class NodeDiedError(Exception):
   """A node ended the run; the text names it and shows its last lines."""
 
 
-class Interrupted(Exception):  # noqa: N818  No error.
-  """The run was asked to stop by a signal, its argument, and has stopped."""
+class Interrupted(Exception):  # noqa: N818  Not an error.
+  """The run was stopped by a signal, which is the argument."""
 
 
 class StopRequest:
@@ -64,7 +61,7 @@ class StopRequest:
     self.number: int | None = None
 
   def __enter__(self) -> "StopRequest":
-    # Python runs handlers in the main thread, between its instructions: a
+    # Python runs handlers in the main thread, between its instructions, and a
     # compilation may take a minute. A byte in a pipe comes at once.
     reader, self._pipe = os.pipe()
     os.set_blocking(self._pipe, False)
@@ -108,23 +105,22 @@ class StopRequest:
     return self._event.is_set()
 
 
-def say(text: str, stream: TextIO | None = None):
+def say(text: str):
   """Prints a line to standard error, or nothing if that is impossible.
 
   A terminal that is gone or a full disk must not change how a program ends.
   """
-  stream = stream or sys.stderr
   try:
-    print(text, file=stream, flush=True)
-  except (OSError, ValueError):
-    give_up_output()
+    print(text, file=sys.stderr, flush=True)
+  except OSError:
+    drop_lost_output()
 
 
 class _Lossy(io.FileIO):
   """A file that drops what cannot be written to it."""
 
   def write(self, data: Any) -> int:
-    """Writes bytes, or nothing, and returns how many are done with."""
+    """Writes bytes, or drops them; returns their number."""
     try:
       return super().write(data)
     except OSError:
@@ -132,40 +128,28 @@ class _Lossy(io.FileIO):
 
 
 def drop_lost_output():
-  """Has prints that fail do nothing from now on, those of libraries included.
+  """Makes prints that fail do nothing from now on, those of libraries included.
 
   A long run must not end because a terminal is gone or a disk is full.
   """
   for name in ("stdout", "stderr"):
     stream = getattr(sys, name)
-    stream.flush()
+    with contextlib.suppress(OSError):
+      stream.flush()
     setattr(sys, name, io.TextIOWrapper(
       io.BufferedWriter(_Lossy(stream.fileno(), "w", closefd=False)),
       encoding=stream.encoding,
-      # Names of files may be of bytes that are no text.
+      # Names of files may be bytes that are not text.
       errors="backslashreplace",
       line_buffering=stream.line_buffering,
     ))
-
-
-def give_up_output():
-  """Flushes what was printed; what cannot be is lost and not tried again."""
-  for stream in (sys.stdout, sys.stderr):
-    try:
-      stream.flush()
-    except (OSError, ValueError):
-      with contextlib.suppress(OSError, ValueError):
-        # Python would fail again at exit, with an exit code of its own.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
-        os.close(null)
 
 
 def end_session(leader: int | None = None):
   """Kills the processes of a session, but not this one.
 
   Args:
-    leader: its leader, by which it is named; this process by default, and
+    leader: the process that leads the session; this one by default, and
       nothing is done unless it leads one.
   """
   leader = os.getpid() if leader is None else leader
@@ -178,7 +162,7 @@ def end_session(leader: int | None = None):
 
 
 def end_children():
-  """Kills what this process started and what that started."""
+  """Kills the descendants of this process."""
   for process in psutil.Process().children(recursive=True):
     with contextlib.suppress(psutil.Error):
       process.kill()
@@ -186,10 +170,23 @@ def end_children():
 
 def leave_no_children(end: Callable[[], None] = end_children):
   """Has `end` called at exit, after what is imported from now on has ended."""
-  # It waits at exit for the children that it knows, which are ended before.
+  # Loaded first, so that its own exit handler runs after `end`: it waits for
+  # the children that it knows.
   import multiprocessing.util  # noqa: F401
 
   atexit.register(end)
+
+
+# Loaded here, as little may be done between fork and exec.
+_LIBC = ctypes.CDLL(None)
+
+
+def die_with_parent(parent: int):
+  """Has the kernel send SIGTERM to this process when its parent dies."""
+  set_parent_death_signal = 1
+  _LIBC.prctl(set_parent_death_signal, signal.SIGTERM)
+  if os.getppid() != parent:
+    os._exit(1)  # It was dead already.
 
 
 def wait(condition: Callable[[], bool], seconds: float) -> bool:
@@ -202,31 +199,6 @@ def wait(condition: Callable[[], bool], seconds: float) -> bool:
   return True
 
 
-def patience_at_end(waiting: Sequence[str]) -> float:
-  """Returns the seconds after the last update that these nodes have to end."""
-  return LAST_EVALUATION_SECONDS if "evaluator" in waiting else _LAST_SECONDS
-
-
-def describe_waiting(waiting: Sequence[str], seconds: float) -> str:
-  """Returns what a finished run waits for, and for how much longer."""
-  why = " (the last evaluation)" if "evaluator" in waiting else ""
-  return (
-    f"The last update is done; waiting up to {seconds:.0f} s more for"
-    f" {', '.join(waiting)}{why}."
-  )
-
-
-def describe_late(waiting: Sequence[str], seconds: float) -> str:
-  """Returns which nodes did not end in time after the last update."""
-  lost = (
-    "; the last evaluation is left out" if "evaluator" in waiting else ""
-  )
-  return (
-    f"Still running {seconds:.0f} s after the last update, so stopped:"
-    f" {', '.join(waiting)}{lost}."
-  )
-
-
 def tail(text: str) -> str:
-  """Returns the last lines of what a node said, set off."""
+  """Returns the last lines of a text, indented."""
   return "\n".join(f"  | {line}" for line in text.splitlines()[-_TAIL_LINES:])

@@ -8,30 +8,33 @@ The evaluator reads variables; the counter grants steps and ends the run.
 """
 
 import contextlib
-import faulthandler
-import os
-import signal
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import courier
 import launchpad as lp
+from pybind11_abseil.status import StatusNotOk
 
-from programs.launch import ending
-from programs.nodes import calls, nodes
+from acme_stac.agent import queues
+from acme_stac.training.variables import variable_names
+from programs.launch import node_process
+from programs.nodes import building
+from programs.nodes.actor import Actor
+from programs.nodes.calls import PatientClient, patiently
 from programs.nodes.counter import make_counter
+from programs.nodes.evaluator import Evaluator
+from programs.nodes.failures import EndedError
+from programs.nodes.learner import Learner
+from programs.nodes.variables import (
+  VariableClient,
+  VariableSender,
+  VariableServer,
+)
 from programs.run.experiment import Experiment
 
 # Longer than any call takes; a call to a node that is gone fails after it.
 _CALL_TIMEOUT_SECONDS = 10
-# In a node's environment, so that tools can tell the processes apart.
-NODE_NAME = "ACME_STAC_NODE"
-# In a node's environment: a descriptor that takes why it is hopeless.
-REASON_FILE = "ACME_STAC_REASON_FILE"
-# Exit code of a process whose node says that no other process will do better.
-EXIT_HOPELESS = 69
+_STATUS_TIMEOUT_SECONDS = 2
 
 
 def _run(make: Callable[[Callable[[], bool]], Any]):
@@ -42,75 +45,57 @@ def _run(make: Callable[[Callable[[], bool]], Any]):
       is ending.
   """
   should_stop = lp.stop_event().is_set
-  if NODE_NAME in os.environ:
-    # Its log may be on a full disk.
-    ending.drop_lost_output()
-    ending.leave_no_children(ending.end_session)
-  try:
-    make(should_stop).run()
-  except calls.EndedError:
-    pass
-  except nodes.HopelessError as error:
-    if NODE_NAME not in os.environ:
-      raise
-    ending.say(str(error))
-    if REASON_FILE in os.environ:
-      # The log's disk may be full.
-      with contextlib.suppress(OSError):
-        os.write(int(os.environ[REASON_FILE]), str(error).encode())
-    # Nothing may fail from here on, or say more.
-    os._exit(EXIT_HOPELESS)
-  finally:
-    if NODE_NAME in os.environ:
-      # Launchpad's alarm would kill a process that takes a second to end.
-      signal.alarm(0)
-      signal.signal(signal.SIGALRM, signal.SIG_IGN)
-
-
-def _end_if_stuck(seconds: float):
-  """Ends this process, with its traceback, if no Python runs for so long.
-
-  An environment that hangs in foreign code and does not let go of Python's lock
-  is not noticed by any thread of Python's.
-  """
-  if NODE_NAME not in os.environ:
+  if node_process.is_node_process():
+    node_process.run(lambda: make(should_stop))
     return
-
-  def put_off():
-    while True:
-      faulthandler.dump_traceback_later(seconds, exit=True)
-      time.sleep(min(5.0, seconds / 3))
-
-  threading.Thread(target=put_off, daemon=True, name="stuck").start()
+  with contextlib.suppress(EndedError):
+    make(should_stop).run()
 
 
-def _patient(
-  client: Any, name: str, experiment: Experiment, stop: Callable[[], bool]
-) -> calls.Patient:
-  return calls.Patient(client, name, stop, experiment.patience_seconds)
+def _run_guarded(
+  make: Callable[[Callable[[], bool]], Any], experiment: Experiment
+):
+  """Makes and runs a node that has environments."""
+  if node_process.is_node_process():
+    node_process.end_if_stuck(2 * experiment.environment_timeout_seconds)
+  _run(make)
 
 
-def _patient_source(
-  variables: Any, experiment: Experiment, stop: Callable[[], bool]
-) -> calls.Patient:
-  source = nodes.VariableSource(variables)
-  return _patient(source, "The variable server", experiment, stop)
+class _Peers:
+  """Makes the clients of one node, which wait for nodes that are restarted."""
+
+  def __init__(self, experiment: Experiment, should_stop: Callable[[], bool]):
+    self._arguments = (should_stop, experiment.patience_seconds)
+
+  def counter(self, client: courier.Client) -> PatientClient:
+    return PatientClient(client, "The counter", *self._arguments)
+
+  def variables(self, client: courier.Client) -> PatientClient:
+    return PatientClient(
+      VariableClient(client), "The variable server", *self._arguments
+    )
+
+  def variable_sender(
+    self, client: courier.Client, experiment: Experiment
+  ) -> VariableSender:
+    def send(data: bytes):
+      patiently(
+        lambda: client.futures.put(data).result(),
+        "The variable server", *self._arguments,
+      )
+
+    return VariableSender(send, variable_names(experiment.config))
 
 
 def _run_learner(experiment: Experiment, replays, counter, variables):
-  def make(stop: Callable[[], bool]) -> nodes.Learner:
-    def send(data: bytes):
-      calls.patiently(
-        lambda: variables.futures.put(data).result(),
-        "The variable server", stop, experiment.patience_seconds,
-      )
-
-    return nodes.Learner(
+  def make(should_stop: Callable[[], bool]) -> Learner:
+    peers = _Peers(experiment, should_stop)
+    return Learner(
       experiment,
-      replays,
-      _patient(counter, "The counter", experiment, stop),
-      send,
-      stop,
+      queues.ReverbQueues(replays),
+      peers.counter(counter),
+      peers.variable_sender(variables, experiment),
+      should_stop,
     )
 
   _run(make)
@@ -119,25 +104,42 @@ def _run_learner(experiment: Experiment, replays, counter, variables):
 def _run_actor(
   experiment: Experiment, index: int, replay, variables, counter
 ):
-  _end_if_stuck(2 * experiment.environment_timeout_seconds)
-  _run(lambda stop: nodes.Actor(
-    experiment,
-    index,
-    replay,
-    _patient_source(variables, experiment, stop),
-    _patient(counter, "The counter", experiment, stop),
-    stop,
-  ))
+  def make(should_stop: Callable[[], bool]) -> Actor:
+    peers = _Peers(experiment, should_stop)
+    return Actor(
+      experiment,
+      index,
+      queues.ReverbQueue(replay),
+      peers.variables(variables),
+      peers.counter(counter),
+      should_stop,
+    )
+
+  _run_guarded(make, experiment)
 
 
 def _run_evaluator(experiment: Experiment, variables, counter):
-  _end_if_stuck(2 * experiment.environment_timeout_seconds)
-  _run(lambda stop: nodes.Evaluator(
-    experiment,
-    _patient_source(variables, experiment, stop),
-    _patient(counter, "The counter", experiment, stop),
-    stop,
-  ))
+  def make(should_stop: Callable[[], bool]) -> Evaluator:
+    peers = _Peers(experiment, should_stop)
+    return Evaluator(
+      experiment,
+      peers.variables(variables),
+      peers.counter(counter),
+      should_stop,
+    )
+
+  _run_guarded(make, experiment)
+
+
+class _Tables:
+  """Makes the tables of a replay node."""
+
+  def __init__(self, experiment: Experiment):
+    self._experiment = experiment
+
+  def __call__(self) -> list[Any]:
+    builder = building.make_builder(self._experiment, lambda: False)
+    return [queues.make_table(builder, self._experiment.environment_spec)]
 
 
 def make_program(
@@ -168,9 +170,7 @@ def make_program(
       )
     )
   with program.group("variables"):
-    variables = program.add_node(
-      lp.CourierNode(nodes.VariableServer, **client)
-    )
+    variables = program.add_node(lp.CourierNode(VariableServer, **client))
   with program.group("learner"):
     program.add_node(
       lp.PyNode(_run_learner, experiment, replays, counter, variables)
@@ -195,17 +195,17 @@ def make_program(
   return program, counter
 
 
-class _Tables:
-  """Makes the tables of the replay node."""
-
-  def __init__(self, experiment: Experiment):
-    self._experiment = experiment
-
-  def __call__(self) -> list[Any]:
-    return nodes.make_tables(self._experiment)
-
-
 def make_status_client(counter: Any) -> courier.Client:
   """Returns a client of the counter that does not wait long for an answer."""
-  counter.set_client_kwargs(call_timeout=2, wait_for_ready=False)
+  counter.set_client_kwargs(
+    call_timeout=_STATUS_TIMEOUT_SECONDS, wait_for_ready=False
+  )
   return counter.dereference()
+
+
+def ask(call: Callable[..., Any], *args: Any) -> Any | None:
+  """Returns the answer of a node; None if it is not there, or no longer."""
+  try:
+    return call(*args)
+  except StatusNotOk:
+    return None

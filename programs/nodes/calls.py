@@ -1,25 +1,16 @@
-"""Calls between nodes that outlast the loss of the node that is called."""
+"""Courier calls that are repeated while the called node is restarted."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+from pybind11_abseil.status import StatusCode, StatusNotOk
+
+from programs.nodes.failures import EndedError, NotReadyError, SilentError
+
 _PAUSE_SECONDS = 0.2
 _LOG_SECONDS = 10.0
-
-
-class EndedError(Exception):
-  """The program is ending, so there is nobody to wait for any more."""
-
-
-class NotReadyError(Exception):
-  """A node answered that it does not have yet what it was asked for."""
-
-
-class SilentError(Exception):
-  """A node has not answered for longer than the run is to wait."""
 
 
 def patiently(
@@ -28,27 +19,30 @@ def patiently(
   should_stop: Callable[[], bool],
   patience_seconds: float,
 ) -> Any:
-  """Calls another node until it answers, for it may be starting anew.
+  """Calls another node until it answers.
 
   Args:
-    call: what to call.
+    call: the call.
     name: of the node, for messages.
     should_stop: whether the program is ending.
     patience_seconds: how long to try.
 
+  Returns:
+    The answer.
+
   Raises:
     EndedError: if the program is ending.
     SilentError: if the node was silent for too long.
-    Exception: what the node itself raised.
+    StatusNotOk: if the called method raised an exception.
   """
   started = logged = time.monotonic()
   while True:
     try:
       return call()
-    except Exception as error:
+    except (StatusNotOk, NotReadyError) as error:
       if should_stop():
         raise EndedError(name) from error
-      if _is_an_answer(error):
+      if _was_raised_by_the_method(error):
         raise
       now = time.monotonic()
       if now - started > patience_seconds:
@@ -63,13 +57,18 @@ def patiently(
     time.sleep(_PAUSE_SECONDS)
 
 
-def _is_an_answer(error: Exception) -> bool:
-  """Returns whether a node was there and raised this itself."""
-  return "Python exception was raised on the server" in str(error)
+def _was_raised_by_the_method(error: Exception) -> bool:
+  """Returns whether the node was there: courier has this code for nothing else.
+
+  A node that is away gives UNAVAILABLE or DEADLINE_EXCEEDED.
+  """
+  return (
+    isinstance(error, StatusNotOk) and error.code == StatusCode.INVALID_ARGUMENT
+  )
 
 
-class Patient:
-  """A client of another node whose calls are made `patiently`."""
+class PatientClient:
+  """A client of another node whose calls are made with `patiently`."""
 
   def __init__(
     self,
@@ -78,6 +77,7 @@ class Patient:
     should_stop: Callable[[], bool],
     patience_seconds: float,
   ):
+    """Wraps `client`; the other arguments are those of `patiently`."""
     self._client = client
     self._arguments = (name, should_stop, patience_seconds)
 
@@ -88,65 +88,3 @@ class Patient:
       return patiently(lambda: function(*args), *self._arguments)
 
     return call
-
-
-class Publisher:
-  """Tells others of the newest state, in a thread, so that work goes on.
-
-  What is new while it talks is told in one go afterwards.
-  """
-
-  def __init__(
-    self, publish: Callable[[], None], every_seconds: float | None = None
-  ):
-    """Makes a publisher.
-
-    Args:
-      publish: tells of the state at its call.
-      every_seconds: tell again after this time, for those who have forgotten.
-    """
-    self._publish = publish
-    self._every_seconds = every_seconds
-    self._news = threading.Event()
-    self._ended = False
-    self._error: Exception | None = None
-    self._thread = threading.Thread(
-      target=self._run, daemon=True, name="publisher"
-    )
-    self._thread.start()
-
-  @property
-  def failed(self) -> bool:
-    """Whether `publish` has raised; `close` raises the same."""
-    return self._error is not None
-
-  def notify(self):
-    """Says that there is a new state."""
-    self._news.set()
-
-  def _run(self):
-    while True:
-      self._news.wait(self._every_seconds)
-      self._news.clear()
-      ended = self._ended
-      try:
-        self._publish()
-      except EndedError:
-        return
-      except Exception as error:
-        self._error = error
-        return
-      if ended:
-        return
-
-  def close(self):
-    """Tells of the last state and ends.
-
-    Raises:
-      Exception: what `publish` raised.
-    """
-    self._ended = True
-    self._news.set()
-    self._thread.join()
-    if self._error is not None:
-      raise self._error

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from acme.utils import counting
-
 from programs.run.experiment import Experiment
 from programs.run.rate import MovingRate
 
@@ -43,7 +41,7 @@ class _UnderWay:
   late: bool = False
 
 
-class RunCounter(counting.Counter):
+class RunCounter:
   """Counts, grants environment steps, and knows when the run is over.
 
   Actors reserve the steps of every item before they make it, so that the run
@@ -77,7 +75,6 @@ class RunCounter(counting.Counter):
       run: what the run is, for hosts to compare.
       clock: seconds.
     """
-    super().__init__()
     self._budget = budget
     self._max_ahead = max_ahead
     self._held = held

@@ -1,12 +1,28 @@
-"""How often something may fail before it is no accident."""
+"""Errors of nodes, and a limit for how often something may fail."""
 
 import collections
 import time
 from collections.abc import Callable
 
 
+class HopelessError(Exception):
+  """A node cannot go on, and a new process in its place could not either."""
+
+
+class EndedError(Exception):
+  """The program is ending, so nobody answers any more."""
+
+
+class NotReadyError(Exception):
+  """A node answered that it does not have yet what it was asked for."""
+
+
+class SilentError(Exception):
+  """A node has not answered for longer than the run is to wait."""
+
+
 class FailureLimit:
-  """Says when something has failed too often in too short a time."""
+  """Counts failures within a moving window of time."""
 
   def __init__(
     self,
@@ -30,5 +46,5 @@ class FailureLimit:
 
   @property
   def count(self) -> int:
-    """Failures that count at the time of the newest."""
+    """Failures within the window that ended with the newest one."""
     return len(self._times)

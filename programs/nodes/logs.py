@@ -1,70 +1,142 @@
 """Where metrics go: CSV files, TensorBoard events, Weights & Biases."""
 
+import csv
 import logging
 import os
 import pathlib
+import socket
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
-from acme.utils import loggers
-from acme.utils.loggers import aggregators
-from acme.utils.loggers import csv as csv_logger
+from tensorboard.compat.proto import event_pb2
+from tensorboard.plugins.scalar import summary_v2
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from programs.run.experiment import Experiment
 
 _WARNING_SECONDS = 60.0
 
 
+class Logger(Protocol):
+  """Takes rows of metrics."""
+
+  def write(self, data: Mapping[str, Any]):
+    """Writes a row."""
+
+  def close(self):
+    """Writes what has not been written yet."""
+
+
 def make_logger(
   experiment: Experiment, label: str, dashboards: bool = False
-) -> loggers.Logger:
+) -> Logger:
   """Returns a logger that appends to logs/<label>.csv.
+
+  A row that cannot be written is lost with a warning; training goes on.
 
   Args:
     experiment: the run.
     label: name of the file.
-    dashboards: write to TensorBoard too, over environment steps, and to Weights
-      & Biases if the run has a project there.
+    dashboards: write to TensorBoard as well, over environment steps, and to
+      Weights & Biases if the run has a project there.
   """
   experiment.logs.mkdir(parents=True, exist_ok=True)
   path = experiment.logs / f"{label}.csv"
-  _end_last_line(path)
-  file = open(path, "a")  # noqa: SIM115
-  logger = Unfailing(csv_logger.CSVLogger(file, flush_every=1), str(path), file)
-  if not dashboards:
-    return logger
-  # Brings TensorFlow, which only the nodes that need it should load.
-  from acme.utils.loggers import tf_summary
-
-  directory = str(experiment.workdir / "tensorboard")
-  events = Unfailing(
-    AsArrays(
-      tf_summary.TFSummaryLogger(directory, label, "environment_steps")
-    ),
-    directory,
-  )
-  everywhere = [logger, events]
-  if experiment.wandb_project is not None:
+  everywhere: list[Logger] = [Unfailing(CsvLogger(path), str(path))]
+  if dashboards:
+    events = experiment.workdir / "tensorboard"
     everywhere.append(
-      Unfailing(WandbLogger(experiment, label), "Weights & Biases")
+      Unfailing(TensorBoardLogger(events, label), str(events))
     )
-  return aggregators.Dispatcher(everywhere)
+    if experiment.wandb_project is not None:
+      everywhere.append(
+        Unfailing(WandbLogger(experiment, label), "Weights & Biases")
+      )
+  return _Dispatcher(everywhere)
 
 
-def _end_last_line(path: pathlib.Path):
-  """Ends a line that a process was killed in, or that a full disk cut."""
-  try:
-    with open(path, "rb+") as file:
+class CsvLogger(Logger):
+  """Appends to a CSV file, whose first row decides on the columns."""
+
+  def __init__(self, path: pathlib.Path):
+    """Opens the file."""
+    self._file = open(path, "a", newline="")  # noqa: SIM115
+    self._writer: csv.DictWriter | None = None
+
+  def write(self, data: Mapping[str, Any]):
+    """Writes a row."""
+    if self._writer is None:
+      self._end_last_line()
+      self._writer = csv.DictWriter(
+        self._file, sorted(data), extrasaction="ignore"
+      )
+      if not self._file.tell():
+        self._writer.writeheader()
+    self._writer.writerow(data)
+    self._file.flush()
+
+  def _end_last_line(self):
+    """Ends a line that was cut off by a crash or a full disk."""
+    if not self._file.tell():
+      return
+    with open(self._file.name, "rb") as file:
       file.seek(-1, os.SEEK_END)
-      if file.read(1) != b"\n":
-        file.write(b"\n")
-  except OSError:  # Not there yet, empty, or the disk is full.
-    pass
+      if file.read() != b"\n":
+        self._file.write("\n")
+
+  def close(self):
+    """Closes the file."""
+    self._file.close()
 
 
-class WandbLogger(loggers.Logger):
+class TensorBoardLogger(Logger):
+  """Writes scalars over environment steps, without TensorFlow.
+
+  TensorFlow's own writer would cache every Python number that it is given for
+  ever: 35 KB of a row of fifty.
+  """
+
+  def __init__(self, directory: pathlib.Path, label: str):
+    """Makes a file of events.
+
+    Args:
+      directory: of the files of all labels.
+      label: group of the scalars.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    # TensorBoard reads only files that are named like this.
+    name = (
+      f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}."
+      f"{os.getpid()}.{label}"
+    )
+    self._file = open(directory / name, "wb")  # noqa: SIM115
+    self._records = RecordWriter(self._file)
+    self._label = label
+
+  def _write(self, event: event_pb2.Event):
+    event.wall_time = time.time()
+    self._records.write(event.SerializeToString())
+    self._file.flush()
+
+  def write(self, data: Mapping[str, Any]):
+    """Writes a row."""
+    if not self._file.tell():
+      self._write(event_pb2.Event(file_version="brain.Event:2"))
+    event = event_pb2.Event(step=int(data["environment_steps"]))
+    for name, value in data.items():
+      if name != "environment_steps":
+        tag = f"{self._label}/{name.title().replace('_', '')}"
+        event.summary.MergeFrom(summary_v2.scalar_pb(tag, np.asarray(value)))
+    self._write(event)
+
+  def close(self):
+    """Closes the file."""
+    self._file.close()
+
+
+class WandbLogger(Logger):
   """Writes to a run of Weights & Biases, over environment steps.
 
   The nodes of one training run are runs of one group there, and so is what a
@@ -80,7 +152,7 @@ class WandbLogger(loggers.Logger):
   def write(self, data: Mapping[str, Any]):
     """Writes a row; the first one starts the run there."""
     if self._run is None:
-      import wandb
+      import wandb  # Optional, and slow to load.
 
       name = self._experiment.workdir.name
       self._run = wandb.init(
@@ -100,23 +172,21 @@ class WandbLogger(loggers.Logger):
       self._run.finish()
 
 
-class Unfailing(loggers.Logger):
-  """Loses rows instead of ending the run when they cannot be written."""
+class Unfailing(Logger):
+  """Loses rows that cannot be written, with a warning once a minute."""
 
-  def __init__(
-    self, logger: loggers.Logger, place: str, file: TextIO | None = None
-  ):
-    """Takes the logger, what to call it, and a file to close with it."""
+  def __init__(self, logger: Logger, place: str):
+    """Takes the logger, and what warnings call the place."""
     self._logger = logger
     self._place = place
-    self._file = file
     self._last_warning = float("-inf")
 
   def write(self, data: Mapping[str, Any]):
     """Writes a row if possible."""
     try:
       self._logger.write(data)
-    except Exception as error:  # TensorFlow's are of many kinds.
+    # A full disk is an OSError, but a service of the network raises anything.
+    except Exception as error:
       now = time.monotonic()
       if now - self._last_warning > _WARNING_SECONDS:
         self._last_warning = now
@@ -126,39 +196,32 @@ class Unfailing(loggers.Logger):
     """Closes the logger."""
     try:
       self._logger.close()
-      if self._file is not None:
-        self._file.close()
-    except Exception as error:
+    except Exception as error:  # As above.
       logging.warning("%s cannot be closed: %s", self._place, error)
 
 
-class AsArrays(loggers.Logger):
-  """Makes arrays of all numbers.
+class _Dispatcher(Logger):
+  """Writes to several loggers."""
 
-  TensorFlow caches every Python number that it is given, by value and for ever:
-  0.7 KB each, 35 KB of a row of fifty.
-  """
-
-  def __init__(self, logger: loggers.Logger):
-    """Takes the logger to write to."""
-    self._logger = logger
+  def __init__(self, loggers: Sequence[Logger]):
+    self._loggers = loggers
 
   def write(self, data: Mapping[str, Any]):
-    """Writes a row."""
-    self._logger.write({name: np.asarray(x) for name, x in data.items()})
+    for logger in self._loggers:
+      logger.write(data)
 
   def close(self):
-    """Closes the logger."""
-    self._logger.close()
+    for logger in self._loggers:
+      logger.close()
 
 
-class Enriched(loggers.Logger):
+class Enriched(Logger):
   """Adds fields to every row."""
 
   def __init__(
-    self, logger: loggers.Logger, fields: Callable[[], Mapping[str, Any]]
+    self, logger: Logger, fields: Callable[[], Mapping[str, Any]]
   ):
-    """Takes the logger to write to and what gives the fields."""
+    """Takes the logger to write to and a function that returns the fields."""
     self._logger = logger
     self._fields = fields
 

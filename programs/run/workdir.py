@@ -1,48 +1,81 @@
-"""The work directory of a run: what may be in it, and whether it is still it.
+"""The work directory of a run: making, locking and watching it."""
 
-Imports only the standard library and `machine`.
-"""
-
+import fcntl
 import os
 import pathlib
+import time
+from typing import BinaryIO
 
-from programs.run import machine
+from acme_stac.evaluation.text import printable
+from programs.run import paths
 from programs.run.errors import UserError
 
-_DIRECTORIES = (
-  "logs", "logs/nodes", "checkpoints", "checkpoints/kept", "tensorboard",
-  ".nodes", "plots",
-)
-_FILES = (
-  "config.json", "config.tmp", "logs/*.csv", "logs/nodes/*.log",
-  "checkpoints/.checkpoint_*", "plots/*.png",
-)
+_FLAG = "--workdir"
 
 
 def make(workdir: pathlib.Path):
   """Makes a work directory, or checks one that exists.
 
   Raises:
-    UserError: if it cannot be written, or if something else is where one of
-      its directories or files should be.
+    UserError: if the run cannot write to it.
   """
-  machine.make_directory(workdir, "--workdir")
-  for name in _DIRECTORIES:
-    directory = workdir / name
-    # A link could lead anywhere, and this directory is removed with all in it.
-    if name == ".nodes" and directory.is_symlink():
-      raise UserError(
-        f"{directory} is a link. Remove it, or choose another --workdir."
-      )
-    if os.path.lexists(directory):
-      machine.make_directory(directory, "--workdir")
-  for pattern in _FILES:
-    machine.check_files(sorted(workdir.glob(pattern)), "--workdir")
-  machine.make_directory(workdir / "logs", "--workdir")
+  for directory in (workdir, workdir / "logs"):
+    paths.make_directory(directory, _FLAG)
+  paths.check_files(
+    [workdir / "config.json", *workdir.glob("logs/*.csv")], _FLAG
+  )
+
+
+def lock(directory: pathlib.Path, patience_seconds: float = 40.0) -> BinaryIO:
+  """Takes the lock of a work directory.
+
+  Waits for another run, since one that was just killed takes some seconds to
+  end. The directory's contents may have changed when this returns.
+
+  Args:
+    directory: the work directory.
+    patience_seconds: how long to wait for another run.
+
+  Returns:
+    The open file that holds the lock; child processes may inherit it.
+
+  Raises:
+    UserError: if another run holds it, or the lock's file cannot be opened.
+  """
+  path = directory / ".lock"
+  paths.check_files([path], _FLAG)
+  deadline = time.monotonic() + patience_seconds
+  waiting = False
+  while True:
+    try:
+      file = open(path, "ab")  # noqa: SIM115
+    except OSError as error:
+      raise paths.cannot_be_written(path, error.strerror, _FLAG) from error
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      # The other run's directory may have been removed meanwhile.
+      if _identity(path) == _identity_of(os.fstat(file.fileno())):
+        return file
+    except BlockingIOError as error:
+      if time.monotonic() > deadline:
+        file.close()
+        raise UserError(
+          f"Another run uses {directory}. Stop it, or choose another {_FLAG}."
+        ) from error
+      if not waiting:
+        waiting = True
+        print(
+          f"Waiting for another run in {printable(directory)} to end ...",
+          flush=True,
+        )
+    except OSError:
+      return file  # Not every file system has locks.
+    file.close()
+    time.sleep(0.2)
 
 
 class Watch:
-  """Notices that a work directory is removed or replaced during a run."""
+  """Notices when a work directory is removed or replaced during a run."""
 
   def __init__(self, workdir: pathlib.Path):
     """Remembers what is in a work directory now."""
@@ -64,9 +97,12 @@ class Watch:
 
 
 def _identity(path: pathlib.Path) -> tuple[int, int] | None:
-  """Returns which file is at a path; None if there is none."""
+  """Returns which file is at a path, or None."""
   try:
-    status = path.stat()
+    return _identity_of(path.stat())
   except (FileNotFoundError, NotADirectoryError):
     return None
+
+
+def _identity_of(status: os.stat_result) -> tuple[int, int]:
   return status.st_dev, status.st_ino

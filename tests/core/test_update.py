@@ -867,7 +867,7 @@ def test_a2c_on_policy_learns_from_n_step_returns():
   (lambda output: output._replace(policy=output.policy[..., 0, :]), "policy"),
   (lambda output: output._replace(value=output.value[..., :2]), "value"),
   (lambda output: output._replace(value=output.value[:-1]), "value"),
-  (tuple, "must give a core.NetworkOutput, got tuple"),
+  (tuple, "must return a core.NetworkOutput, got tuple"),
 ])
 def test_networks_of_another_shape_are_refused(wrong, message):
   config = helpers.small_config()

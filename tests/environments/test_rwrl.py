@@ -24,6 +24,7 @@ from acme_stac.environments.rwrl import (
 from acme_stac.environments.rwrl.challenges import suite_data
 from acme_stac.environments.rwrl.faults import CORRECTED, PUBLISHED
 from acme_stac.environments.rwrl.schedule import Schedule
+from programs.run import validation
 from tests.data import record_rwrl
 
 TASKS = {
@@ -956,13 +957,12 @@ def test_single_challenges_are_options():
 
 def test_run_configuration():
   from configs import rwrl as rwrl_config
-  from programs.run import experiment
 
   config = rwrl_config.get_config("quadruped/walk/medium")
   config.environment_options.action_delay = 2
   config.environment_options.safety_constraints = ("upright",)
   config.environment_options.safety = True
-  made = experiment.make_experiment(config, 1, "unused")
+  made = validation.make_experiment(config, 1, "unused")
   assert made.config.num_environment_steps == 30_000_000
   assert made.config.lstm_size == 256 and made.config.batch_size == 24
   assert made.environment_spec.observations.shape == (98 + 1,)

@@ -16,7 +16,7 @@ from programs.run.errors import UserError
 def measure(tmp_path, *arguments):
   """Returns the exit code of a benchmark and the figures that it wrote."""
   output = tmp_path / "figures.json"
-  code = benchmark.main(["benchmark", *arguments, f"--output={output}"])
+  code = benchmark.main([*arguments, f"--output={output}"])
   return code, json.loads(output.read_text())
 
 
@@ -92,7 +92,7 @@ def test_learner_on_several_devices(tmp_path):
 
 def test_more_devices_than_there_are():
   with pytest.raises(UserError, match="xla_force_host_platform_device_count"):
-    benchmark.main(["benchmark", "learner", "--devices=64"])
+    benchmark.main(["learner", "--devices=64"])
 
 
 def test_actor(tmp_path, capsys):
@@ -182,7 +182,7 @@ def test_peer_of_the_same_packages(tmp_path, capsys, monkeypatch):
 
 def test_unknown_peer():
   with pytest.raises(UserError, match="need --sample_factory and --rllib"):
-    benchmark.main(["benchmark", "peers", "--contenders", "rllib"])
+    benchmark.main(["peers", "--contenders", "rllib"])
 
 
 def test_environments(tmp_path, capsys):
@@ -216,7 +216,7 @@ def test_steady_cost_leaves_out_the_first_calls():
 )
 def test_bad_arguments(argument):
   with pytest.raises(UserError, match=argument.partition("=")[0]):
-    benchmark.main(["benchmark", "learner", argument])
+    benchmark.main(["learner", argument])
 
 
 @pytest.mark.parametrize(
@@ -230,4 +230,4 @@ def test_bad_arguments(argument):
 )
 def test_errors_before_long_work(arguments, message):
   with pytest.raises(UserError, match=message):
-    benchmark.main(["benchmark", *arguments])
+    benchmark.main([*arguments])

@@ -3,14 +3,13 @@ import subprocess
 import sys
 
 import pytest
-from absl import flags
 
 from acme_stac import STACConfig, environments
 from acme_stac.presets import AGENTS
-from programs import commands, evaluate, export, report, sweep
+from programs import evaluate, export, report, sweep
 from programs.benchmark import __main__ as benchmark
 from programs.benchmark import soak
-from programs.run import experiment
+from programs.run import arguments, experiment, validation
 from programs.run import flags as run_flags
 from programs.run.errors import UserError
 
@@ -21,9 +20,9 @@ COMMANDS = [
   (report.main, ["runs", "--outptu=x"], "--output"),
   (export.main, ["runs/x", "--outp=x"], "--output"),
   (soak.main, ["--minute=3"], "--minutes"),
-  (sweep.main, ["sweep", "file.py", "--paralel=3"], "--parallel"),
-  (benchmark.main, ["benchmark", "learner", "--round=3"], "--rounds"),
-  (benchmark.main, ["benchmark", "lerner"], "learner"),
+  (sweep.main, ["file.py", "--paralel=3"], "--parallel"),
+  (benchmark.main, ["learner", "--round=3"], "--rounds"),
+  (benchmark.main, ["lerner"], "learner"),
 ]
 
 
@@ -65,8 +64,8 @@ def test_help_has_every_kind_of_environment():
   ("9007199254740993e0", 9007199254740993),
 ])
 def test_whole_numbers_may_be_written_as_floats(text, number):
-  assert commands.whole_number(text) == number
-  parser = commands.Parser("x", "x")
+  assert arguments.whole_number(text) == number
+  parser = arguments.Parser("x", "x")
   parser.add_argument("--seed", type=int)
   assert parser.parse_args([f"--seed={text}"]) == argparse.Namespace(
     seed=number
@@ -74,17 +73,15 @@ def test_whole_numbers_may_be_written_as_floats(text, number):
 
 
 @pytest.mark.parametrize(
-  "text", ["1.5", "1e-1", "15e-1", "ten", "", "nan", "1__0", "1_e3"]
+  "text", ["1.5", "1e-1", "15e-1", "ten", "", "nan", "1e999999999"]
 )
 def test_other_numbers_are_refused_with_words(text):
   with pytest.raises(ValueError, match="must be a whole number, such as"):
-    commands.whole_number(text)
+    arguments.whole_number(text)
 
 
 def parse(*argv):
-  return run_flags.parse(
-    ["train", "--workdir=runs/x", *argv], flags.FlagValues()
-  )
+  return run_flags.parse(["--workdir=runs/x", *argv])
 
 
 def test_every_integer_of_a_run_may_be_written_as_a_float():
@@ -124,13 +121,13 @@ def test_options_without_a_type_get_that_of_their_value(argv, name, value):
     f"--config=configs/small.py:python:{__name__}:make_anything", *argv
   )
   made.clear()
-  run = experiment.make_experiment(parsed.config, 1, "runs/x")
+  run = validation.make_experiment(parsed.config, 1, "runs/x")
   assert run.environment_options == {name: value}
   assert type(run.environment_options[name]) is type(value)
   assert made[0][name] == value
   # The same text means the same to evaluate.
   text = argv[-1].rpartition("=")[2]
-  assert commands.option_value(text, None) == value
+  assert arguments.option_value(text, None) == value
 
 
 def test_options_of_gymnasium_reach_the_environment():
@@ -159,7 +156,7 @@ def leaves(node, path):
 
 def test_every_field_of_a_run_is_named_by_its_flag():
   config = parse("--config=configs/small.py:catch").config
-  run = experiment.make_experiment(config, 1, "runs/x")
+  run = validation.make_experiment(config, 1, "runs/x")
   known = set(leaves(config.to_dict(), "--config")) | {"--num_actors"}
   for name, value in run.to_json().items():
     for path in leaves(value, name) if name == "config" else [name]:
@@ -185,7 +182,7 @@ def test_every_field_of_a_run_is_named_by_its_flag():
 def test_errors_of_a_configuration_begin_with_the_flag(flag):
   parsed = parse("--config=configs/small.py:catch", flag)
   with pytest.raises(UserError) as error:
-    experiment.make_experiment(parsed.config, 1, "runs/x")
+    validation.make_experiment(parsed.config, 1, "runs/x")
   assert str(error.value).startswith(flag.partition("=")[0])
 
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageSequence
 
 import acme_stac
 from acme_stac import environment_loop, environments, trained_policy
+from acme_stac.evaluation import play as play_lib
 from acme_stac.evaluation import video
 from acme_stac.evaluation.statistics import mean_interval
 from programs import evaluate
@@ -173,7 +174,7 @@ def test_seeds_and_greed(walk, tmp_path):
   def samples(seed):
     """Of the policy alone."""
     environment = environments.make_batched(Walk, 4, seed=0, limit=10)
-    return evaluate.play(environment, policy, 8, seed)
+    return play_lib.play(environment, policy, 8, seed)
 
   assert samples(1) == samples(1) != samples(2)
 
@@ -216,15 +217,15 @@ def test_scales():
     environment_loop.Episode(0, 300.0, 1000, True),
     environment_loop.Episode(1, 500.0, 1000, True),
   ]
-  found = evaluate.statistics("rwrl:walker/walk/easy", episodes)
+  found = play_lib.statistics("rwrl:walker/walk/easy", episodes)
   assert found["share_of_1000"] == 0.4
   assert "human_normalised_score" not in found
-  found = evaluate.statistics("atari:MsPacman", episodes)
+  found = play_lib.statistics("atari:MsPacman", episodes)
   assert found["human_normalised_score"] == pytest.approx(
     (400.0 - 307.3) / (6951.6 - 307.3)
   )
   assert "share_of_1000" not in found
-  single = evaluate.statistics("catch", episodes[:1])
+  single = play_lib.statistics("catch", episodes[:1])
   assert single["return_std"] is single["return_mean_low"] is None
   assert "share_of_1000" not in single
 
@@ -271,20 +272,16 @@ def test_atari(tmp_path, capsys):
   (["--environments=-4"], "--environments must be"),
   (["--environments=0"], "--environments must be"),
   (["--video=x.avi"], "must be a .gif or .mp4 file, got x.avi"),
-  (["--video=no/such/x.gif"], "no folder .*no/such for the video"),
   (["--video_fps=10"], "give --video=FILE too"),
   (["--video=x.gif", "--video_fps=-1"], "--video_fps of a .gif file must be"),
   (["--video=x.gif", "--video_fps=51"], r".gif file .* \(0.0, 50.0\], got 51"),
   (["--option", "limit"], "must be NAME=VALUE, got 'limit'"),
   (["--option", "limits=3"], "Did you mean 'limit'"),
-  (["--option", "seed=1"], "seed is no option, the flag is --seed"),
-  (["--option", "environment=catch"], "the flag is --environment"),
-  (["--option", "limit={1, 2}"], "options are numbers, texts, and lists"),
   (["--option", "limit=soon"], "must be of type int, got 'soon'"),
   (["--environment=cach"], "Did you mean 'catch'"),
   (["--environment="], "--environment is empty"),
   (["--environment=catch"], r"observations are .*\[10, 5\].*trained on .*\[4"),
-  (["--protocol=machado"], "--protocol is of Atari"),
+  (["--protocol=machado"], "--protocol is for Atari"),
   (["--networks=python:not.there:make"], "factory of networks.*imported"),
 ])
 def test_mistakes(walk, tmp_path, arguments, message):
@@ -299,7 +296,7 @@ def test_what_is_no_policy(tmp_path):
     evaluate.main([str(tmp_path / "none")])
   (tmp_path / "file").write_text("")
   run = make_run(tmp_path / "run", "catch")
-  with pytest.raises(UserError, match="Nothing can be written to .*file"):
+  with pytest.raises(UserError, match="file cannot be written"):
     evaluate.main([str(run), f"--output={tmp_path / 'file'}"])
   result = subprocess.run(
     [sys.executable, "-m", "programs.evaluate", str(tmp_path / "none")],
@@ -463,7 +460,6 @@ def test_long_episodes_have_frames_all_along(tmp_path):
 @pytest.mark.parametrize("picture,message", [
   (np.zeros((4, 4), np.uint8), r"must return RGB.*got uint8 \(4, 4\)"),
   (np.zeros((4, 4, 3)), "got float64"),
-  (np.zeros((0, 4, 3), np.uint8), "empty"),
 ])
 def test_pictures_that_are_none(walk, picture, message):
   environment = environments.make_batched(Drawn, 1, 0)

@@ -4,11 +4,11 @@ import json
 
 from acme_stac import environments
 from configs import small
-from programs.run import experiment as experiment_lib
+from programs.run import resume, validation
 
 
 def make(workdir):
-  return experiment_lib.make_experiment(
+  return validation.make_experiment(
     small.get_config("catch"), 1, str(workdir)
   )
 
@@ -20,10 +20,10 @@ def test_networks_of_an_older_run_do_not_learn_of_bounds(tmp_path):
   described = new.to_json()
   config = tmp_path / "config.json"
   config.write_text(json.dumps(described))
-  assert make(tmp_path).environment_spec == new.environment_spec
+  assert resume.prepare_workdir(new).experiment == new
   for bound in ("minimum", "maximum"):
     del described["environment_spec"]["observations"][bound]
   config.write_text(json.dumps(described))
-  resumed = make(tmp_path)
+  resumed = resume.prepare_workdir(new).experiment
   assert not environments.has_bounds(resumed.environment_spec)
   assert resumed.to_json()["environment_spec"] == described["environment_spec"]

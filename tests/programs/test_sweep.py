@@ -12,11 +12,11 @@ import time
 
 import psutil
 import pytest
-from absl import flags as absl_flags
 
+from acme_stac import environments
 from programs import sweep
-from programs.run import experiment, machine
 from programs.run import flags as run_flags
+from programs.run import machine, validation
 from programs.run.errors import UserError
 from tests.evaluation import test_summary
 from tests.programs.test_train import environment, wait_for
@@ -44,7 +44,7 @@ def command(file, workdir):
 
 @pytest.mark.slow
 def test_sweep_runs_what_is_missing_and_lists_what_failed(tmp_path):
-  file = write(tmp_path / "s.py", good=3200, bad=-1)
+  file = write(tmp_path / "s.py", good=1280, bad=-1)
   run = subprocess.run(
     command(file, tmp_path), capture_output=True, text=True, env=environment()
   )
@@ -56,26 +56,16 @@ def test_sweep_runs_what_is_missing_and_lists_what_failed(tmp_path):
   with open(tmp_path / "summary.csv", newline="") as table:
     (row,) = csv.DictReader(table)
   assert row["run"] == "good"
-  assert row["environment_steps"] == "3200"
+  assert row["environment_steps"] == "1280"
   assert row["finite"] == row["finished"] == "True"
   assert 0.0 < float(row["largest_change"]) < 0.1
   assert 0.9 < float(row["smallest_sigma"]) <= float(row["largest_sigma"]) < 1
-  # What is done is not run again; with other flags it is not done.
-  before = (tmp_path / "good" / "sweep.log").read_text()
-  file = write(tmp_path / "s.py", good=3200)
-  again = subprocess.run(
-    command(file, tmp_path), capture_output=True, text=True, env=environment()
-  )
-  assert again.returncode == 0
-  assert "1/1 runs done" in again.stdout
-  assert (tmp_path / "good" / "sweep.log").read_text() == before
+  # With other flags it is not done.
   runs = sweep.load_runs(write(tmp_path / "s.py", good=6400))
   assert not sweep.is_done(tmp_path / "good", runs["good"])
-
-
-@pytest.mark.slow
-def test_stopped_sweep_goes_on(tmp_path):
-  file = write(tmp_path / "s.py", long=100_000_000)
+  # Finished runs are skipped; an interrupted sweep continues.
+  before = (tmp_path / "good" / "sweep.log").read_text()
+  file = write(tmp_path / "s.py", good=1280, long=100_000_000)
   process = subprocess.Popen(
     command(file, tmp_path), stdout=subprocess.PIPE, text=True,
     env=environment(),
@@ -83,15 +73,17 @@ def test_stopped_sweep_goes_on(tmp_path):
   log = tmp_path / "long" / "logs" / "learner.csv"
   try:
     wait_for(lambda: log.exists() and log.read_text().count("\n") > 5)
-    (run,) = psutil.Process(process.pid).children()
-    assert set(run.cpu_affinity()) == sweep.shares(2)[0]
+    (child,) = psutil.Process(process.pid).children()
+    assert set(child.cpu_affinity()) == sweep.shares(2)[0]
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
   finally:
     process.kill()
-  # What waits for it must not take it for done.
+  # A shell's loop must not take it for done.
   assert process.returncode == -signal.SIGINT
-  assert "Stopped. The same command goes on." in output
+  assert "1/2 runs done" in output
+  assert "Stopped. The same command continues." in output
+  assert (tmp_path / "good" / "sweep.log").read_text() == before
   assert list((tmp_path / "long" / "checkpoints").iterdir())
   assert not os.path.exists(tmp_path / "long" / "finished.json")
 
@@ -142,17 +134,10 @@ def test_share_of_a_run(tmp_path):
       file.write(more)
     found.append(sweep.share_made(tmp_path))
   assert found == [0.25, 0.25, 0.5, 0.75, 1.0]
-  for content in (
-    b"", b"environment_steps\n", b"x\n1\n", b"environment_steps\nnan\n",
-    b"environment_steps\n1,2\n", b"environment_steps\n\xff\n", b"\n\n",
-  ):
-    log.write_bytes(content)
-    assert sweep.share_made(tmp_path) == 0.0
-  for text in ("", "[]", '{"config": {}}', '{"config": {"num_envi'):
-    make_run(tmp_path, 25)
-    (tmp_path / "config.json").write_text(text)
-    assert sweep.share_made(tmp_path) == 0.0
-  make_run(tmp_path, 25, budget=0)
+  log.write_bytes(b"environment_steps\n")
+  assert sweep.share_made(tmp_path) == 0.0
+  make_run(tmp_path, 25)
+  (tmp_path / "config.json").write_text('{"config": {"num_envi')
   assert sweep.share_made(tmp_path) == 0.0
 
 
@@ -175,10 +160,7 @@ def test_status_counts_what_runs_have_made(tmp_path, monkeypatch):
 
 
 def test_the_summary_is_of_logs_that_can_be_read(tmp_path, capsys):
-  foreign = {
-    "b/keys": b"x,y\n1,2\n", "b/bytes": b"\xff\xfe\n1\n", "b/nul": b"a\n\0\n",
-    "b/losses": b"learner_steps,environment_steps\n1,10\n",
-  }
+  foreign = {"b/keys": b"x,y\n1,2\n"}
   names = ["a/0", "a/1", "a/cut_off", *foreign, "c/not_started"]
   for number, name in enumerate(names[:-1]):
     log = tmp_path / name / "logs" / "learner.csv"
@@ -230,7 +212,7 @@ def test_failures_are_listed_without_a_summary(tmp_path, monkeypatch, capsys):
   log.parent.mkdir(parents=True)
   test_summary.write(log, [test_summary.learner_row(1, 0.5, 1.0)])
   file = write(tmp_path / "s.py", bad=1)
-  assert sweep.main(["sweep", file, f"--workdir={tmp_path}"]) == 1
+  assert sweep.main([file, f"--workdir={tmp_path}"]) == 1
   failed, summary = capsys.readouterr().err.splitlines()
   assert failed == "Failed: bad"
   assert summary.startswith("The summary could not be written: ")
@@ -247,9 +229,9 @@ def test_directories_that_cannot_be_written(tmp_path, monkeypatch, place):
   taken.parent.mkdir(parents=True, exist_ok=True)
   taken.write_text("")
   with pytest.raises(
-    UserError, match=f"written to {taken}.*: .*(exists|directory)"
+    UserError, match=f"{taken}.* cannot be written: .*(exists|directory)"
   ):
-    sweep.main(["sweep", str(file), f"--workdir={tmp_path / 'runs'}"])
+    sweep.main([str(file), f"--workdir={tmp_path / 'runs'}"])
 
 
 def test_files_that_are_no_sweeps(tmp_path):
@@ -278,8 +260,10 @@ def test_a_sweep_file_has_parts(tmp_path):
     sweep.load_runs("configs/sweeps/study.py:nothing")
 
 
-def test_the_study_is_of_what_it_says(tmp_path):
+def test_the_study_is_of_what_it_says(tmp_path, monkeypatch):
   """One run of each task, agent and perturbation could be started."""
+  # Stepping each environment for a second would test the environments.
+  monkeypatch.setattr(environments, "check", lambda environment: None)
   study = sweep.load_runs("configs/sweeps/study.py")
   seeds = collections.defaultdict(set)
   for name in study:
@@ -294,10 +278,9 @@ def test_the_study_is_of_what_it_says(tmp_path):
     task, _, agent = group.partition("/right/")
     if task == "catch" or agent == "stac" or group.startswith("catch/"):
       flags = run_flags.parse(
-        ["x", f"--workdir={tmp_path}", *study[f"{group}/0"]],
-        absl_flags.FlagValues(),
+        [f"--workdir={tmp_path}", *study[f"{group}/0"]]
       )
-      run = experiment.make_experiment(
+      run = validation.make_experiment(
         flags.config, flags.num_actors, flags.workdir
       )
       assert run.seed == 0 and run.config.variable_update_period == 4
@@ -306,11 +289,10 @@ def test_the_study_is_of_what_it_says(tmp_path):
 
 
 @pytest.mark.parametrize("flags,message", [
-  (["--confg=x"], "Run 'a/0': Unknown command line flag 'confg'"),
+  (["--confg=x"], "Run 'a/0': Unknown flag --confg. Did you mean '--config'"),
   (["--config.agent=stax"], "Run 'a/0': Unknown agent: 'stax'. Did you mean"),
   (["--config.num_environment_steps=many"], "Run 'a/0': .*many"),
   (["--workdir=elsewhere"], "Run 'a/0': a sweep gives each run its --workdir"),
-  (["--help"], "Run 'a/0': its flags ask for help"),
 ])
 def test_flags_are_checked_before_anything_starts(
   tmp_path, monkeypatch, flags, message
@@ -321,7 +303,7 @@ def test_flags_are_checked_before_anything_starts(
   runs = {"a/0": ["--config=configs/small.py:catch", *flags]}
   file.write_text(f"def get_runs(): return {runs}")
   with pytest.raises(UserError, match=message):
-    sweep.main(["sweep", str(file), f"--workdir={tmp_path / 'runs'}"])
+    sweep.main([str(file), f"--workdir={tmp_path / 'runs'}"])
   assert not (tmp_path / "runs").exists()
 
 
@@ -338,34 +320,24 @@ def test_a_full_disk_fails_the_run_that_meets_it(tmp_path, capsys):
   assert "b failed, see " in said
 
 
-@pytest.mark.parametrize("number", [0, 10**12])
-def test_runs_at_a_time_are_few(tmp_path, monkeypatch, number):
+def test_at_least_one_run_at_a_time(tmp_path, monkeypatch):
   monkeypatch.setattr(machine, "check", lambda: None)
-  with pytest.raises(UserError, match="from 1 to 1000"):
-    sweep.main(
-      ["sweep", "x.py", f"--workdir={tmp_path}", f"--parallel={number}"]
-    )
+  with pytest.raises(UserError, match="at least 1"):
+    sweep.main(["x.py", f"--workdir={tmp_path}", "--parallel=0"])
 
 
 @pytest.mark.parametrize("text,message", [
   ("import no_such_module", "raised ModuleNotFoundError"),
   ("def get_runs(:", "raised SyntaxError"),
-  ("def get_runs(): return 1 / 0", "get_runs.. of .*ZeroDivisionError"),
-  ("def get_runs(): return None", "must be a dictionary, got NoneType"),
-  ("def get_runs(): return {}", "there is no run"),
-  ("def get_runs(): return {'a': 3}", "flags of 'a' must be a list .* got 3"),
+  ("def get_runs(): return 1 / 0", "raised ZeroDivisionError"),
+  ("def get_runs(): return None", "must return a dictionary of runs, got None"),
+  ("def get_runs(): return {}", "must return a dictionary of runs"),
   ("def get_runs(): return {'a': '--x'}", "flags of 'a' must be a list"),
   ("def get_runs(): return {'a': [1]}", "flags of 'a' must be a list"),
-  ("def get_runs(): return {'': []}", "'' must be a relative path"),
-  ("def get_runs(): return {1: []}", "1 must be a relative path"),
   ("def get_runs(): return {'/a': []}", "'/a' must be a relative path"),
-  ("def get_runs(): return {'a//b': []}", "'a//b' must be a relative path"),
-  ("def get_runs(): return {'a/.': []}", "'a/.' must be a relative path"),
   ("def get_runs(): return {'../a': []}", "'../a' must be a relative path"),
   ("def get_runs(): return {'a': [], 'a/b/c': []}",
    "'a/b/c' must not lie in the directory of the run 'a'"),
-  ("import sys; sys.exit(3)", "raised SystemExit: 3"),
-  ("def get_runs(): raise SystemExit", "get_runs.. of .*SystemExit"),
 ])
 def test_what_a_sweep_file_can_get_wrong(tmp_path, text, message):
   path = tmp_path / "s.py"

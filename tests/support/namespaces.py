@@ -16,7 +16,7 @@ import time
 
 import psutil
 
-from programs.launch import processes
+from programs.launch.ending import die_with_parent
 
 _TOOLS = ("unshare", "nsenter", "ip")
 # Longer than any test; a holder that is left over ends by itself.
@@ -78,7 +78,7 @@ class Network:
       stdout=subprocess.DEVNULL,
       stderr=subprocess.PIPE,
       text=True,
-      preexec_fn=functools.partial(processes.die_with_parent, os.getpid()),
+      preexec_fn=functools.partial(die_with_parent, os.getpid()),
     )
     self._holders[name] = process
     comm = pathlib.Path(f"/proc/{process.pid}/comm")
@@ -167,7 +167,7 @@ class Network:
     return subprocess.Popen(
       self.command(name, *command),
       stdin=subprocess.DEVNULL,
-      preexec_fn=functools.partial(processes.die_with_parent, os.getpid()),
+      preexec_fn=functools.partial(die_with_parent, os.getpid()),
       **kwargs,
     )
 

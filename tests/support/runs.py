@@ -9,7 +9,7 @@ import time
 
 import psutil
 
-from programs.run import experiment as experiment_lib
+from programs.run import validation
 
 SMALL = (
   "--config.stac.torso_sizes=(16,)",
@@ -106,4 +106,4 @@ def make_experiment(workdir, **changes):
   config = small.get_config("catch")
   for name, value in changes.items():
     config.update_from_flattened_dict({name: value})
-  return experiment_lib.make_experiment(config, 1, str(workdir))
+  return validation.make_experiment(config, 1, str(workdir))

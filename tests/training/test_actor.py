@@ -1,21 +1,19 @@
-"""Actors, loops and learner together, on a real queue in this process."""
+"""Actors, loops and learner together, on a queue in this process."""
 
 import dm_env
 import jax
 import numpy as np
 import pytest
-import reverb
-from acme import core as acme_core
-from acme import specs
+from dm_env import specs
 
 import acme_stac
 from acme_stac import core, environment_loop, environments
-from acme_stac.agent import builder
 from acme_stac.networks import make_policy
+from acme_stac.training import AgentBuilder
 from tests.support import helpers
 
 
-class Source(acme_core.VariableSource):
+class Source:
   def __init__(self, params, conditioning=None):
     self.variables = {
       "policy": params, "version": 0, "conditioning": conditioning
@@ -29,11 +27,9 @@ def make_actor(environment, config):
   """Returns an actor that writes nothing."""
   spec = environments.environment_spec(environment)
   networks = acme_stac.make_networks(spec, config)
-  parts = builder.STACBuilder(config)
-  return parts.make_actor(
+  return AgentBuilder(config).make_actor(
     jax.random.PRNGKey(0),
-    parts.make_policy(networks, spec),
-    spec,
+    make_policy(networks, config),
     Source(networks.init(jax.random.PRNGKey(0))),
   )
 
@@ -81,20 +77,18 @@ def test_unrolling_a_stored_sequence_reproduces_the_behaviour(
     lambda x: x - np.arange(x.size, dtype="f"), core.init_metaparams(config)
   )
   condition = core.conditioning(eta, config)
-  parts = builder.STACBuilder(config, environments_per_actor=2)
-  server = reverb.Server(parts.make_replay_tables(spec))
-  client = reverb.Client(f"localhost:{server.port}")
-  policy = parts.make_policy(networks, spec)
+  parts = AgentBuilder(config, environments_per_actor=2)
+  queue = parts.make_local_queue()
   actor = parts.make_actor(
-    jax.random.PRNGKey(2), policy, spec, Source(params, condition),
-    parts.make_adder(client, spec, policy),
+    jax.random.PRNGKey(2), make_policy(networks, config),
+    Source(params, condition), parts.make_adder(queue, spec),
   )
   loop = environment_loop.BatchedEnvironmentLoop(environment, actor)
   length = config.trajectory_length
   # Two environments and batches of four: two items a batch.
   for _ in range(4 * length + 1):
     loop.step(wait_for_variables=True)
-  batches = parts.make_dataset_iterator(client)
+  batches = parts.make_batches(queue)
   ends = 0
   for _ in range(2):
     trajectory = next(batches).trajectory
@@ -119,7 +113,6 @@ def test_unrolling_a_stored_sequence_reproduces_the_behaviour(
     ends += (trajectory.step_type == 2).sum()
   if name in ("catch", "gymnasium:CartPole-v1"):
     assert ends > 0
-  server.stop()
 
 
 @pytest.mark.parametrize("lstm_size", [None, 4])
@@ -143,21 +136,20 @@ def test_parameters_are_fetched_between_trajectories():
   spec = environments.environment_spec(environment)
   networks = acme_stac.make_networks(spec, config)
   source = Source(networks.init(jax.random.PRNGKey(0)))
-  parts = builder.STACBuilder(config, environments_per_actor=4)
-  server = reverb.Server(parts.make_replay_tables(spec))
-  client = reverb.Client(f"localhost:{server.port}")
-  policy = parts.make_policy(networks, spec)
-  adder = parts.make_adder(client, spec, policy)
-  actor = parts.make_actor(jax.random.PRNGKey(0), policy, spec, source, adder)
+  parts = AgentBuilder(config, environments_per_actor=4)
+  queue = parts.make_local_queue()
+  adder = parts.make_adder(queue, spec)
+  actor = parts.make_actor(
+    jax.random.PRNGKey(0), make_policy(networks, config), source, adder
+  )
   loop = environment_loop.BatchedEnvironmentLoop(environment, actor)
-  batches = parts.make_dataset_iterator(client)
+  batches = parts.make_batches(queue)
   for item in range(4):
     # As if the learner had learned from the last item.
     source.variables["version"] = item
     while adder.num_items == item:
       loop.step(wait_for_variables=True)
     np.testing.assert_array_equal(next(batches).params_version, item)
-  server.stop()
 
 
 def test_random_ensemble_keeps_its_head_for_an_episode():
@@ -263,11 +255,10 @@ def test_greedy_policy_takes_the_mode():
   config = helpers.small_config()
   networks = helpers.networks(config)
   params = networks.init(jax.random.PRNGKey(0))
-  parts = builder.STACBuilder(config)
   observation = np.random.default_rng(0).normal(size=(64, 4)).astype("f")
   step_type = np.ones(64, np.int32)
   logits = networks.step(params, observation, (), step_type)[0].policy[:, 0]
-  policy = parts.make_policy(networks, evaluation=True)
+  policy = make_policy(networks, config, greedy=True)
   greedy, _, _, _ = policy.select_action(
     params,
     observation,
@@ -276,7 +267,7 @@ def test_greedy_policy_takes_the_mode():
     jax.random.PRNGKey(0),
   )
   np.testing.assert_array_equal(greedy, np.argmax(logits, -1))
-  policy = parts.make_policy(networks)
+  policy = make_policy(networks, config)
   sampled, _, _, _ = policy.select_action(
     params,
     observation,
@@ -285,31 +276,3 @@ def test_greedy_policy_takes_the_mode():
     jax.random.PRNGKey(0),
   )
   assert np.any(sampled != greedy)
-
-
-def test_acme_environment_loop_drives_the_actor():
-  """Single dm_env environment, Acme's own loop and specs."""
-  from acme import environment_loop as acme_loop
-
-  environment = environments.make("catch", seed=0)
-  spec = specs.make_environment_spec(environment)
-  config = helpers.small_config(trajectory_length=7, batch_size=2,
-                                queue_batches=50)
-  networks = acme_stac.make_networks(spec, config)
-  parts = acme_stac.STACBuilder(config)
-  server = reverb.Server(parts.make_replay_tables(spec))
-  client = reverb.Client(f"localhost:{server.port}")
-  policy = parts.make_policy(networks=networks, environment_spec=spec)
-  source = Source(networks.init(jax.random.PRNGKey(0)))
-  actor = parts.make_actor(
-    jax.random.PRNGKey(1),
-    policy,
-    environment_spec=spec,
-    variable_source=source,
-    adder=parts.make_adder(client, spec, policy),
-  )
-  loop = acme_loop.EnvironmentLoop(environment, actor)
-  results = [loop.run_episode() for _ in range(10)]
-  assert {result["episode_length"] for result in results} == {9}
-  assert client.server_info()["trajectories"].current_size == 10 * 10 // 7
-  server.stop()

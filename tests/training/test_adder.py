@@ -1,51 +1,46 @@
-"""The way into and out of a real Reverb queue."""
-
-import threading
-import time
+"""The way into and out of the trajectory queue."""
 
 import dm_env
 import jax
 import numpy as np
 import pytest
-import reverb
 
 from acme_stac import environments
-from acme_stac.agent import adders, builder, queues
+from acme_stac.training import AgentBuilder, LocalQueue, TrajectoryAdder
+from acme_stac.training.adder import Decision, NonFiniteError
 from tests.support import helpers
 
 
-def make(config, environments_per_actor=2, spec=None, stop=lambda: False):
+def make(config, spec=None):
+  """Returns an adder of two environments and the batches of its queue."""
   spec = spec or helpers.environment_spec(())
-  parts = builder.STACBuilder(
-    config, environments_per_actor=environments_per_actor, should_stop=stop
-  )
-  server = reverb.Server(parts.make_replay_tables(spec))
-  client = reverb.Client(f"localhost:{server.port}")
-  return server, client, parts, parts.make_adder(client, spec)
+  builder = AgentBuilder(config, environments_per_actor=2)
+  queue = builder.make_local_queue()
+  return builder.make_adder(queue, spec), builder.make_batches(queue)
 
 
-def extras(step, members=2, version=0):
-  return adders.Extras(
-    np.full(members, -0.1 * step, np.float32), (), version
+def decision(step, action=0, version=0):
+  return Decision(
+    np.full(2, action, np.int32), np.full(2, -0.1 * step, np.float32), (),
+    version,
   )
 
 
-def stream(adder, steps, members=2, episode=4, start=0):
+def stream(adder, steps, episode=4, start=0):
   """Adds steps whose observation is their number; returns what was added."""
   rows = []
   for t in range(start, start + steps + 1):
     kind = {0: 0, episode: 2}.get(t % (episode + 1), 1)
     step = dm_env.TimeStep(
-      np.full(members, kind, np.int32),
-      np.full(members, 10.0 * t, np.float32),
-      np.full(members, float(kind != 2), np.float32),
-      np.arange(members, dtype=np.float32) + t * 100,
+      np.full(2, kind, np.int32),
+      np.full(2, 10.0 * t, np.float32),
+      np.full(2, float(kind != 2), np.float32),
+      np.arange(2, dtype=np.float32) + t * 100,
     )
     if t == 0:
       adder.add_first(step)
     elif t > start:
-      action = np.full(members, t % 3, np.int32)
-      adder.add(action, step, extras(t, members, version=t))
+      adder.add(decision(t, t % 3, version=t), step)
       rows.append(t)
   return rows
 
@@ -56,9 +51,8 @@ def test_trajectories(overlap):
     trajectory_length=5, trajectory_overlap=overlap, batch_size=4,
     queue_batches=20,
   )
-  server, client, parts, adder = make(config)
+  adder, batches = make(config)
   stream(adder, 33)
-  batches = parts.make_dataset_iterator(client)
   fresh = 5 - overlap
   start = 0
   for _ in range(3):
@@ -91,34 +85,6 @@ def test_trajectories(overlap):
       # The version that acted first.
       assert (sample.params_version[columns] == start + 1).all()
       start += fresh
-  server.stop()
-
-
-def test_single_environment_and_episode_ends():
-  """As Acme's environment loop adds: add_first at every episode."""
-  config = helpers.small_config(trajectory_length=4, batch_size=2)
-  server, client, parts, adder = make(config, environments_per_actor=1)
-  value = 0.0
-
-  def observation():
-    nonlocal value
-    value += 1
-    return np.float32(value)
-
-  for _ in range(4):
-    adder.add_first(dm_env.restart(observation()))
-    adder.add(1, dm_env.transition(1.0, observation()), extras(1, 1))
-    adder.add(2, dm_env.truncation(2.0, observation(), 1.0), extras(1, 1))
-  trajectory = next(parts.make_dataset_iterator(client)).trajectory
-  np.testing.assert_array_equal(
-    trajectory.observation.T, [[1, 2, 3, 4, 5], [5, 6, 7, 8, 9]]
-  )
-  np.testing.assert_array_equal(
-    trajectory.step_type.T, [[0, 1, 2, 0, 1], [1, 2, 0, 1, 2]]
-  )
-  np.testing.assert_array_equal(trajectory.discount.T, np.ones((2, 5)))
-  np.testing.assert_array_equal(trajectory.action[:2, 0], [1, 2])
-  server.stop()
 
 
 def test_core_state_is_that_of_the_first_row():
@@ -126,7 +92,7 @@ def test_core_state_is_that_of_the_first_row():
     trajectory_length=4, trajectory_overlap=2, batch_size=2, lstm_size=3,
     queue_batches=10,
   )
-  server, client, parts, adder = make(config)
+  adder, batches = make(config)
   networks = helpers.networks(config, observation=())
   for t in range(9):
     step = dm_env.TimeStep(
@@ -139,83 +105,26 @@ def test_core_state_is_that_of_the_first_row():
       state = jax.tree_util.tree_map(
         lambda x, t=t: x + t - 1, networks.initial_state(2)
       )
-      adder.add(
-        np.zeros(2), step, adders.Extras(np.zeros(2), state, 0)
-      )
-  batches = parts.make_dataset_iterator(client)
+      adder.add(Decision(np.zeros(2), np.zeros(2), state, 0), step)
   for start in (0, 2, 4):
     hidden, _ = next(batches).trajectory.core_state
     np.testing.assert_array_equal(hidden, np.full((2, 3), start))
-  server.stop()
-
-
-def test_full_queue_blocks_and_nothing_is_lost():
-  config = helpers.small_config(
-    trajectory_length=2, batch_size=2, queue_batches=2
-  )
-  server, client, parts, adder = make(config)
-  thread = threading.Thread(target=stream, args=(adder, 40), daemon=True)
-  thread.start()
-  time.sleep(1.5)
-  # Two batches of one item each in the queue, and the one that waits.
-  assert adder.num_items == 2
-  assert thread.is_alive()
-  batches = parts.make_dataset_iterator(client)
-  firsts = [next(batches).trajectory.observation[0, 0] for _ in range(20)]
-  np.testing.assert_array_equal(firsts, np.arange(0, 40, 2) * 100)
-  thread.join(5)
-  assert not thread.is_alive()
-  assert adder.seconds_blocked > 0.5
-  server.stop()
-
-
-def test_stopping_frees_the_writer():
-  stopped = threading.Event()
-  config = helpers.small_config(trajectory_length=2, batch_size=2)
-  server, client, parts, adder = make(config, stop=stopped.is_set)
-  writer = threading.Thread(target=stream, args=(adder, 40), daemon=True)
-  writer.start()
-  time.sleep(0.5)
-  assert writer.is_alive()
-  stopped.set()
-  writer.join(5)
-  assert not writer.is_alive()
-  server.stop()
-
-
-def test_writer_survives_a_restart_of_the_server():
-  config = helpers.small_config(
-    trajectory_length=2, batch_size=2, queue_batches=20
-  )
-  server, client, parts, adder = make(config)
-  port = server.port
-  stream(adder, 4)
-  next(parts.make_dataset_iterator(client))
-  server.stop()
-  server = reverb.Server(
-    parts.make_replay_tables(helpers.environment_spec(())), port=port
-  )
-  stream(adder, 10, start=4)
-  sample = next(parts.make_dataset_iterator(client))
-  assert sample.trajectory.observation.shape == (3, 2)
-  server.stop()
 
 
 def test_mistakes():
   config = helpers.small_config()
-  server, _, _, adder = make(config)
+  adder, _ = make(config)
   with pytest.raises(ValueError, match="add_first must be called"):
-    adder.add(np.zeros(2), dm_env.restart(np.zeros(2)), extras(0))
+    adder.add(decision(0), dm_env.restart(np.zeros(2)))
   with pytest.raises(ValueError, match=r"\(3\) must divide batch_size \(4\)"):
-    builder.STACBuilder(config, environments_per_actor=3)
-  server.stop()
+    AgentBuilder(config, environments_per_actor=3)
 
 
 def test_observations_may_be_overwritten_by_the_environment():
   environment = environments.make_batched("catch", 2, seed=0)
   config = helpers.small_config(trajectory_length=3, batch_size=2)
   spec = environments.environment_spec(environment)
-  server, client, parts, adder = make(config, spec=spec)
+  adder, batches = make(config, spec)
   step = environment.reset()
   buffer = np.array(step.observation)
   seen = []
@@ -224,24 +133,23 @@ def test_observations_may_be_overwritten_by_the_environment():
     seen.append(buffer.copy())
     step = environment.step(np.ones(2, int))
     buffer[:] = step.observation
-    adder.add(np.ones(2), step._replace(observation=buffer), extras(t))
+    adder.add(decision(t, 1), step._replace(observation=buffer))
     buffer[:] = step.observation
-  trajectory = next(parts.make_dataset_iterator(client)).trajectory
+  trajectory = next(batches).trajectory
   np.testing.assert_array_equal(trajectory.observation[:3], seen[:3])
-  server.stop()
 
 
 def test_what_is_not_finite_is_not_written():
   config = helpers.small_config(trajectory_length=5, batch_size=2)
-  queue = queues.LocalQueue(9)
-  adder = adders.TrajectoryAdder(queue, helpers.environment_spec(()), config)
+  queue = LocalQueue(9)
+  adder = TrajectoryAdder(queue, helpers.environment_spec(()), config)
   bad = dm_env.TimeStep(
     np.full(2, 1, np.int32), np.float32([0.0, np.inf]), np.ones(2, np.float32),
     np.zeros(2, np.float32),
   )
   stream(adder, 3)
-  adder.add(np.zeros(2, np.int32), bad, extras(4))
-  with pytest.raises(adders.NonFiniteError, match="'?reward'? had numbers"):
+  adder.add(decision(4), bad)
+  with pytest.raises(NonFiniteError, match="numbers in its reward"):
     stream(adder, 5, start=4)
   assert adder.num_items == 0 and queue.fill == 0.0
   # It goes on after a reset.

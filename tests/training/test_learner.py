@@ -5,17 +5,19 @@ import time
 import jax
 import numpy as np
 import pytest
-from acme.utils import loggers
 
 from acme_stac import core
-from acme_stac.agent import learning, queues
+from acme_stac.training import Learner, waiting
+from acme_stac.training.prefetch import Prefetch
+from acme_stac.training.samples import Sample
+from acme_stac.training.variables import variable_names
 from tests.support import helpers
 
 
 def samples(config, count=None):
   seeds = itertools.count() if count is None else range(count)
   for seed in seeds:
-    yield queues.Sample(
+    yield Sample(
       helpers.trajectory(config, seed),
       np.zeros(config.batch_size, np.int32),
     )
@@ -24,7 +26,7 @@ def samples(config, count=None):
 def make(config, **kwargs):
   networks = helpers.networks(config)
   kwargs.setdefault("iterator", samples(config))
-  return learning.STACLearner(
+  return Learner(
     networks, config, jax.random.PRNGKey(0), **kwargs
   )
 
@@ -135,7 +137,7 @@ def test_steps_that_an_update_consumes():
 
 def test_conditioning_is_a_variable():
   config = helpers.small_config("stacx_gamma_embedding")
-  names = learning.variable_names(config)
+  names = variable_names(config)
   assert names == ["policy", "version", "conditioning"]
   learner = make(config)
   (before,) = learner.get_variables(["conditioning"])
@@ -144,21 +146,21 @@ def test_conditioning_is_a_variable():
   (after,) = learner.get_variables(["conditioning"])
   assert np.all(before != after)
   plain = helpers.small_config()
-  assert learning.variable_names(plain) == ["policy", "version"]
+  assert variable_names(plain) == ["policy", "version"]
 
 
 def test_log():
   config = helpers.small_config()
-  logger = loggers.InMemoryLogger()
+  rows = []
   learner = make(
     config,
-    logger=logger,
+    write_row=rows.append,
     log_every_seconds=0.0,
     extra_metrics=lambda: {"queue_fill": 0.5},
   )
   learner.step()
   learner.step()
-  row = logger.data[-1]
+  row = rows[-1]
   for name in config.self_tuned:
     for head in range(3):
       assert 0.98 < row[f"sigma_{name}_head{head}"] < 1.0
@@ -184,6 +186,19 @@ def test_log():
   assert row["queue_fill"] == 0.5
   expected = core.learning_rate(1, config)
   np.testing.assert_allclose(row["learning_rate"], expected, rtol=1e-6)
+
+
+def test_the_newest_update_is_logged_on_request():
+  rows = []
+  learner = make(
+    helpers.small_config(), write_row=rows.append, log_every_seconds=1e9
+  )
+  learner.step()
+  learner.step()
+  assert not rows
+  learner.write_log()
+  learner.write_log()
+  assert [row["learner_steps"] for row in rows] == [2]
 
 
 def test_end_and_errors_of_the_data():
@@ -221,6 +236,33 @@ def test_stopping_frees_a_waiting_learner():
   assert 0.4 < time.monotonic() - started < 5
 
 
+def test_waiting_for_long_logs_a_warning(monkeypatch, caplog):
+  monkeypatch.setattr(waiting, "_WARN_SECONDS", 0.3)
+  deadline = time.monotonic() + 60.0
+  learner = make(
+    helpers.small_config(),
+    iterator=iter(lambda: time.sleep(3600), None),
+    should_stop=lambda: (
+      "LayoutBuilder.batch_size" in caplog.text or time.monotonic() > deadline
+    ),
+  )
+  with pytest.raises(StopIteration):
+    learner.step()
+  assert "Waiting for data" in caplog.text
+  assert "LayoutBuilder.batch_size" in caplog.text
+
+
+def test_a_state_of_another_agent_is_refused():
+  learner, other = (
+    make(config)
+    for config in (
+      helpers.small_config(), helpers.small_config(torso_sizes=(9,))
+    )
+  )
+  with pytest.raises(ValueError, match="of other networks or another agent"):
+    learner.restore(other.save())
+
+
 def test_prefetch_is_ahead_but_bounded():
   taken = []
   more = threading.Event()
@@ -231,7 +273,7 @@ def test_prefetch_is_ahead_but_bounded():
       more.set()
       yield i
 
-  iterator = learning.Prefetch(source(), lambda x: 2 * x)
+  iterator = Prefetch(source(), lambda x: 2 * x)
   assert more.wait(5)
   time.sleep(0.2)
   assert taken == [0]
@@ -252,14 +294,16 @@ def test_skipped_updates_are_counted_and_said(caplog):
     )
     for sample in samples(config)
   )
-  logger = loggers.InMemoryLogger()
-  learner = make(config, iterator=bad, logger=logger, log_every_seconds=0.0)
+  rows = []
+  learner = make(
+    config, iterator=bad, write_row=rows.append, log_every_seconds=0.0
+  )
   before = learner.save()
   for _ in range(3):
     learner.step()
   after = learner.save()
   jax.tree_util.tree_map(np.testing.assert_array_equal, before[:4], after[:4])
-  assert [row["skipped_updates"] for row in logger.data] == [1, 2, 3]
+  assert [row["skipped_updates"] for row in rows] == [1, 2, 3]
   warnings = [r.getMessage() for r in caplog.records if "skipped" in r.msg]
   assert len(warnings) == 1
   assert warnings[0].startswith("1 of 1 updates were skipped")

@@ -430,17 +430,3 @@ def test_nobody_outside_reaches_a_local_run(tmp_path):
       assert len(list(file)) == 1
     # What it writes is the user's own.
     assert (running.workdir / "config.json").stat().st_uid == os.getuid()
-
-
-def test_a_network_of_its_own_is_asked_for_only_where_it_helps(monkeypatch):
-  from programs import train
-  from programs.run import machine
-
-  asked = []
-  monkeypatch.setattr(machine, "isolate_network", lambda: asked.append(1) or 1)
-  train._isolate(["train", "--launch=hosts"])
-  train._isolate(["train", "--noisolate_network"])
-  assert not asked
-  train._isolate(["train", "--launch=serial"])
-  train._isolate(["train"])
-  assert len(asked) == 2

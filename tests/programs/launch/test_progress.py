@@ -59,8 +59,7 @@ STATUS = {
   ("status", "describe"),
   [
     (STATUS, None),
-    ({"done": 10**5, "of": 10**6, "rate": 1e4, "seconds": 1e6},
-     evaluate._describe_progress),
+    ((10**5, 10**6, 10**10, 1e6), evaluate._describe_progress),
     (None, lambda _: ["3/10 runs done", f"running: {WIDE * 30}"]),
     (None, lambda _: [WIDE * 30]),
   ],

@@ -7,11 +7,9 @@ import types
 
 import psutil
 import pytest
-from absl import flags
 
 from programs import train
 from programs.nodes import logs
-from programs.run import flags as run_flags
 from programs.run import machine
 from programs.run.errors import UserError
 from tests.support import runs
@@ -86,16 +84,12 @@ def test_a_dashboard_that_fails_ends_nothing(tmp_path, wandb, caplog):
 
 def test_a_dashboard_that_cannot_be(tmp_path, wandb, monkeypatch):
   arguments = [
-    "train", "--config=configs/small.py:catch", f"--workdir={tmp_path}",
+    "--config=configs/small.py:catch", f"--workdir={tmp_path}",
     "--config.wandb_project=stac", "--launch=serial",
   ]
   monkeypatch.setattr(train, "_isolate", lambda argv: True)
   monkeypatch.setattr(train, "_run", lambda *unused: 0)
   monkeypatch.setattr(machine, "use_compilation_cache", lambda: None)
-  parse = run_flags.parse
-  monkeypatch.setattr(
-    run_flags, "parse", lambda argv: parse(argv, flags.FlagValues())
-  )
   with pytest.raises(UserError, match="--noisolate_network"):
     train.main(arguments)
   monkeypatch.setenv("WANDB_MODE", "offline")

@@ -13,7 +13,7 @@ from programs.launch import ending, launching
 from programs.launch.progress import Progress
 from programs.nodes import counter, nodes
 from programs.nodes.calls import NotReadyError
-from programs.run import experiment as experiment_lib
+from programs.run import validation
 
 
 def test_death_of_a_thread_is_told_with_its_last_lines():
@@ -49,7 +49,7 @@ def test_variables_that_are_not_there_yet_are_no_error_of_the_server(
 def test_an_actor_that_waited_fetches_parameters_again(tmp_path):
   config = small.get_config("catch")
   config.agent = "impala"
-  experiment = experiment_lib.make_experiment(config, 1, str(tmp_path))
+  experiment = validation.make_experiment(config, 1, str(tmp_path))
   networks = make_networks(experiment.environment_spec, experiment.config)
   params = jax.device_get(networks.init(jax.random.PRNGKey(0)))
   learner_step = 0
@@ -106,12 +106,12 @@ def faulty_experiment(tmp_path, fault, after):
   config.environment_options.fault = fault
   config.environment_options.after = after
   config.environment_timeout_seconds = 1e9
-  return experiment_lib.make_experiment(config, 1, str(tmp_path))
+  return validation.make_experiment(config, 1, str(tmp_path))
 
 
 @pytest.mark.parametrize("fault,message", [
   ("raise", "RuntimeError: the simulator is gone"),
-  ("nan", "trajectory's observation"),
+  ("nan", "numbers in its observation"),
   ("shape", "observation"),
 ])
 def test_an_environment_that_fails_is_made_again_within_a_limit(

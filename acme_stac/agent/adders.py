@@ -1,0 +1,66 @@
+"""The adder with Acme's interface, for Acme's loops of one environment."""
+
+from typing import Any
+
+import dm_env
+import jax
+import numpy as np
+from acme import adders
+
+from acme_stac.training import adder
+from acme_stac.training.adder import Decision
+
+
+class TrajectoryAdder(adders.Adder):
+  """Gives the time steps of one environment to an adder of batches."""
+
+  def __init__(self, batched: adder.TrajectoryAdder):
+    """Makes an adder; `batched` takes its steps as those of a batch of one."""
+    self._batched = batched
+
+  @property
+  def num_items(self) -> int:
+    """Items written so far."""
+    return self._batched.num_items
+
+  def reset(self):
+    """Drops the rows that have not been written yet."""
+    self._batched.reset()
+
+  def add_first(self, timestep: dm_env.TimeStep):
+    """Adds the first time step of an episode."""
+    self._batched.add_first(_batch(timestep))
+
+  def add(
+    self, action: Any, next_timestep: dm_env.TimeStep, extras: Decision
+  ):
+    """Adds a decision and the time step that it led to.
+
+    Args:
+      action: in the environment's form; the one of `extras` is stored.
+      next_timestep: the time step after it.
+      extras: of the policy's `ActorCore`.
+    """
+    del action
+    action, log_prob, core_state, version = extras
+    decision = Decision(
+      np.asarray(action)[None], np.asarray(log_prob)[None],
+      _add_axis(core_state), version,
+    )
+    self._batched.add(decision, _batch(next_timestep))
+
+
+def _add_axis(nest: Any) -> Any:
+  return jax.tree_util.tree_map(lambda x: np.asarray(x)[None], nest)
+
+
+def _batch(timestep: dm_env.TimeStep) -> dm_env.TimeStep:
+  """Returns a time step with a batch axis, and numbers in place of None."""
+  return dm_env.TimeStep(
+    np.array([timestep.step_type], np.int32),
+    np.array([timestep.reward or 0.0], np.float32),
+    np.array(
+      [1.0 if timestep.discount is None else timestep.discount], np.float32
+    ),
+    _add_axis(timestep.observation),
+  )

@@ -1,0 +1,49 @@
+"""Reads the checkpoints of Acme's own checkpointer."""
+
+import os
+import pathlib
+from typing import Any
+
+from acme import core
+from acme.tf import savers
+
+
+class _Restored(core.Saveable):
+  """Stands for the learner, and keeps the state it would be given."""
+
+  state: Any = None
+
+  def save(self) -> Any:
+    return self.state
+
+  def restore(self, state: Any):
+    self.state = state
+
+
+def restore_state(directory: str | os.PathLike) -> Any:
+  """Returns the learner's state from a checkpoint that Acme wrote.
+
+  `acme_stac.save_policy` writes it to a file for `acme_stac.load_policy`. Acme
+  pickles the state: read checkpoints of your own runs only.
+
+  Args:
+    directory: that of the layout or experiment, made with add_uid=False; it
+      contains `checkpoints/learner`.
+
+  Raises:
+    ValueError: if it has no checkpoint of a learner.
+  """
+  path = pathlib.Path(directory).expanduser().absolute()
+  restored = _Restored()
+  if (path / "checkpoints" / "learner" / "checkpoint").is_file():
+    savers.Checkpointer(
+      {"learner": restored}, directory=str(path), subdirectory="learner",
+      add_uid=False,
+    )
+  if restored.state is None:
+    raise ValueError(
+      f"{path} has no checkpoint of a learner in checkpoints/learner. Acme adds"
+      " a folder named by a number unless it is given add_uid=False: include it"
+      " in the path."
+    )
+  return restored.state

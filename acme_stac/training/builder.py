@@ -1,0 +1,154 @@
+"""Makes the parts of an agent on one host, so that they fit together."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+
+from acme_stac.config import STACConfig
+from acme_stac.networks import Policy, STACNetworks, make_networks
+from acme_stac.training.actor import Actor
+from acme_stac.training.adder import TrajectoryAdder
+from acme_stac.training.learner import Learner
+from acme_stac.training.local_queue import LocalQueue, Queue, Writer
+from acme_stac.training.samples import Batches, Sample
+from acme_stac.training.variables import (
+  VariableClient,
+  VariableSource,
+  variable_names,
+)
+
+
+class AgentBuilder:
+  """Makes the queue, adders, actors and learner of an agent."""
+
+  def __init__(
+    self,
+    config: STACConfig,
+    *,
+    network_factory: Callable[[Any, STACConfig], STACNetworks] = make_networks,
+    environments_per_actor: int = 1,
+    num_queues: int = 1,
+    log_every_seconds: float = 1.0,
+    should_stop: Callable[[], bool] = lambda: False,
+    learner_devices: Sequence[jax.Device] | None = None,
+    inference_device: jax.Device | None = None,
+  ):
+    """Makes a builder.
+
+    Args:
+      config: the agent's configuration.
+      network_factory: makes the networks from specs of one environment and the
+        configuration.
+      environments_per_actor: environments that each actor steps at once; their
+        trajectories are one item of the queue. Must divide the batch size.
+      num_queues: queues that share the trajectories.
+      log_every_seconds: least time between two rows of the learner's log.
+      should_stop: checked wherever an actor or the learner waits for a queue.
+      learner_devices: the learner's devices; all local ones by default.
+      inference_device: the actors' device; the CPU by default.
+
+    Raises:
+      ValueError: if the environments do not divide the batch.
+    """
+    if environments_per_actor < 1 or config.batch_size % environments_per_actor:
+      raise ValueError(
+        f"environments_per_actor ({environments_per_actor}) must divide"
+        f" batch_size ({config.batch_size}): batches are made of whole items."
+      )
+    self._network_factory = network_factory
+    self._environments_per_actor = environments_per_actor
+    self._num_queues = num_queues
+    self._log_every_seconds = log_every_seconds
+    self._should_stop = should_stop
+    self._learner_devices = learner_devices
+    self._inference_device = inference_device
+    self.config = config
+
+  @property
+  def queue_size(self) -> int:
+    """Items that each queue has room for."""
+    config = self.config
+    items_per_batch = config.batch_size // self._environments_per_actor
+    # An Acme program of one thread, which has one environment, updates once the
+    # batches of an update are in the queue; by then an episode's end may have
+    # added one item more.
+    alone = self._environments_per_actor == 1
+    items = max(
+      config.queue_batches * config.batches_per_update * items_per_batch,
+      config.batches_to_begin * items_per_batch + alone,
+    )
+    return -(-items // self._num_queues)
+
+  def make_networks(self, environment_spec: Any) -> STACNetworks:
+    """Returns the agent's networks for specs of one environment."""
+    return self._network_factory(environment_spec, self.config)
+
+  def make_local_queue(self) -> LocalQueue:
+    """Returns the queue of actors that are threads of the learner's process."""
+    return LocalQueue(self.queue_size, self._should_stop)
+
+  def make_batches(self, queue: Queue) -> Batches:
+    """Returns batches [T+1, B, ...] of trajectories in order of arrival."""
+    return Batches(queue, self.config)
+
+  def make_adder(
+    self, writer: Writer, environment_spec: Any
+  ) -> TrajectoryAdder:
+    """Returns the adder of one actor."""
+    return TrajectoryAdder(
+      writer, environment_spec, self.config, self._should_stop
+    )
+
+  def make_actor(
+    self,
+    random_key: jax.Array,
+    policy: Policy,
+    variable_source: VariableSource,
+    adder: TrajectoryAdder | None = None,
+  ) -> Actor:
+    """Returns an actor in a batch of environments; it evaluates without adder.
+
+    Args:
+      random_key: a key for sampling.
+      policy: how to act.
+      variable_source: the learner, or a client of it.
+      adder: where experience goes.
+    """
+    config = self.config
+    period = config.variable_update_period
+    fresh_steps = config.trajectory_length - config.trajectory_overlap
+    client = VariableClient(
+      variable_source,
+      variable_names(config),
+      self._inference_device or jax.local_devices(backend="cpu")[0],
+      update_period=1 if adder else period * fresh_steps,
+    )
+    return Actor(policy, random_key, client, adder, period)
+
+  def make_learner(
+    self,
+    random_key: jax.Array,
+    networks: STACNetworks,
+    batches: Iterator[Sample],
+    **kwargs: Any,
+  ) -> Learner:
+    """Returns the learner; `kwargs` are further arguments of `Learner`."""
+    return Learner(
+      networks,
+      self.config,
+      random_key,
+      batches,
+      log_every_seconds=self._log_every_seconds,
+      should_stop=self._should_stop,
+      devices=self._learner_devices,
+      **kwargs,
+    )
+
+
+def queue_metrics(queue: Queue, batches: Batches) -> dict[str, float]:
+  """Returns the metrics of a queue and its batches for the learner's log."""
+  return {
+    "queue_fill": queue.fill,
+    "dropped_trajectories": batches.num_dropped,
+  }

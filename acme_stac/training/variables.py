@@ -1,0 +1,91 @@
+"""How an actor gets the learner's variables."""
+
+from collections.abc import Sequence
+from concurrent import futures
+from typing import Any, Protocol
+
+import jax
+
+from acme_stac.config import STACConfig
+
+
+class VariableSource(Protocol):
+  """Has variables: a learner, or a client of one."""
+
+  def get_variables(self, names: Sequence[str]) -> list[Any]:
+    """Returns variables by name."""
+
+
+def variable_names(config: STACConfig) -> list[str]:
+  """Returns the names of the learner's variables that an actor needs."""
+  return ["policy", "version"] + ["conditioning"] * bool(config.embedded)
+
+
+class VariableClient:
+  """Fetches variables from a source, in a thread of its own.
+
+  An error of the source is raised by the next call.
+  """
+
+  def __init__(
+    self,
+    source: VariableSource,
+    names: Sequence[str],
+    device: jax.Device,
+    update_period: int = 1,
+  ):
+    """Makes a client.
+
+    Args:
+      source: has the variables.
+      names: which to fetch.
+      device: where to put them.
+      update_period: calls of `update` between fetches.
+    """
+    self._source = source
+    self._names = names
+    self._device = device
+    self._update_period = update_period
+    self._num_calls = 0
+    self._params: list[Any] | None = None
+    # One worker: what was requested last arrives last.
+    self._executor = futures.ThreadPoolExecutor(1, "variables")
+    self._fetch: futures.Future | None = None
+
+  @property
+  def device(self) -> jax.Device:
+    """Where the variables are put."""
+    return self._device
+
+  @property
+  def params(self) -> list[Any]:
+    """The variables, in the order of their names; fetched at the first use."""
+    if self._params is None:
+      self.update_and_wait()
+    assert self._params is not None
+    return self._params
+
+  def update(self, wait: bool = False):
+    """Requests the newest variables, if it is time to; waits if asked to."""
+    self._num_calls += 1
+    if self._num_calls < self._update_period:
+      return
+    if wait:
+      self.update_and_wait()
+    elif self._fetch is None or self._fetch.done():
+      self._request()
+
+  def update_and_wait(self):
+    """Fetches the newest variables now."""
+    self._request().result()
+
+  def _request(self) -> futures.Future:
+    if self._fetch is not None and self._fetch.done():
+      self._fetch.result()
+    self._num_calls = 0
+    self._fetch = self._executor.submit(self._update)
+    return self._fetch
+
+  def _update(self):
+    variables = self._source.get_variables(self._names)
+    self._params = jax.device_put(variables, self._device)

@@ -1,0 +1,116 @@
+"""Runs learner and actors as threads that share the devices of one host.
+
+This is section 8 of the papers: some devices are set aside for inference, the
+others learn, parameters go from device to device, and trajectories through a
+queue in memory.
+"""
+
+import threading
+import traceback
+from concurrent import futures
+from typing import Any
+
+import jax
+
+from programs.launch.ending import (
+  POLL_SECONDS,
+  Interrupted,
+  NodeDiedError,
+  StopRequest,
+  tail,
+)
+from programs.launch.last_nodes import LastNodes
+from programs.launch.modes import Launch
+from programs.launch.progress import Progress
+from programs.nodes import building
+from programs.nodes.actor import Actor
+from programs.nodes.counter import make_counter
+from programs.nodes.evaluator import Evaluator
+from programs.nodes.learner import Learner
+from programs.nodes.variables import newest_version
+
+
+def split_devices(devices: list[Any], batch_size: int) -> tuple[list, list]:
+  """Returns the devices to learn on, and those that are set aside for acting.
+
+  As many as can share a batch evenly learn, but one at least is left to act. A
+  single device does both.
+  """
+  if len(devices) == 1:
+    return devices, devices
+  learners = max(n for n in range(1, len(devices)) if batch_size % n == 0)
+  return devices[:learners], devices[learners:]
+
+
+def run(launch: Launch):
+  """Runs learner, actors and evaluator as threads of this process.
+
+  Raises:
+    NodeDiedError: if one of them raised an error.
+    Interrupted: after SIGINT or SIGTERM, with the checkpoint written.
+  """
+  experiment = launch.experiment
+  learner_devices, inference_devices = split_devices(
+    jax.local_devices(), experiment.config.batch_size
+  )
+  print(f"Learner on {learner_devices}, inference on {inference_devices}")
+  ended = threading.Event()
+  with StopRequest() as stop:
+
+    def should_stop() -> bool:
+      return bool(stop) or ended.is_set()
+
+    replay = building.make_builder(experiment, should_stop).make_local_queue()
+    counter = make_counter(experiment)
+    learner = Learner(
+      experiment, replay, counter, newest_version, should_stop, learner_devices
+    )
+    nodes: dict[str, Learner | Actor | Evaluator] = {"learner": learner}
+    for index in range(experiment.num_actors):
+      nodes[f"actor/{index}"] = Actor(
+        experiment, index, replay, learner, counter, should_stop,
+        inference_devices[index % len(inference_devices)],
+      )
+    if experiment.evaluation_episodes:
+      nodes["evaluator"] = Evaluator(
+        experiment, learner, counter, should_stop, inference_devices[-1]
+      )
+    with futures.ThreadPoolExecutor(len(nodes)) as pool:
+      running = {pool.submit(node.run): name for name, node in nodes.items()}
+      try:
+        watch(running, counter, launch.progress)
+      finally:
+        ended.set()
+    if stop:
+      raise Interrupted(stop.number)
+
+
+def watch(
+  running: dict[futures.Future, str], counter: Any, progress: Progress
+):
+  """Shows the progress of nodes until all have ended.
+
+  Args:
+    running: their names.
+    counter: of the run.
+    progress: where it is shown.
+
+  Raises:
+    NodeDiedError: if one of them raised an error.
+  """
+  pending = set(running)
+  last: LastNodes | None = None
+  while pending:
+    done, pending = futures.wait(pending, POLL_SECONDS)
+    status = counter.status()
+    progress.show(status)
+    for future in done:
+      if (error := future.exception()) is not None:
+        lines = tail("".join(traceback.format_exception(error)))
+        raise NodeDiedError(
+          f"{running[future]} died, so the run was stopped:\n{lines}"
+        ) from error
+    if status["finished"]:
+      last = last or LastNodes(progress)
+      if last.ended(sorted(running[future] for future in pending)):
+        return

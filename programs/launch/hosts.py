@@ -1,0 +1,140 @@
+"""What the hosts of a run have to do with each other."""
+
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from programs.launch.cluster import Cluster
+from programs.launch.ending import wait
+from programs.launch.progress import Progress
+from programs.run.errors import UserError
+from programs.run.experiment import Experiment, host_differences
+
+# A host that has said nothing for this long is named.
+_SILENCE_SECONDS = 60.0
+# The hosts that are waited for are listed after the first pause, then after
+# longer ones.
+_LIST_PAUSE_SECONDS = 10.0
+_LONGEST_LIST_PAUSE_SECONDS = 600.0
+# A launcher gives way to an older one of the same host after so long: the older
+# one may have ended without its end having been noticed yet.
+_RIVAL_SECONDS = 10.0
+# Seconds that hosts of actors have to notice the end of the run.
+_TELL_SECONDS = 15.0
+
+Status = dict[str, Any]
+
+
+class OneHost:
+  """The only host of a run.
+
+  Attributes:
+    identity: arguments of `RunCounter.status`: who asks.
+    learner_address: of the learner's host, if that is another one.
+  """
+
+  identity: tuple[str, ...] = ()
+  learner_address: str | None = None
+
+  def check_run(self, description: dict[str, Any]):
+    """Raises UserError if the learner's host has another run than this one."""
+
+  def notice(self, status: Status):
+    """Takes the newest status of the run.
+
+    Raises:
+      UserError: if this host must not go on.
+    """
+
+  def tell_end(self, ask: Callable[[], Status | None]):
+    """Gives other hosts the time to hear that the run is done.
+
+    Args:
+      ask: returns the newest status, None if nobody answers or cares.
+    """
+
+
+class LearnerHost(OneHost):
+  """The learner's host: names hosts of actors that are late or silent."""
+
+  def __init__(self, cluster: Cluster, progress: Progress):
+    """Takes the hosts, and where to name them."""
+    self._progress = progress
+    self._expected = set(cluster.actor_hosts)
+    self._silent: set[str] = set()
+    self._list_pause = _LIST_PAUSE_SECONDS
+    self._next_list = time.monotonic() + self._list_pause
+
+  def notice(self, status: Status):
+    """Names hosts that are late, silent or back."""
+    known = status["hosts"].keys()
+    heard = {
+      host
+      for host, seconds in status["hosts"].items()
+      if seconds < _SILENCE_SECONDS
+    }
+    for host in sorted(heard & self._silent):
+      self._progress.note(f"Host {host} is back.")
+    for host in sorted((known - heard) - self._silent):
+      self._progress.note(
+        f"Host {host} has not been heard of for {_SILENCE_SECONDS:.0f} s."
+      )
+    self._silent = known - heard
+    self._expected -= known
+    if self._expected and time.monotonic() > self._next_list:
+      self._next_list = time.monotonic() + self._list_pause
+      self._list_pause = min(2 * self._list_pause, _LONGEST_LIST_PAUSE_SECONDS)
+      waiting = ", ".join(sorted(self._expected))
+      self._progress.note(f"Waiting for actors of: {waiting}")
+
+  def tell_end(self, ask: Callable[[], Status | None]):
+    """Waits until all hosts of actors know, for some seconds at most."""
+    wait(lambda: not (ask() or {}).get("hosts_to_tell"), _TELL_SECONDS)
+
+
+class ActorHost(OneHost):
+  """A host of actors: follows the learner's, and is there only once."""
+
+  def __init__(self, cluster: Cluster, experiment: Experiment):
+    """Takes the hosts, and this one's own description of the run."""
+    self._experiment = experiment
+    self._host = cluster.host
+    self.learner_address = cluster.address("counter")
+    self.identity = (cluster.host, uuid.uuid4().hex)
+    self._rival_since: float | None = None
+
+  def check_run(self, description: dict[str, Any]):
+    """Raises UserError if the learner's host has another run than this one."""
+    ours = self._experiment.to_json()
+    if differences := host_differences(description, ours):
+      raise UserError(
+        f"The learner's host ({self.learner_address}) has another run than this"
+        " one. There -> here:\n  " + "\n  ".join(differences)
+        + "\nGive both the same --config and flags."
+      )
+
+  def notice(self, status: Status):
+    """Raises UserError if this host was started twice."""
+    now = time.monotonic()
+    if not status["rival"]:
+      self._rival_since = None
+    elif self._rival_since is None:
+      self._rival_since = now
+    elif now - self._rival_since > _RIVAL_SECONDS:
+      raise UserError(
+        f"Host {self._host} has been started already, and both would be the"
+        " same actors. Stop the other one, or say with --host which host this"
+        " is."
+      )
+
+
+def make(
+  cluster: Cluster | None, experiment: Experiment, progress: Progress
+) -> OneHost:
+  """Returns what this host has to do; `cluster` is None for a single host."""
+  if cluster is None:
+    return OneHost()
+  if cluster.is_learner_host:
+    return LearnerHost(cluster, progress)
+  return ActorHost(cluster, experiment)

@@ -1,0 +1,120 @@
+"""Everything private that is used of Launchpad.
+
+Launchpad's own launchers do not notice the death of a node in every case, do
+not say which one it was, end themselves by a signal, and restart nothing; and
+it has no public way to get the commands of a program without starting them. So
+this takes the steps that all its launchers take. The lock pins the version.
+"""
+
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import launchpad as lp
+from launchpad import address as lp_address
+
+# In no public module of the wheel.
+from launchpad.nodes.python.local_multi_processing import PythonProcess
+
+from programs.launch.ending import STOP_SECONDS
+
+
+class NodeCommand(NamedTuple):
+  """How a node's process is started.
+
+  Attributes:
+    group: the node's group in the program.
+    number: which node of the group.
+    arguments: of the command.
+    environment: variables beside those of this process.
+  """
+
+  group: str
+  number: int
+  arguments: list[str]
+  environment: dict[str, str]
+
+
+class _FixedAddress(lp_address.AbstractAddressBuilder):
+  """An address that is known before the program is launched."""
+
+  def __init__(self, address: str):
+    self._address = address
+
+  def build(self) -> str:
+    """Returns the address."""
+    return self._address
+
+
+def make_resources(
+  environments: dict[str, dict[str, str]]
+) -> dict[str, PythonProcess]:
+  """Returns Launchpad's resources of groups with environment variables."""
+  return {
+    group: PythonProcess(env=environment)
+    for group, environment in environments.items()
+  }
+
+
+def make_commands(
+  program: lp.Program,
+  resources: dict[str, Any],
+  groups: Collection[str],
+  pickles: pathlib.Path,
+  address: Callable[[str, int], str | None],
+) -> list[NodeCommand]:
+  """Returns the commands of those nodes of a program that run on this host.
+
+  Args:
+    program: the program.
+    resources: of its groups.
+    groups: those on this host.
+    pickles: an own directory for the pickled nodes, emptied first.
+    address: returns where the n-th node of a group listens, if it does; None
+      for a free port of this host.
+  """
+  for group, nodes in program.groups.items():
+    for node in nodes:
+      node._initialize_context(
+        lp.LaunchType.LOCAL_MULTI_PROCESSING, launch_config=resources[group]
+      )
+  for group, nodes in program.groups.items():
+    for number, node in enumerate(nodes):
+      for handle in node.input_handles:
+        handle.connect(node, group)
+      node.bind_addresses()
+      for node_address in node.addresses:
+        place = address(group, number)
+        if place is not None:
+          node_address.bind(_FixedAddress(place))
+  # Launchpad pickles the nodes into temporary directories, which nobody must
+  # tidy away while a node may be restarted, and which only this user may read.
+  shutil.rmtree(pickles, ignore_errors=True)
+  pickles.mkdir(mode=0o700)
+  tempfile.tempdir = str(pickles)
+  try:
+    return [
+      NodeCommand(
+        group,
+        number,
+        [
+          *(a for a in command.command_as_list if a != "--pdb_post_mortem"),
+          f"--lp_termination_notice_secs={STOP_SECONDS}",
+        ],
+        command.env_overrides,
+      )
+      for group, nodes in program.groups.items()
+      if group in groups
+      for number, command in enumerate(
+        nodes[0].to_executables(nodes, group, nodes[0].launch_context)
+      )
+    ]
+  finally:
+    tempfile.tempdir = None
+
+
+def disarm(manager: Any):
+  """Stops a program of threads from killing this process at its exit."""
+  manager._disable_signals()

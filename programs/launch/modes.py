@@ -1,0 +1,82 @@
+"""The ways to launch a run, by the name that --launch gives them."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+  # The table of modes is read before JAX may be loaded.
+  from programs.launch.cluster import Cluster
+  from programs.launch.progress import Progress
+  from programs.run.experiment import Experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+  """What is launched, and how; every mode takes from it what it needs.
+
+  Attributes:
+    experiment: the run.
+    progress: where the state of the run is shown.
+    cluster: the hosts of the run, if there are several.
+    restart: which nodes are restarted when they die, of
+      `supervision.RESTARTED`.
+    threads_per_actor: XLA's threads in each process that acts.
+    terminal: a terminal of Launchpad's that shows every node, for example
+      "tmux_session"; None for logs.
+    learner_environment: environment variables of the learner's process alone.
+    learner_files: descriptors that the learner's process inherits.
+  """
+
+  experiment: Experiment
+  progress: Progress
+  cluster: Cluster | None = None
+  restart: str = "workers"
+  threads_per_actor: int = 1
+  terminal: str | None = None
+  learner_environment: dict[str, str] = dataclasses.field(default_factory=dict)
+  learner_files: tuple[int, ...] = ()
+
+
+class Mode(NamedTuple):
+  """A way to launch a run.
+
+  Attributes:
+    module: has a function `run` that takes a `Launch`.
+    has_processes: whether nodes are processes of their own, so that the
+      launching one needs no accelerator.
+    has_hosts: whether the run spans several hosts.
+  """
+
+  module: str
+  has_processes: bool = False
+  has_hosts: bool = False
+
+
+MODES = {
+  "serial": Mode("programs.launch.serial"),
+  "local_mt": Mode("programs.launch.threads"),
+  "local_mp": Mode("programs.launch.processes", has_processes=True),
+  "colocated": Mode("programs.launch.colocated"),
+  "hosts": Mode(
+    "programs.launch.processes", has_processes=True, has_hosts=True
+  ),
+}
+
+DEFAULT = "local_mp"
+
+
+def run(name: str, launch: Launch):
+  """Runs a run to its end in the mode of this name.
+
+  Raises:
+    Interrupted: if it was stopped by a signal.
+    NodeDiedError: if a node died for good.
+    HopelessError: if it cannot go on.
+    SilentError: if a node was silent for too long.
+    UserError: if this host does not fit the others.
+  """
+  # Loads what this mode needs: only some need Launchpad.
+  importlib.import_module(MODES[name].module).run(launch)

@@ -1,0 +1,198 @@
+"""A run as the command has it: described, launched, and reported on."""
+
+import csv
+import signal
+import sys
+from typing import Any, BinaryIO, NamedTuple
+
+from acme_stac import checkpointing
+from acme_stac.evaluation import plots, summary
+from acme_stac.evaluation.text import counted, printable
+from programs.launch import cluster as cluster_lib
+from programs.launch import ending, modes
+from programs.launch.progress import Progress
+from programs.nodes.failures import HopelessError, SilentError
+from programs.run import experiment as experiment_lib
+from programs.run import machine, paths, resume, validation
+from programs.run import workdir as workdir_lib
+from programs.run.errors import UserError
+
+_MAX_ACTORS = 1000
+
+
+class Run(NamedTuple):
+  """A run that can be started.
+
+  Attributes:
+    experiment: its description.
+    step: updates that are already done.
+    changes: what has changed since.
+    cluster: its hosts, if it has several.
+    lock: open file that holds the lock of the work directory; None on a host of
+      actors.
+  """
+
+  experiment: experiment_lib.Experiment
+  step: int
+  changes: list[str]
+  cluster: cluster_lib.Cluster | None
+  lock: BinaryIO | None
+
+  @property
+  def learns_here(self) -> bool:
+    """Whether the learner is on this host."""
+    return self.cluster is None or self.cluster.is_learner_host
+
+
+def describe(parsed: Any) -> Run:
+  """Describes the run of parsed flags and prepares its work directory.
+
+  Starts nothing, and finds all that a user can get wrong. The work directory is
+  locked before anything in it is read or written, so that what is found there
+  stays true.
+
+  Raises:
+    UserError: if anything about the run cannot work.
+  """
+  cluster: cluster_lib.Cluster | None = None
+  num_actors = parsed.num_actors
+  if modes.MODES[parsed.launch].has_hosts:
+    cluster = cluster_lib.read(parsed.cluster, parsed.host, num_actors)
+    num_actors = cluster.num_actors
+  elif num_actors > _MAX_ACTORS:
+    raise UserError(
+      f"num_actors must be at most {_MAX_ACTORS} on one host, got {num_actors}."
+      " --launch=hosts takes more hosts: docs/operations.md."
+    )
+  experiment = validation.make_experiment(
+    parsed.config, num_actors, parsed.workdir
+  )
+  if cluster is not None:
+    cluster_lib.check_ports(cluster, experiment.num_queues)
+    if not cluster.is_learner_host:
+      workdir_lib.make(experiment.workdir)
+      return Run(resume.with_specs_of_run(experiment), 0, [], cluster, None)
+  paths.make_directory(experiment.workdir, "--workdir")
+  lock = workdir_lib.lock(experiment.workdir)
+  try:
+    prepared = resume.prepare_workdir(experiment)
+  except BaseException:
+    lock.close()
+    raise
+  return Run(*prepared, cluster, lock)
+
+
+def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:
+  """Launches a run; returns the exit code of the command.
+
+  Args:
+    run: of `describe`.
+    parsed: the flags.
+    learner_environment: environment variables of the learner's process alone.
+
+  Raises:
+    UserError: if this host does not fit the others.
+  """
+  experiment = run.experiment
+  _print_start(run)
+  if run.step >= experiment.config.num_updates:
+    print("This run is done. A larger --config.num_environment_steps goes on.")
+    return 0
+  if run.cluster is not None and run.learns_here:
+    machine.check_ports(run.cluster.ports(experiment.num_queues))
+  watch = workdir_lib.Watch(experiment.workdir)
+  progress = Progress()
+  try:
+    modes.run(parsed.launch, modes.Launch(
+      experiment,
+      progress,
+      run.cluster,
+      parsed.restart,
+      parsed.threads_per_actor,
+      parsed.terminal,
+      learner_environment,
+      # The learner holds the lock too, should this process be killed.
+      (run.lock.fileno(),) if run.lock else (),
+    ))
+  except ending.Interrupted as request:
+    progress.close()
+    return _report_stop(run, request)
+  except (ending.NodeDiedError, SilentError, HopelessError) as error:
+    progress.close()
+    # A learner in a process of its own says it in a log that went as well.
+    if not watch.is_intact():
+      ending.say(
+        f"{printable(experiment.workdir)}, or a part of it, was removed during"
+        " training."
+      )
+    ending.say(f"{error}\nThe same command resumes.")
+    code = 1
+  else:
+    progress.close()
+    kept = (
+      "Logs, checkpoints and plots" if run.learns_here else "Logs of actors"
+    )
+    print(f"Done. {kept} are in {printable(experiment.workdir)}")
+    code = 0
+  if run.learns_here:
+    report(experiment)
+  return code
+
+
+def _print_start(run: Run):
+  experiment = run.experiment
+  config = experiment.config
+  print(
+    f"{experiment.agent} on {printable(experiment.environment)}:"
+    f" {counted(config.num_environment_steps, 'environment step')},"
+    f" {counted(config.num_updates, 'update')},"
+    f" {experiment.num_actors} × {experiment.environments_per_actor}"
+    f" environments, in {printable(experiment.workdir)}"
+  )
+  if run.cluster is not None:
+    print(f"This is {run.cluster.describe(experiment.num_queues)}.")
+  if run.step:
+    print(f"Resuming after {counted(run.step, 'update')}.")
+    for change in run.changes:
+      print(f"  changed: {printable(change)}")
+
+
+def _report_stop(run: Run, request: ending.Interrupted) -> int:
+  """Says that a run was stopped; returns the exit code.
+
+  Draws nothing: whoever stops a run wants it to end now.
+  """
+  saved = ""
+  if run.learns_here:
+    saved = (
+      "; the checkpoint is saved"
+      if checkpointing.list_checkpoints(run.experiment.checkpoints)
+      else " before anything was learned"
+    )
+  print(f"Stopped{saved}. The same command goes on.")
+  # A cluster that ends a host, and takes 0 for done, would not start it again.
+  told_to_go = run.cluster is not None and signal.SIGTERM in request.args
+  return 128 + signal.SIGTERM if told_to_go else 0
+
+
+def report(experiment: experiment_lib.Experiment):
+  """Warns of what was skipped in a run, and draws its plots."""
+  try:
+    result = summary.summarise_run(experiment.workdir)
+    if skipped := result.get("skipped_updates", 0):
+      print(
+        f"Warning: {counted(skipped, 'update')} skipped, for numbers that are"
+        " not finite. Look at the losses and norms in logs/learner.csv."
+      )
+    if dropped := result.get("dropped_trajectories", 0):
+      print(
+        f"Warning: dropped {dropped:,} of the trajectories, for numbers that"
+        " are not finite. logs/nodes/learner.log says what in them."
+      )
+    for path in plots.plot_run(experiment.workdir):
+      print(f"  {printable(path)}")
+  # Logs may be damaged, or another program's.
+  except (OSError, ValueError, LookupError, csv.Error) as error:
+    print(
+      f"The plots could not be written: {printable(error)}", file=sys.stderr
+    )

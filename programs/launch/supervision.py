@@ -1,0 +1,260 @@
+"""Watches the nodes of a host: shows the run, restarts and ends processes."""
+
+import functools
+import signal
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from programs.launch import graph, node_process
+from programs.launch.ending import (
+  POLL_SECONDS,
+  STOP_SECONDS,
+  NodeDiedError,
+  StopRequest,
+  say,
+  wait,
+)
+from programs.launch.hosts import OneHost, Status
+from programs.launch.last_nodes import LastNodes
+from programs.launch.node import Node
+from programs.launch.progress import Progress
+from programs.nodes.environments import EXIT_HUNG
+from programs.nodes.failures import SilentError
+from programs.run.experiment import Experiment
+
+# Which nodes are restarted when they die, by --restart: none; those of which
+# the run loses nothing but unfinished trajectories; the learner and its queue
+# too.
+_WORKERS = frozenset({"actor", "evaluator", "counter", "variables"})
+RESTARTED: dict[str, frozenset[str]] = {
+  "none": frozenset(),
+  "workers": _WORKERS,
+  "all": _WORKERS | {"replay", "learner"},
+}
+_SERVERS = frozenset({"replay", "counter", "variables"})
+_LONGEST_PAUSE_SECONDS = 30.0
+_LOOK_SECONDS = 1.0
+# Without an update for this long, it is said.
+_QUIET_SECONDS = 60.0
+# Without an answer for this long, it is said, every so often.
+_UNANSWERED_SECONDS = 20.0
+_UNANSWERED_NOTE_SECONDS = 10.0
+
+
+class Supervisor:
+  """Shows how the run is, and notices when it ends, stalls or loses a node."""
+
+  def __init__(
+    self,
+    experiment: Experiment,
+    counter: Any,
+    progress: Progress,
+    host: OneHost,
+    stop: StopRequest,
+  ):
+    """Takes the run, a client of its counter, and what this host has to do."""
+    self._experiment = experiment
+    self._counter = counter
+    self._progress = progress
+    self._host = host
+    self._stop = stop
+    self._last_look = 0.0
+    self._last_answer = self._last_note = time.monotonic()
+    # Whether the counter did not answer at the last look.
+    self._away = False
+
+  def wait_for_learner_host(self):
+    """Waits for the counter, and compares what it says of the run.
+
+    Raises:
+      UserError: if this host's run is another one.
+      SilentError: if it does not answer in the time that it has.
+    """
+    while not self._stop:
+      description = graph.ask(self._counter.describe)
+      if description is not None:
+        self._host.check_run(description)
+        return
+      self._check_silence(
+        f"No answer from the learner's host, {self._host.learner_address},"
+      )
+      time.sleep(POLL_SECONDS)
+
+  def _check_silence(self, problem: str):
+    now = time.monotonic()
+    silent = now - self._last_answer
+    patience = self._experiment.patience_seconds
+    if silent > patience:
+      raise SilentError(f"{problem} for {silent:.0f} s, so this gives up.")
+    if (
+      silent > _UNANSWERED_SECONDS
+      and now - self._last_note > _UNANSWERED_NOTE_SECONDS
+    ):
+      self._last_note = now
+      self._progress.note(
+        f"{problem} for {silent:.0f} s; waiting up to {patience:.0f} s."
+      )
+
+  def look(self) -> Status | None:
+    """Asks how the run is and shows it; returns None if nobody answered.
+
+    Raises:
+      SilentError: if there was no update for too long.
+      UserError: if the learner's host came back with another run, or another
+        launcher is this host.
+    """
+    now = self._last_look = time.monotonic()
+    status = graph.ask(self._counter.status, *self._host.identity)
+    if status is not None and self._away:
+      # A counter that was away may belong to another run now.
+      description = graph.ask(self._counter.describe)
+      if description is None:
+        status = None
+      else:
+        self._host.check_run(description)
+    self._away = status is None
+    if status is None:
+      return None
+    self._last_answer = now
+    self._host.notice(status)
+    self._progress.show(status)
+    quiet = status["seconds_since_update"]
+    if not status["finished"] and quiet > _QUIET_SECONDS:
+      self._note_quiet(quiet)
+    return status
+
+  def _note_quiet(self, seconds: float):
+    logs = self._experiment.logs / "nodes"
+    if seconds > self._experiment.patience_seconds:
+      raise SilentError(
+        f"There was no update for {seconds:.0f} s. {logs} has what each node"
+        " said last."
+      )
+    now = time.monotonic()
+    if now - self._last_note > _QUIET_SECONDS:
+      self._last_note = now
+      self._progress.note(
+        f"No update for {seconds:.0f} s: the first one compiles; later ones may"
+        f" wait for actors. {logs} has what each node said."
+      )
+
+  def run(self, nodes: Sequence[Node], restarted: frozenset[str]):
+    """Returns when the run is done or is to stop.
+
+    Args:
+      nodes: of this host, which have been started.
+      restarted: groups of nodes that are restarted when they die.
+
+    Raises:
+      NodeDiedError: if a node is lost for good.
+      SilentError: if nothing happened for too long.
+      UserError: if this host does not fit the others.
+    """
+    last: LastNodes | None = None
+    while not self._stop:
+      if time.monotonic() - self._last_look > _LOOK_SECONDS:
+        status = self.look()
+        if status is not None and status["finished"]:
+          last = last or LastNodes(self._progress)
+        elif status is None and last is None:
+          self._check_silence("No answer from the counter")
+      if last is None:
+        for node in nodes:
+          self._look_after(node, restarted)
+      elif last.ended(
+        [n.name for n in nodes if n.running and n.group not in _SERVERS]
+      ):
+        self._host.tell_end(lambda: None if self._stop else self.look())
+        self.look()
+        return
+      time.sleep(POLL_SECONDS)
+
+  def _look_after(self, node: Node, restarted: frozenset[str]):
+    """Restarts a node that has died.
+
+    Raises:
+      NodeDiedError: if it is not to be restarted.
+    """
+    if node.running:
+      return
+    if node.process is None:
+      if time.monotonic() >= node.start_at:
+        node.start()
+      return
+    code = node.process.returncode
+    if code == 0:
+      # It may have heard of the end before this process did. Of the learner
+      # that is enough, as it ends for no other reason.
+      status = self.look()
+      if node.group == "learner" or (status is not None and status["finished"]):
+        return
+    if (
+      node.group not in restarted
+      or code == node_process.EXIT_HOPELESS
+      or not node.deaths.add()
+    ):
+      often = ""
+      if node.deaths.count > node.deaths.failures:
+        often = (
+          f", its death number {node.deaths.count} within"
+          f" {node.deaths.seconds:.0f} s"
+        )
+      raise NodeDiedError(
+        describe_death(node, f"{often}, so the run was stopped")
+      )
+    pause = min(2.0 ** (node.deaths.count - 1) - 1, _LONGEST_PAUSE_SECONDS)
+    self._progress.note(
+      f"Node {node.name} {_describe_exit(code)}; it is started again"
+      f" ({node.deaths.count} of at most {node.deaths.failures} times in"
+      f" {node.deaths.seconds:.0f} s)."
+      # If a signal killed it, its last words are not the reason.
+      + (f" It had said:\n{node.last_lines()}" if code > 0 else "")
+    )
+    node.kill()
+    node.process = None
+    node.start_at = time.monotonic() + pause
+
+
+def describe_death(node: Node, circumstances: str) -> str:
+  """Returns which node died, of what, and its last lines."""
+  assert node.process is not None
+  return (
+    f"Node {node.name} {_describe_exit(node.process.returncode)}"
+    f"{circumstances}. Its last lines ({node.log}):\n{node.last_lines()}"
+  )
+
+
+def _describe_exit(code: int) -> str:
+  if code >= 0:
+    hung = " (its environment hung)" if code == EXIT_HUNG else ""
+    return f"ended with exit code {code}{hung}"
+  number = -code
+  name = (
+    signal.Signals(number).name
+    if number in signal.valid_signals()
+    else f"signal {number}"
+  )
+  note = " (by hand, or because memory ran out)" * (number == signal.SIGKILL)
+  return f"was killed by {name}{note}"
+
+
+def stop_nodes(nodes: Sequence[Node]):
+  """Ends nodes: those that call others first, so that no call waits."""
+  for group in (
+    [node for node in nodes if node.group not in _SERVERS],
+    [node for node in nodes if node.group in _SERVERS],
+  ):
+    for node in group:
+      if node.running and node.process is not None:
+        node.process.terminate()
+    wait(functools.partial(_all_ended, group), STOP_SECONDS)
+  for node in nodes:
+    if node.running:
+      say(f"\nNode {node.name} did not stop; killed.")
+    # Children of an environment may outlive a node that ended well.
+    node.kill()
+
+
+def _all_ended(nodes: Sequence[Node]) -> bool:
+  return not any(node.running for node in nodes)

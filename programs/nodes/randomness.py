@@ -1,0 +1,37 @@
+"""Random keys and seeds of the parts of a run."""
+
+import enum
+
+import jax
+
+from programs.run.experiment import Experiment
+
+
+class Part(enum.IntEnum):
+  """Nodes that draw random numbers."""
+
+  LEARNER = 0
+  ACTOR = 1
+  EVALUATOR = 2
+
+
+def random_key(experiment: Experiment, step: int, *path: int) -> jax.Array:
+  """Returns a random key of a part of the run.
+
+  Args:
+    experiment: the run; its seed is the seed of everything.
+    step: updates that were done when the part began: a resumed run draws other
+      numbers than the one before.
+    *path: the part, then anything that tells its keys apart.
+  """
+  key = jax.random.PRNGKey(experiment.seed)
+  for number in (step, *path):
+    key = jax.random.fold_in(key, number)
+  return key
+
+
+def environment_seed(experiment: Experiment, step: int, *path: int) -> int:
+  """Returns the seed of a batch of environments; see `random_key`."""
+  key = random_key(experiment, step, *path)
+  # Members of a batch are seeded with consecutive numbers.
+  return int(jax.random.randint(key, (), 0, 2**30))

@@ -1,0 +1,94 @@
+"""The variable server: parameters on their way from the learner to actors."""
+
+import pickle
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from programs.nodes.failures import NotReadyError
+
+# How long a call waits for a learner that is still starting.
+_TIMEOUT_SECONDS = 5.0
+
+
+class VariableSource(Protocol):
+  """Anything that has variables: the learner, or a client of the server."""
+
+  def get_variables(self, names: Sequence[str]) -> list[Any]:
+    """Returns variables by name."""
+
+
+class VariableServer:
+  """Holds the newest parameters, so that actors never ask the learner.
+
+  The learner sends each version once, however many actors there are.
+  """
+
+  def __init__(self):
+    """Makes a server that has no variables yet."""
+    self._variables: dict[str, Any] = {}
+    self._changed = threading.Condition()
+
+  def put(self, pickled_variables: bytes):
+    """Replaces the variables by a pickled dict of newer ones.
+
+    Pickled, as arrays among the arguments of a courier call make it hang;
+    among results they do not.
+    """
+    variables = pickle.loads(pickled_variables)
+    with self._changed:
+      self._variables = variables
+      self._changed.notify_all()
+
+  def get_variables(self, names: Sequence[str]) -> list[Any] | None:
+    """Returns variables by name; None if there are none yet, after a wait."""
+    with self._changed:
+      if not self._changed.wait_for(lambda: self._variables, _TIMEOUT_SECONDS):
+        # Courier would log the traceback of an exception in every run.
+        return None
+      return [self._variables[name] for name in names]
+
+
+class VariableClient:
+  """Reads from a variable server."""
+
+  def __init__(self, client: Any):
+    """Takes a courier client of `VariableServer`."""
+    self._client = client
+
+  def get_variables(self, names: Sequence[str]) -> list[Any]:
+    """Returns variables by name.
+
+    Raises:
+      NotReadyError: if the learner has not sent any yet.
+    """
+    variables = self._client.get_variables(names)
+    if variables is None:
+      raise NotReadyError("The learner has not sent parameters yet.")
+    return variables
+
+
+class VariableSender:
+  """Sends the learner's variables to a variable server."""
+
+  def __init__(self, send: Callable[[bytes], Any], names: Sequence[str]):
+    """Takes a function that calls the server's `put`, and what to send."""
+    self._send = send
+    self._names = list(names)
+
+  def __call__(self, learner: VariableSource) -> int:
+    """Sends the newest variables; returns their version."""
+    values = learner.get_variables(self._names)
+    variables = dict(zip(self._names, values, strict=True))
+    self._send(pickle.dumps(variables))
+    return int(variables["version"])
+
+
+def newest_version(learner: VariableSource) -> int:
+  """Returns the version of the newest variables.
+
+  Stands in for a `VariableSender` where actors are threads of the learner's
+  process and read its variables themselves.
+  """
+  (version,) = learner.get_variables(["version"])
+  return int(version)

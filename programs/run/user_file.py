@@ -1,0 +1,52 @@
+"""Python files of the user's: configurations and sweeps."""
+
+import pathlib
+import runpy
+import traceback
+from typing import Any
+
+from programs.run.errors import UserError
+
+
+def call(path: str, function: str, flag: str, folder: str) -> Any:
+  """Calls a function of a Python file.
+
+  Args:
+    path: path of the file; what follows a colon is the function's argument.
+    function: name of the function.
+    flag: what the user named the file with, for messages.
+    folder: directory of the project's own files of this kind.
+
+  Returns:
+    What the function returns.
+
+  Raises:
+    UserError: if the file cannot be read, has no such function, or raises.
+  """
+  file, _, argument = path.partition(":")
+  try:
+    module = runpy.run_path(file)
+    if function not in module:
+      raise UserError(f"{flag}: {file} has no function {function}().")
+    # Without an argument the function's default counts.
+    return module[function](*[argument] * bool(argument))
+  except OSError as error:
+    known = ", ".join(known_files(folder))
+    raise UserError(f"{flag}: {error}\nThis project's files: {known}") from (
+      error
+    )
+  except UserError:
+    raise
+  except ValueError as error:  # The project's files say what is wrong.
+    raise UserError(f"{flag}: {error}") from error
+  except Exception as error:  # A user's file may raise anything.
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    raise UserError(
+      f"{flag}: {file} raised {type(error).__name__}: {error}"
+      f" ({place.filename}, line {place.lineno})."
+    ) from error
+
+
+def known_files(folder: str) -> list[str]:
+  """Returns the project's files in a folder, below the current directory."""
+  return sorted(map(str, pathlib.Path(folder).glob("[a-z]*.py")))
