@@ -285,10 +285,10 @@ def write_summary(
     if row:
       rows[name] = {"finished": is_done(workdir / name, flags), **row}
   finished = {name: row for name, row in rows.items() if row["finished"]}
-  curves = evaluation.plots.plot_sweep(rows, workdir)
+  curves = evaluation.figures.plot_sweep(rows, workdir)
   tables = {
     "summary.csv": [{"run": name, **row} for name, row in rows.items()],
-    "averages.csv": evaluation.summary.average_over_seeds(finished),
+    "averages.csv": evaluation.statistics.average_over_seeds(finished),
   }
   return [
     *(

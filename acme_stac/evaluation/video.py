@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from acme_stac import environment_loop, environments, trained_policy
-from acme_stac.evaluation import plots
+from acme_stac.evaluation import logs
 
 # Suffix of a file -> maximum number of frames. Longer GIFs are too large for a
 # page.
@@ -196,8 +196,8 @@ def _rows(
     heads = slice(head, head + 1)
     yield f"head {head}", "σ(η)" if policy.metaparameters else ""
   for name, values in policy.metaparameters.items():
-    # Weights are shown relative to the outer ones.
-    symbol = plots.SYMBOLS[name].partition(" /")[0]
+    # Weights relative to the outer ones.
+    symbol = logs.SYMBOLS[name].partition(" /")[0]
     yield symbol, f"{values[heads].mean():.4f}"
 
 
