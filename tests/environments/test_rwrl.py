@@ -11,11 +11,10 @@ import pathlib
 import dm_env
 import numpy as np
 import pytest
-from dm_control import suite
 from dm_env import specs
 
 from acme_stac import environments
-from acme_stac.environments import rwrl
+from acme_stac.environments import control, rwrl
 from acme_stac.environments.rwrl import (
   ChallengedEnvironment,
   Challenges,
@@ -27,6 +26,8 @@ from acme_stac.environments.rwrl.schedule import Schedule
 from programs.run import validation
 from tests.data import record_rwrl
 
+# Imported by this name it has a renderer that works here.
+suite = control.suite
 TASKS = {
   "cartpole": ["balance", "swingup"],
   "walker": ["stand", "walk", "run"],
