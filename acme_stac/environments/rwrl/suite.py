@@ -30,7 +30,7 @@ from dm_control.suite import common
 from lxml import etree
 
 from acme_stac import checks
-from acme_stac.environments import base, wrappers
+from acme_stac.environments import batches, wrappers
 from acme_stac.environments.rwrl.challenges import (
   LEVELS,
   Challenges,
@@ -320,15 +320,12 @@ def all_levels() -> list[str]:
   ]
 
 
-class RealWorld(base.BatchOfEnvironments):
+class RealWorld(batches.BatchOfEnvironments):
   """A task of the suite, its members stepped one after the other.
 
   Observations are flattened to one float32 vector: the task's features, then
   `constraints`, the random entries and `multiobj` where there are any.
   """
-
-  # The options besides those that the constructor names.
-  OPTIONS = Challenges
 
   def __init__(
     self,
