@@ -24,12 +24,11 @@ class STACNetworks:
   Attributes:
     init: (random key) -> params.
     unroll: (params, observation [T, B, ...], core_state [B, ...],
-      step_type [T, B], conditioning [P, K]) -> NetworkOutput [T, B, P, ...].
-      The core is reset before every row of type FIRST. `core.conditioning`
-      gives the values of the K embedded metaparameters; K may be 0.
-    step: (params, observation [B, ...], core_state [B, ...], step_type [B],
-      conditioning [P, K]) -> (NetworkOutput [B, P, ...], core_state); one row
-      of `unroll`.
+      step_type [T, B]) -> NetworkOutput [T, B, P, ...]. The core is reset
+      before every row of type FIRST. If metaparameters are embedded, their
+      values [P, K] of `core.conditioning` are a fifth argument.
+    step: (params, observation [B, ...], core_state [B, ...], step_type [B]) ->
+      (NetworkOutput [B, P, ...], core_state). What `unroll` does at one row.
     initial_state: (batch size) -> core state [B, ...]; () without a core.
     action_space: the policy's family and what its actions are.
   """
@@ -64,7 +63,7 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
     observation_spec, config.torso, config.image_channels
   )
 
-  def forward(observation, core_state, step_type, conditioning):
+  def forward(observation, core_state, step_type, condition=None):
     """Applies torso, core and heads to rows [T, B, ...]."""
     time, batch = step_type.shape
     rows = jax.tree_util.tree_map(
@@ -79,7 +78,7 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
         core, (features, reset), hk.LSTMState(*core_state)
       )
       core_state = tuple(state)
-    embed = _make_embedding(config, conditioning)
+    embed = _make_embedding(config, condition)
     policies, values = [], []
     for head in range(config.num_heads):
       inputs = embed(features, head)
@@ -107,23 +106,24 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
       lambda spec: jnp.asarray(np.zeros((1, 1, *spec.shape), spec.dtype)),
       observation_spec,
     )
+    condition = jnp.zeros((config.num_heads, len(config.embedded)))
     return transformed.init(
       key,
       observation,
       initial_state(1),
       jnp.zeros((1, 1), jnp.int32),
-      jnp.zeros((config.num_heads, len(config.embedded))),
+      condition,
     )
 
-  def unroll(params, observation, core_state, step_type, conditioning):
+  def unroll(params, observation, core_state, step_type, *condition):
     return transformed.apply(
-      params, observation, core_state, step_type, conditioning
+      params, observation, core_state, step_type, *condition
     )[0]
 
-  def step(params, observation, core_state, step_type, conditioning):
+  def step(params, observation, core_state, step_type, *condition):
     rows = jax.tree_util.tree_map(lambda x: x[None], observation)
     output, core_state = transformed.apply(
-      params, rows, core_state, step_type[None], conditioning
+      params, rows, core_state, step_type[None], *condition
     )
     return jax.tree_util.tree_map(lambda x: x[0], output), core_state
 
@@ -154,7 +154,7 @@ def _head(
 
 
 def _make_embedding(
-  config: STACConfig, conditioning: Array
+  config: STACConfig, condition: Array | None
 ) -> Callable[[Array, int], Array]:
   """Returns (features [..., D], head) -> the head's input.
 
@@ -163,6 +163,11 @@ def _make_embedding(
   """
   if not config.embedded:
     return lambda features, head: features
+  if condition is None:
+    raise ValueError(
+      f"These networks embed {config.embedded}: give their values as the last"
+      " argument (acme_stac.core.conditioning)."
+    )
 
   def linear(name: str) -> hk.Linear:
     return hk.Linear(config.embedding_size, with_bias=False, name=name)
@@ -171,7 +176,7 @@ def _make_embedding(
 
   def embed(features: Array, head: int) -> Array:
     layer = shared or linear(f"embedding_{head}")
-    embedding = layer(conditioning[head].astype(features.dtype))
+    embedding = layer(condition[head].astype(features.dtype))
     shape = (*features.shape[:-1], config.embedding_size)
     return jnp.concatenate(
       [features, jnp.broadcast_to(embedding, shape)], axis=-1

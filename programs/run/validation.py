@@ -190,15 +190,16 @@ def _apply_networks(networks: Any, experiment: Experiment):
       lambda leaf: jax.ShapeDtypeStruct((*shape, *leaf.shape), leaf.dtype),
       experiment.environment_spec.observations,
     )
+    condition = jax.ShapeDtypeStruct(
+      (config.num_heads, len(config.embedded)), np.float32
+    )
     return jax.eval_shape(
       function,
       params,
       observation,
       jax.eval_shape(lambda: networks.initial_state(config.batch_size)),
       jax.ShapeDtypeStruct(shape, np.int32),
-      jax.ShapeDtypeStruct(
-        (config.num_heads, len(config.embedded)), np.float32
-      ),
+      *[condition] * bool(config.embedded),
     )
 
   core.check_output(apply(rows, networks.unroll), rows, config)

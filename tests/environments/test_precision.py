@@ -153,8 +153,7 @@ def test_policies_refuse_what_does_not_fit(name, value, message):
   )
   networks = acme_stac.make_networks(spec, config)
   policy = trained_policy.TrainedPolicy(
-    config, spec, networks, networks.init(jax.random.PRNGKey(0)),
-    helpers.NOTHING_EMBEDDED,
+    config, spec, networks, networks.init(jax.random.PRNGKey(0))
   )
   state = policy.initial_state()
   policy(environment.reset().observation, state)

@@ -79,8 +79,7 @@ def test_embeddings_are_learned():
 
   def loss(params):
     output = networks.unroll(
-      params, observation, (), np.ones((1, 2), np.int32),
-      helpers.NOTHING_EMBEDDED,
+      params, observation, (), np.ones((1, 2), np.int32)
     )
     return (output.value**2).sum()
 
@@ -249,7 +248,9 @@ def test_networks_take_every_kind_at_once(recwarn):
   }
   step_type = np.ones((4, 3), np.int32)
   core = networks.initial_state(3)
-  output = jax.jit(networks.unroll)(params, rows, core, step_type)
+  output = jax.jit(networks.unroll)(
+    params, rows, core, step_type, helpers.NOTHING_EMBEDDED
+  )
   for t in range(4):
     row = {name: x[t] for name, x in rows.items()}
     one, core = jax.jit(networks.step)(params, row, core, step_type[t])
