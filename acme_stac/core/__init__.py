@@ -10,9 +10,11 @@ from acme_stac.core.distributions import (
   Distribution,
   SquashedGaussian,
 )
-from acme_stac.core.losses import LossTerms, kl_loss, loss
+from acme_stac.core.losses import kl_loss, loss
 from acme_stac.core.metaparams import (
+  METAPARAMETERS,
   Hyperparameters,
+  Metaparameter,
   conditioning,
   constrain,
   fixed_hyperparameters,
@@ -20,14 +22,16 @@ from acme_stac.core.metaparams import (
   outer_hyperparameters,
   squash,
 )
-from acme_stac.core.types import NetworkOutput, Trajectory
-from acme_stac.core.update import (
-  DataParallel,
+from acme_stac.core.optimizers import learning_rate
+from acme_stac.core.parallel import DataParallel, data_parallel
+from acme_stac.core.types import (
+  LossTerms,
+  NetworkOutput,
+  Networks,
   TrainingState,
+  Trajectory,
   Update,
   check_output,
-  data_parallel,
-  learning_rate,
-  make_update,
 )
+from acme_stac.core.update import make_update
 from acme_stac.core.vtrace import LeakyVTraceOutput, leaky_vtrace, leaky_weights

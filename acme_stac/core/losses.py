@@ -1,7 +1,5 @@
 """The IMPALA loss with leaky V-trace (Algorithm 1), for one head."""
 
-from typing import NamedTuple
-
 import chex
 import dm_env
 import jax
@@ -10,25 +8,7 @@ import jax.numpy as jnp
 from acme_stac.core import vtrace
 from acme_stac.core.distributions import Distribution
 from acme_stac.core.metaparams import Hyperparameters
-from acme_stac.core.types import Trajectory
-
-Array = jax.Array
-
-
-class LossTerms(NamedTuple):
-  """The parts of a loss, unweighted, as sums over time and batch (scalars).
-
-  Attributes:
-    value: squared errors of the value.
-    policy: the policy gradient's surrogate.
-    entropy: what the entropy cost multiplies.
-    advantage: r + γ v' − V, no part of the loss: how far returns exceed values.
-  """
-
-  value: Array
-  policy: Array
-  entropy: Array
-  advantage: Array
+from acme_stac.core.types import Array, LossTerms, Trajectory
 
 
 def transition_mask(step_type: Array) -> Array:
@@ -53,8 +33,12 @@ def loss(
 ) -> tuple[Array, LossTerms]:
   """Calculates the loss of one head (Algorithm 1, lines 2–24).
 
-  Losses are sums over time and batch. Transitions out of LAST steps count for
-  nothing, whatever they contain.
+  L(θ) = g_v Σ (v_s − V(x_s))²
+         − g_p Σ ρ_s log π(a_s|x_s) (r_{s+1} + γ v_{s+1} − sg V(x_s))
+         + g_e Σ_s Σ_a π(a|x_s) log π(a|x_s),
+
+  with leaky V-trace targets v_s and weights ρ_s. Sums run over time and batch,
+  and leave out what follows a LAST step, whatever it contains.
 
   Args:
     policy: parameters of the head's policy, [T+1, B, K].
@@ -68,69 +52,72 @@ def loss(
     max_abs_reward: clips the products to this magnitude.
 
   Returns:
-    The loss, a scalar, and its unweighted parts.
+    The loss, a scalar, and its unweighted terms.
   """
+  chex.assert_rank([policy, value, trajectory.reward], [3, 2, 2])
   chex.assert_equal_shape([value, trajectory.reward, trajectory.step_type])
+  chex.assert_equal_shape_prefix([policy, value, trajectory.action], 2)
+  zeta = hyperparameters
   mask = transition_mask(trajectory.step_type)
 
   def valid(x: Array) -> Array:
-    """Replaces what stands at no transition before it is computed with."""
+    """Zeroes rows that begin no transition, before they are computed with."""
     where = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
     return jnp.where(where, x, jnp.zeros_like(x))
 
-  action = valid(trajectory.action[:-1])
-  behaviour_log_prob = valid(trajectory.behaviour_log_prob[:-1])
-  reward = valid(trajectory.reward[1:])
-  discount = valid(trajectory.discount[1:])
+  a_tm1 = valid(trajectory.action[:-1])
+  log_mu_tm1 = valid(trajectory.behaviour_log_prob[:-1])
+  r_t = valid(trajectory.reward[1:])
+  discount_t = zeta.discount * valid(trajectory.discount[1:])
   if reward_scale != 1.0:
-    reward = reward_scale * reward
+    r_t = reward_scale * r_t
   if max_abs_reward is not None:
-    reward = jnp.clip(reward, -max_abs_reward, max_abs_reward)
+    r_t = jnp.clip(r_t, -max_abs_reward, max_abs_reward)
 
-  log_prob = distribution.log_prob(policy[:-1], action)
-  rho = jax.lax.stop_gradient(jnp.exp(log_prob - behaviour_log_prob))
+  # Leaky V-trace targets (lines 2–16).
+  log_pi_tm1 = distribution.log_prob(policy[:-1], a_tm1)
+  rho_tm1 = jax.lax.stop_gradient(jnp.exp(log_pi_tm1 - log_mu_tm1))
   v_tm1 = jax.lax.stop_gradient(value[:-1])
   v_t = jax.lax.stop_gradient(value[1:])
-  discount_t = hyperparameters.discount * discount
-  targets, _ = vtrace.leaky_vtrace(
+  targets_tm1, _ = vtrace.leaky_vtrace(
     v_tm1,
     v_t,
-    reward,
+    r_t,
     discount_t,
-    rho,
-    alpha_rho=hyperparameters.alpha_rho,
-    alpha_c=hyperparameters.alpha_c,
-    lambda_=hyperparameters.lambda_,
-    clip_rho_threshold=hyperparameters.clip_rho_threshold,
-    clip_c_threshold=hyperparameters.clip_c_threshold,
+    rho_tm1,
+    alpha_rho=zeta.alpha_rho,
+    alpha_c=zeta.alpha_c,
+    lambda_=zeta.lambda_,
+    clip_rho_threshold=zeta.clip_rho_threshold,
+    clip_c_threshold=zeta.clip_c_threshold,
     mask=mask,
   )
 
-  value_loss = jnp.sum(valid(jnp.square(targets - value[:-1])))
+  # Line 17.
+  value_loss = jnp.sum(valid(jnp.square(targets_tm1 - value[:-1])))
 
-  # v_{s+1}: the next step's target; behind the last transition of the
-  # sequence, and at a LAST step, the target is the value itself.
-  next_targets = jnp.concatenate([targets[1:], v_t[-1:]], axis=0)
-  advantage = reward + discount_t * next_targets - v_tm1
-  weighted_advantage = (
-    vtrace.leaky_weights(
-      rho, hyperparameters.alpha_rho, hyperparameters.clip_rho_threshold
-    )
-    * advantage
-  )
-  if not inner:
-    weighted_advantage = jax.lax.stop_gradient(weighted_advantage)
-  policy_loss = -jnp.sum(valid(log_prob * weighted_advantage))
-
+  # Line 18, with IMPALA's sign.
   entropy_loss = jnp.sum(valid(distribution.regulariser(policy[:-1])))
 
+  # Lines 19–23. v_{s+1} is the next step's target, or the value itself behind
+  # the last transition of the sequence and at a LAST step.
+  targets_t = jnp.concatenate([targets_tm1[1:], v_t[-1:]], axis=0)
+  advantage_tm1 = r_t + discount_t * targets_t - v_tm1
+  weighted_advantage_tm1 = (
+    vtrace.leaky_weights(rho_tm1, zeta.alpha_rho, zeta.clip_rho_threshold)
+    * advantage_tm1
+  )
+  if not inner:
+    weighted_advantage_tm1 = jax.lax.stop_gradient(weighted_advantage_tm1)
+  policy_loss = -jnp.sum(valid(log_pi_tm1 * weighted_advantage_tm1))
+
   total = (
-    hyperparameters.value_cost * value_loss
-    + hyperparameters.policy_cost * policy_loss
-    + hyperparameters.entropy_cost * entropy_loss
+    zeta.value_cost * value_loss
+    + zeta.policy_cost * policy_loss
+    + zeta.entropy_cost * entropy_loss
   )
   return total, LossTerms(
-    value_loss, policy_loss, entropy_loss, jnp.sum(valid(advantage))
+    value_loss, policy_loss, entropy_loss, jnp.sum(valid(advantage_tm1))
   )
 
 
@@ -151,6 +138,7 @@ def kl_loss(
   Returns:
     The divergence summed over the transitions, a scalar.
   """
+  chex.assert_rank([new_policy, old_policy, step_type], [3, 3, 2])
   divergence = distribution.kl(
     new_policy[:-1], jax.lax.stop_gradient(old_policy[:-1])
   )

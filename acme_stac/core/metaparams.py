@@ -1,20 +1,19 @@
 """Metaparameters η and the hyperparameters ζ(η) of the losses."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from acme_stac.config import STACConfig
+from acme_stac.core.types import Array, Metaparams
 
-Array = jax.Array
 Numeric = Array | float
-# name -> [P], unconstrained.
-Metaparams = dict[str, Array]
 
 
 class Hyperparameters(NamedTuple):
-  """What a loss uses: ζ of Algorithm 2. Scalars, or one value per head [P]."""
+  """ζ of Algorithm 2: the arguments of a loss, scalars or one per head [P]."""
 
   discount: Numeric
   lambda_: Numeric
@@ -27,8 +26,36 @@ class Hyperparameters(NamedTuple):
   clip_c_threshold: Numeric
 
 
+class Metaparameter(NamedTuple):
+  """How one self-tuned name sets hyperparameters.
+
+  Attributes:
+    ties: the fields of `Hyperparameters` that it sets.
+    scales: True if σ(η) scales a field's outer value; False if it replaces it.
+  """
+
+  ties: tuple[str, ...]
+  scales: bool
+
+
+# Algorithm 2 line 10. Names as in `STACConfig.self_tuned`.
+METAPARAMETERS: Mapping[str, Metaparameter] = {
+  "discount": Metaparameter(("discount",), scales=False),
+  "lambda_": Metaparameter(("lambda_",), scales=False),
+  "value_cost": Metaparameter(("value_cost",), scales=True),
+  "policy_cost": Metaparameter(("policy_cost",), scales=True),
+  "entropy_cost": Metaparameter(("entropy_cost",), scales=True),
+  "alpha": Metaparameter(("alpha_rho", "alpha_c"), scales=False),
+  "alpha_rho": Metaparameter(("alpha_rho",), scales=False),
+  "alpha_c": Metaparameter(("alpha_c",), scales=False),
+  "clip_threshold": Metaparameter(
+    ("clip_rho_threshold", "clip_c_threshold"), scales=True
+  ),
+}
+
+
 def init_metaparams(config: STACConfig) -> Metaparams:
-  """Returns η: for each self-tuned name one value per head, [P]."""
+  """Returns the initial η: for each self-tuned name one value per head, [P]."""
   return {
     name: jnp.full([config.num_heads], config.metaparameter_init, float)
     for name in config.self_tuned
@@ -36,19 +63,19 @@ def init_metaparams(config: STACConfig) -> Metaparams:
 
 
 def squash(metaparams: Metaparams, config: STACConfig) -> Metaparams:
-  """Returns what the papers plot, name by name: σ(η), in (0, 1).
+  """Returns σ(η) by name, in (0, 1): what the papers plot.
 
   With `metaparameter_range` "clip" that is η itself, in [0, 1].
   """
   if config.metaparameter_range == "clip":
     return metaparams
-  return jax.tree_util.tree_map(jax.nn.sigmoid, metaparams)
+  return {name: jax.nn.sigmoid(eta) for name, eta in metaparams.items()}
 
 
 def project(metaparams: Metaparams, config: STACConfig) -> Metaparams:
-  """Returns η moved back into its range, after an update."""
+  """Moves η back into its range after an update."""
   if config.metaparameter_range == "clip":
-    return jax.tree_util.tree_map(lambda x: jnp.clip(x, 0.0, 1.0), metaparams)
+    return {name: jnp.clip(eta, 0.0, 1.0) for name, eta in metaparams.items()}
   return metaparams
 
 
@@ -68,10 +95,10 @@ def fixed_hyperparameters(config: STACConfig) -> Hyperparameters:
 
 
 def outer_hyperparameters(config: STACConfig) -> Hyperparameters:
-  """Returns the hyperparameters of the outer loss, as scalars.
+  """Returns ζ of the outer loss, as scalars.
 
-  They are the fixed ones; an outer loss of the policy gradient alone (Xu et
-  al., 2018) weighs the other terms with 0.
+  An outer loss of the policy gradient alone (Xu et al., 2018) has no value and
+  no entropy term.
   """
   fixed = fixed_hyperparameters(config)
   if config.outer_loss == "policy_gradient":
@@ -92,43 +119,33 @@ def constrain(metaparams: Metaparams, config: STACConfig) -> Hyperparameters:
   Returns:
     Hyperparameters with one value per head in every field, [P].
   """
-  fixed = fixed_hyperparameters(config)
-  # A name that ties two fields stands for both.
-  ties = {
-    "alpha_rho": "alpha",
-    "alpha_c": "alpha",
-    "clip_rho_threshold": "clip_threshold",
-    "clip_c_threshold": "clip_threshold",
+  fixed = fixed_hyperparameters(config)._asdict()
+  fields = {
+    field: jnp.full([config.num_heads], value, float)
+    for field, value in fixed.items()
   }
-  squashed = squash(metaparams, config)
-  fields = {}
-  for field in Hyperparameters._fields:
-    value = getattr(fixed, field)
-    name = field if field in squashed else ties.get(field, field)
-    if name not in squashed:
-      fields[field] = jnp.full([config.num_heads], value, float)
-    elif name.endswith(("_cost", "_threshold")):
-      fields[field] = squashed[name] * value
-    else:
-      fields[field] = squashed[name]
+  for name, sigma in squash(metaparams, config).items():
+    ties, scales = METAPARAMETERS[name]
+    for field in ties:
+      fields[field] = sigma * fixed[field] if scales else sigma
   return Hyperparameters(**fields)
 
 
-def conditioning(metaparams: Metaparams, config: STACConfig) -> Array | None:
-  """Returns what the networks embed: values of this moment, [P, K].
+def conditioning(metaparams: Metaparams, config: STACConfig) -> Array:
+  """Returns the values that the networks embed, [P, K].
 
-  No gradient flows through it: the metagradient goes through the returns and
-  loss weights that the hyperparameters make, not through the networks' input.
+  No gradient flows through them: the metagradient flows through the returns and
+  loss weights that the hyperparameters set, not through the networks' input.
 
   Args:
     metaparams: η, [P] for each name of `config.self_tuned`.
-    config: the agent's configuration; K is the number of `embedded` names.
+    config: the agent's configuration.
 
   Returns:
-    The squashed metaparameters, or None if none is embedded.
+    The current σ(η) of the K names of `config.embedded`; K may be 0.
   """
   if not config.embedded:
-    return None
+    return jnp.zeros([config.num_heads, 0])
   squashed = squash(metaparams, config)
   values = jnp.stack([squashed[name] for name in config.embedded], axis=-1)
   return jax.lax.stop_gradient(values)

@@ -38,7 +38,7 @@ def test_core_needs_only_jax():
 import acme_stac, jax, numpy as np
 from acme_stac import core
 from acme_stac.environments import Catch, environment_spec
-from tests import helpers
+from tests.support import helpers
 config = helpers.small_config()
 update = core.make_update(helpers.networks(config), config)
 state, _ = update.update(
@@ -50,7 +50,7 @@ print(int(state.step))
 
 
 def test_the_block_blocks():
-  assert "acme is blocked" in run("import acme_stac.agent.adders").stderr
+  assert "blocked" in run("import acme_stac.agent.adders").stderr
 
 
 def test_package_imports_nothing_heavy():

@@ -1,0 +1,74 @@
+"""Data parallelism: the update of a batch that is split over devices."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from acme_stac.config import STACConfig
+from acme_stac.core.types import Trajectory, Update
+
+
+class DataParallel(NamedTuple):
+  """An update of batches that are split over devices.
+
+  Attributes:
+    update: `Update.update`, jitted.
+    state_sharding: of the state, which is replicated.
+    trajectory_sharding: of a batch, which is split along B.
+  """
+
+  update: jax.stages.Wrapped
+  state_sharding: NamedSharding
+  trajectory_sharding: Trajectory
+
+  def put(self, trajectory: Trajectory) -> Trajectory:
+    """Splits a batch [T+1, B, ...] over the devices."""
+    return Trajectory(*map(
+      jax.device_put, trajectory, self.trajectory_sharding
+    ))
+
+
+def data_parallel(
+  update: Update, config: STACConfig, devices: Sequence[jax.Device]
+) -> DataParallel:
+  """Compiles the update for several devices.
+
+  Gradients and metagradients are those of the whole batch, however many devices
+  share it.
+
+  Args:
+    update: made from `config`.
+    config: the agent's configuration.
+    devices: the devices to use.
+
+  Raises:
+    ValueError: if the batch cannot be split evenly over the devices.
+  """
+  if not devices or config.batch_size % len(devices):
+    raise ValueError(
+      f"batch_size ({config.batch_size}) must be a multiple of the number of"
+      f" devices ({len(devices)})."
+    )
+  mesh = Mesh(np.array(devices), ("batch",))
+  replicated = NamedSharding(mesh, PartitionSpec())
+  time_major = NamedSharding(mesh, PartitionSpec(None, "batch"))
+  trajectory = Trajectory(
+    observation=time_major,
+    action=time_major,
+    reward=time_major,
+    discount=time_major,
+    step_type=time_major,
+    behaviour_log_prob=time_major,
+    core_state=NamedSharding(mesh, PartitionSpec("batch")),
+  )
+  # The second batch is the outer loss's own, for agents that have one.
+  batches = [trajectory] * config.batches_to_begin
+  jitted = jax.jit(
+    update.update,
+    in_shardings=(replicated, *batches),
+    out_shardings=replicated,
+  )
+  return DataParallel(jitted, replicated, trajectory)
