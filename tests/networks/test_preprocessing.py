@@ -79,7 +79,8 @@ def test_embeddings_are_learned():
 
   def loss(params):
     output = networks.unroll(
-      params, observation, (), np.ones((1, 2), np.int32)
+      params, observation, (), np.ones((1, 2), np.int32),
+      helpers.NOTHING_EMBEDDED,
     )
     return (output.value**2).sum()
 

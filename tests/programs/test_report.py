@@ -191,7 +191,7 @@ def test_what_is_in_no_statistics_is_said(tmp_path):
   output = tmp_path / "out"
   assert report.main([str(tmp_path), f"--output={output}"]) == 0
   text = " ".join(text_of(output / "index.html").split())
-  assert "catch, impala: no finite return at the end of seeds 2, 3;" in text
+  assert "catch, impala: no finite return at the end of seeds 2, 3," in text
   assert (
     "catch, impala, discount=0.9: runs end at 3,200 steps, before 64,000"
   ) in text

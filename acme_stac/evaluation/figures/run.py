@@ -56,7 +56,7 @@ def plot_run(workdir: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
-  figure.savefig(path, dpi=120)
+  styles.save(figure, path, dpi=120)
   return path
 
 

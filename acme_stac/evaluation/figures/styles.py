@@ -1,13 +1,15 @@
 """Styles that all figures share: agents, heads, layout, legends and axes."""
 
+import pathlib
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from acme_stac.evaluation import logs
 from acme_stac.evaluation.text import shortened
@@ -160,6 +162,19 @@ def narrow(figure: Figure):
   figure.set_size_inches(_NARROW, height * len(axes))
   if figure.legends:
     legend(figure)
+
+
+def save(figure: Figure, file: pathlib.Path | BinaryIO, dpi: int):
+  """Writes a figure as PNG, with "$" in names as plain text, not as a formula.
+
+  Args:
+    figure: made by `panels`.
+    file: path, or a file that is open for writing.
+    dpi: resolution in dots per inch.
+  """
+  for text in figure.findobj(Text):
+    text.set_parse_math(False)
+  figure.savefig(file, format="png", dpi=dpi)
 
 
 def least_span(axes: Axes, which: str, span: float):

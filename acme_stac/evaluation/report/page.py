@@ -155,7 +155,7 @@ class Page:
 
 def _png(figure: Figure) -> bytes:
   buffer = io.BytesIO()
-  figure.savefig(buffer, format="png", dpi=_DPI)
+  styles.save(figure, buffer, _DPI)
   return buffer.getvalue()
 
 
