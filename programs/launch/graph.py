@@ -16,7 +16,7 @@ import launchpad as lp
 from pybind11_abseil.status import StatusNotOk
 
 from acme_stac.agent import queues
-from acme_stac.training.variables import variable_names
+from acme_stac.training.variables import ACTOR_VARIABLES
 from programs.launch import node_process
 from programs.nodes import building
 from programs.nodes.actor import Actor
@@ -84,7 +84,7 @@ class _Peers:
         "The variable server", *self._arguments,
       )
 
-    return VariableSender(send, variable_names(experiment.config))
+    return VariableSender(send, ACTOR_VARIABLES)
 
 
 def _run_learner(experiment: Experiment, replays, counter, variables):

@@ -190,16 +190,15 @@ def _apply_networks(networks: Any, experiment: Experiment):
       lambda leaf: jax.ShapeDtypeStruct((*shape, *leaf.shape), leaf.dtype),
       experiment.environment_spec.observations,
     )
-    condition = jax.ShapeDtypeStruct(
-      (config.num_heads, len(config.embedded)), np.float32
-    )
     return jax.eval_shape(
       function,
       params,
       observation,
       jax.eval_shape(lambda: networks.initial_state(config.batch_size)),
       jax.ShapeDtypeStruct(shape, np.int32),
-      *[condition] * bool(config.embedded),
+      jax.ShapeDtypeStruct(
+        (config.num_heads, len(config.embedded)), np.float32
+      ),
     )
 
   core.check_output(apply(rows, networks.unroll), rows, config)

@@ -38,7 +38,7 @@ def test_core_needs_only_jax():
 import acme_stac, jax, numpy as np
 from acme_stac import core
 from acme_stac.environments import Catch, environment_spec
-from tests import helpers
+from tests.support import helpers
 config = helpers.small_config()
 update = core.make_update(helpers.networks(config), config)
 state, _ = update.update(
