@@ -41,7 +41,7 @@ lint: setup
 	.venv/bin/mypy
 
 test: lint
-	$(VENV_PYTHON) -m pytest -n 2 --dist loadfile $(FLAGS)
+	$(VENV_PYTHON) -m pytest -n 2 --dist worksteal $(FLAGS)
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --strict

@@ -1,5 +1,6 @@
 """Checks an installation and says what to do about what it lacks.
 
+Usage:
   python -m acme_stac.doctor
 
 Every check runs in a process of its own: compiled packages that do not fit each
@@ -9,6 +10,7 @@ installed does not work.
 
 import argparse
 import glob
+import importlib
 import importlib.metadata
 import os
 import pathlib
@@ -17,134 +19,135 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _TIMEOUT_SECONDS = 180.0
 _PACKAGE = "acme_stac"
-# Checks that would only repeat that the compiled packages do not load.
-_NEED_BINARIES = ("Reverb", "courier")
 _REINSTALL = (
   "Install the versions that fit: 'make setup' in a clone of the project makes"
   " an environment with them."
 )
-# What the distributed program cannot do without, as it is installed: others
-# may have modules of these names, and TensorFlow.
+# The distributed layer by the names of its distributions: other packages may
+# have modules of the same names.
 _DISTRIBUTED = ("dm-acme", "dm-launchpad-nightly", "dm-reverb")
-# What these load must have the versions of the lock: they are compiled against
-# TensorFlow's protobuf and NumPy, for instance, and do not say so themselves.
+# Compiled against one TensorFlow's protobuf and NumPy, for example, without
+# saying so: what they require must have the versions of the lock.
 _COMPILED = ("dm-launchpad-nightly", "dm-reverb", "tensorflow-cpu")
 _LOCK = pathlib.Path(__file__).parent.parent / "requirements.lock"
 
 
-class Problem(Exception):  # noqa: N818 (it is not always an error)
-  """What is wrong, in one line."""
+class Problem(Exception):  # noqa: N818 (not always an error)
+  """Says in one line what is wrong."""
 
 
 class Check(NamedTuple):
-  """Something that can be checked.
+  """A check of the installation.
 
   Attributes:
-    name: of the line.
-    run: returns what was found, or raises whatever is wrong.
+    name: of its line in the output.
+    run: returns what was found; raises if something is wrong.
     advice: what to do then.
-    needed: whether the installation is of no use without.
+    needed: whether the installation is unusable without.
+    needs: name of a check without which this one would only repeat its failure.
   """
 
   name: str
   run: Callable[[], str]
   advice: str
   needed: bool = True
+  needs: str | None = None
+
+
+def _load(name: str) -> Any:
+  """Imports a module by name, since any of them may be missing or broken."""
+  return importlib.import_module(name)
 
 
 def _python() -> str:
   return f"{platform.python_version()} on {platform.platform()}"
 
 
-def _wrong_versions(extra: str | None) -> list[str]:
-  """Returns the packages that do not have the version that is asked for."""
-  from packaging.requirements import Requirement
+def _requirements(package: str, extra: str = "") -> list[Any]:
+  """Returns the requirements of an installed package that apply here.
 
-  try:
-    requirements = importlib.metadata.requires(_PACKAGE) or ()
-  except importlib.metadata.PackageNotFoundError as error:
-    raise Problem(
-      "acme_stac itself is not installed here, only its folder is found, so"
-      " versions cannot be compared"
-    ) from error
-  wrong = []
-  for line in requirements:
-    requirement = Requirement(line)
-    of_extra = "extra ==" in line
-    if of_extra != (extra is not None) or (
-      requirement.marker is not None
-      and not requirement.marker.evaluate({"extra": extra or ""})
+  Args:
+    package: name of the package.
+    extra: return those of this extra; without it, those of no extra.
+  """
+  requirements = _load("packaging.requirements")
+  found = []
+  for line in importlib.metadata.requires(package) or ():
+    requirement = requirements.Requirement(line)
+    marker = requirement.marker
+    if bool(extra) == ("extra ==" in line) and (
+      marker is None or marker.evaluate({"extra": extra})
     ):
-      continue
-    try:
-      version = importlib.metadata.version(requirement.name)
-    except importlib.metadata.PackageNotFoundError:
-      wrong.append(f"{requirement.name} is missing")
-      continue
-    if not requirement.specifier.contains(version, prereleases=True):
-      wrong.append(f"{requirement.name} {version}, not {requirement.specifier}")
+      found.append(requirement)
+  return found
+
+
+def _wrong_versions(extra: str = "") -> list[str]:
+  """Returns the packages without a version that acme_stac asks for."""
+  if not _is_installed(_PACKAGE):
+    raise Problem(
+      "acme_stac itself is not installed, only its folder is found, so versions"
+      " cannot be compared"
+    )
+  wrong = []
+  for requirement in _requirements(_PACKAGE, extra):
+    name, specifier = requirement.name, requirement.specifier
+    if not _is_installed(name):
+      wrong.append(f"{name} is missing")
+    elif not specifier.contains(
+      version := importlib.metadata.version(name), prereleases=True
+    ):
+      wrong.append(f"{name} {version}, not {specifier}")
   return wrong
 
 
 def _not_locked(names: Iterable[str]) -> list[str]:
-  """Returns the packages whose versions are not those of the lock.
-
-  Nothing can be said of an installation that has no lock beside it.
+  """Returns which packages do not have the version of the lock.
 
   Args:
-    names: packages that are looked at, with all that they require.
+    names: packages to look at, with all that they require. Nothing is wrong
+      with an installation without a lock beside it.
   """
   if not _LOCK.is_file():
     return []
-  pins = {
-    _canonical(name): version
-    for name, version in re.findall(
-      r"^([\w.-]+)==([^\s;]+)", _LOCK.read_text(), re.MULTILINE
-    )
-  }
-  wrong = []
-  for name in sorted(_with_requirements(names)):
-    version = importlib.metadata.version(name)
-    if version != pins.get(name, version):
-      wrong.append(f"{name} {version}, not {pins[name]}")
-  return wrong
+  pins = dict(re.findall(
+    r"^([\w.-]+)==([^\s;]+)", _LOCK.read_text(), re.MULTILINE
+  ))
+  return [
+    f"{name} {version}, not {pins[name]}"
+    for name in sorted(_with_requirements(names))
+    if (version := importlib.metadata.version(name)) != pins.get(name, version)
+  ]
 
 
 def _with_requirements(names: Iterable[str]) -> set[str]:
   """Returns installed packages and all that they require, directly or not."""
-  from packaging.requirements import Requirement
-
+  canonical = _load("packaging.utils").canonicalize_name
   found: set[str] = set()
-  waiting = [_canonical(name) for name in names]
+  waiting = [canonical(name) for name in names]
   while waiting:
     name = waiting.pop()
-    if name in found or not _is_installed(name):
-      continue
-    found.add(name)
-    for line in importlib.metadata.requires(name) or ():
-      requirement = Requirement(line)
-      marker = requirement.marker
-      if marker is None or marker.evaluate({"extra": ""}):
-        waiting.append(_canonical(requirement.name))
+    if name not in found and _is_installed(name):
+      found.add(name)
+      waiting += [canonical(needed.name) for needed in _requirements(name)]
   return found
 
 
-def _canonical(name: str) -> str:
-  from packaging.utils import canonicalize_name
-
-  return canonicalize_name(name)
+def _is_installed(name: str) -> bool:
+  try:
+    importlib.metadata.version(name)
+  except importlib.metadata.PackageNotFoundError:
+    return False
+  return True
 
 
 def _core() -> str:
-  import jax
-
-  from acme_stac import core
-
-  if wrong := _wrong_versions(None):
+  jax, core = _load("jax"), _load("acme_stac.core")
+  if wrong := _wrong_versions():
     raise Problem("; ".join(wrong))
   row = jax.numpy.ones([2])
   value = core.leaky_vtrace(
@@ -155,12 +158,10 @@ def _core() -> str:
 
 
 def _devices() -> str:
-  import jax
-
-  devices = jax.devices()
-  kinds = sorted({device.device_kind for device in devices})
+  devices = _load("jax").devices()
   if glob.glob("/dev/nvidia[0-9]*") and devices[0].platform == "cpu":
-    raise Problem("there is an NVIDIA GPU, but this JAX knows the CPU only")
+    raise Problem("there is an NVIDIA GPU, but this JAX only has the CPU")
+  kinds = sorted({device.device_kind for device in devices})
   memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
   return (
     f"{len(devices)} × {', '.join(kinds)}; {os.cpu_count()} cores,"
@@ -173,7 +174,6 @@ def _versions() -> str:
     raise Problem(
       "Launchpad and Reverb exist for Python 3.10 on Linux x86-64 only"
     )
-  # Versions that fit although their own packages ask for others.
   wrong = [*_wrong_versions("distributed"), *_not_locked(_COMPILED)]
   if wrong:
     raise Problem("; ".join(dict.fromkeys(wrong)))
@@ -181,23 +181,14 @@ def _versions() -> str:
 
 
 def _binaries() -> str:
-  import reverb
-  import tensorflow as tf
-
   # A package built against another TensorFlow fails here, or never returns.
-  import launchpad  # isort: skip
-  import acme_stac.agent  # noqa: F401 isort: skip
-  import acme  # isort: skip
-
-  return (
-    f"TensorFlow {tf.__version__}, {reverb.__name__}, {launchpad.__name__} and"
-    f" {acme.__name__} load beside each other"
-  )
+  for name in ("reverb", "tensorflow", "launchpad", "acme_stac.agent", "acme"):
+    _load(name)
+  return "TensorFlow, Reverb, Launchpad and Acme load together"
 
 
 def _reverb_port() -> str:
-  import reverb
-
+  reverb = _load("reverb")
   server = reverb.Server([reverb.Table.queue("queue", 1)])
   client = reverb.Client(f"localhost:{server.port}")
   client.insert([1.0], {"queue": 1.0})
@@ -209,22 +200,23 @@ def _reverb_port() -> str:
 
 
 def _courier_port() -> str:
-  import courier
-
+  courier = _load("courier")
   server = courier.Server()
   server.Bind("double", lambda x: 2 * x)
   server.Start()
   answer = courier.Client(server.address, call_timeout=10).double(21)
   server.Stop()
   if answer != 42:
-    raise Problem(f"a call came back as {answer!r}")
+    raise Problem(f"a call returned {answer!r}")
   return "a courier server listens and answers"
 
 
 def _network() -> str:
-  from programs.run import machine
-
-  if not machine.isolate_network():
+  # As `programs.run.machine.isolate_network`.
+  result = subprocess.run(
+    ["unshare", "--user", "--net", "true"], capture_output=True
+  )
+  if result.returncode:
     raise Problem("the kernel does not give a process a network of its own")
   return "local runs can have a network of their own"
 
@@ -235,31 +227,15 @@ def _tensorboard() -> str:
     [script, "--version"], capture_output=True, text=True, errors="replace",
     timeout=_TIMEOUT_SECONDS / 2,
   )
-  lines = [line for line in result.stderr.splitlines() if line.strip()]
   if result.returncode:
-    raise Problem(f"{script} does not start: {lines[-1] if lines else ''}")
+    raise Problem(f"{script} does not start: {_last_line(result.stderr)}")
   return f"{script} starts, version {result.stdout.strip()}"
 
 
-def _atari() -> str:
-  from acme_stac import environments
-
-  environments.make_batched("atari:pong", 1, 0).reset()
-  return "atari:pong starts"
-
-
-def _control() -> str:
-  from acme_stac import environments
-
-  environments.make("control:cartpole/swingup", seed=0).reset()
-  return "control:cartpole/swingup starts"
-
-
-def _rendering() -> str:
-  from acme_stac import environments
-
-  environments.make("control_pixels:cartpole/swingup", seed=0).reset()
-  return f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '')}"
+def _environment(name: str) -> str:
+  environments = _load("acme_stac.environments")
+  environments.make_batched(name, 1, 0).reset()
+  return f"{name} starts"
 
 
 _CORE = (
@@ -283,14 +259,20 @@ _PROGRAM = (
     "Reverb", _reverb_port,
     "Let processes listen on a port of this machine: look at its firewall and"
     " at proxies (no_proxy=localhost).",
+    needs="binaries",
   ),
-  Check("courier", _courier_port, "As for Reverb."),
+  Check("courier", _courier_port, "As for Reverb.", needs="binaries"),
   Check("TensorBoard", _tensorboard, _REINSTALL, needed=False),
-  Check("Atari", _atari, f"{_REINSTALL} It has ale-py with its games.",
-        needed=False),
-  Check("DM control", _control, _REINSTALL, needed=False),
   Check(
-    "rendering", _rendering,
+    "Atari", lambda: _environment("atari:pong"),
+    f"{_REINSTALL} It has ale-py with its games.", needed=False,
+  ),
+  Check(
+    "DM control", lambda: _environment("control:cartpole/swingup"), _REINSTALL,
+    needed=False,
+  ),
+  Check(
+    "rendering", lambda: _environment("control_pixels:cartpole/swingup"),
     "Observations from pixels and videos need OpenGL: install libegl1 (GPU or"
     " Mesa) or libosmesa6 with your distribution, and set MUJOCO_GL=egl or"
     " MUJOCO_GL=osmesa.",
@@ -305,48 +287,40 @@ _PROGRAM = (
 )
 
 
-def _is_installed(name: str) -> bool:
-  try:
-    importlib.metadata.version(name)
-  except importlib.metadata.PackageNotFoundError:
-    return False
-  return True
+def _last_line(text: str) -> str:
+  lines = [line for line in text.splitlines() if line.strip()]
+  return lines[-1].strip() if lines else ""
 
 
 def _run_apart(check: Check) -> tuple[bool, str]:
-  """Runs a check in a process of its own; returns (fine, what it said)."""
+  """Runs a check in a process of its own; returns (passed, what it said)."""
   command = [sys.executable, "-m", "acme_stac.doctor", "--only", check.name]
   quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_LOG_COMPILES": "0"}
   try:
     result = subprocess.run(
-      command,
-      env={**os.environ, **quiet},
-      capture_output=True,
-      text=True,
-      errors="replace",
-      timeout=_TIMEOUT_SECONDS,
+      command, env={**os.environ, **quiet}, capture_output=True, text=True,
+      errors="replace", timeout=_TIMEOUT_SECONDS,
     )
   except subprocess.TimeoutExpired:
     return False, f"no answer within {_TIMEOUT_SECONDS:.0f} s"
   said = re.findall(r"^doctor: (.*)$", result.stdout, re.MULTILINE)
-  if result.returncode == 0 and said:
-    return True, said[-1]
-  lines = [line for line in result.stderr.splitlines() if line.strip()]
   if result.returncode < 0:
     return False, f"the process ended by signal {-result.returncode}"
-  return False, said[-1] if said else (lines or ["it said nothing"])[-1].strip()
+  if said:
+    return result.returncode == 0, said[-1]
+  return False, _last_line(result.stderr) or "it said nothing"
 
 
 def _run_here(name: str) -> int:
-  """Runs one check in this process."""
+  """Runs one check in this process; returns its exit code."""
   (check,) = (check for check in (*_CORE, *_PROGRAM) if check.name == name)
   try:
     print(f"doctor: {check.run()}")
-  except Exception as error:  # Whatever a broken package raises.
-    what = str(error) if isinstance(error, Problem) else (
-      f"{type(error).__name__}: {error}"
-    )
-    print("doctor: " + " ".join(what.split()))
+  except Problem as problem:
+    print(f"doctor: {problem}")
+    return 1
+  except Exception as error:  # noqa: BLE001 (whatever a broken package raises)
+    print("doctor: " + " ".join(f"{type(error).__name__}: {error}".split()))
     return 1
   return 0
 
@@ -364,31 +338,24 @@ def main(argv: list[str]) -> int:
   only = parser.parse_args(argv).only
   if only:
     return _run_here(only)
-  broken = False
-  checks = list(_CORE)
   installed = any(_is_installed(name) for name in _DISTRIBUTED)
-  if installed:
-    checks += _PROGRAM
-  if not pathlib.Path("programs").is_dir():
-    checks = [check for check in checks if check.name != "network"]
-  loads = True
-  for check in checks:
-    if check.name in _NEED_BINARIES and not loads:
+  failed: dict[str, Check] = {}
+  for check in (*_CORE, *_PROGRAM) if installed else _CORE:
+    if check.needs in failed:
       continue
-    fine, said = _run_apart(check)
-    loads = loads and (fine or check.name != "binaries")
-    mark = "ok" if fine else "BROKEN" if check.needed else "lacks"
+    passed, said = _run_apart(check)
+    mark = "ok" if passed else "BROKEN" if check.needed else "lacks"
     print(f"{mark:7}{check.name}: {said}", flush=True)
-    if not fine:
+    if not passed:
       print(f"       -> {check.advice}", flush=True)
-      broken = broken or check.needed
+      failed[check.name] = check
   if not installed:
     print(
-      "       Acme, Launchpad and Reverb are not installed, so there are no"
-      " agent and no program, but acme_stac.core, networks and load_policy."
+      "       Acme, Launchpad and Reverb are not installed, so there is no"
+      " distributed agent; acme_stac.core, networks and load_policy work."
       f"\n       -> {_REINSTALL}"
     )
-  return int(broken)
+  return int(any(check.needed for check in failed.values()))
 
 
 if __name__ == "__main__":

@@ -186,7 +186,9 @@ class TrainedPolicy:
       ValueError: if the observation is not of the environment's spec.
     """
     number = state.begins.shape[0]
-    observation = environments.base.select(self._spec.observations, observation)
+    observation = environments.nests.select(
+      self._spec.observations, observation
+    )
     rows = self._in_spec(
       list(map(jnp.asarray, jax.tree_util.tree_leaves(observation))), number
     )
@@ -291,7 +293,7 @@ class TrainedPolicy:
     """Returns the observation [N, ...] in the structure of the spec."""
     try:
       # Any mapping will do, and parts that are no numbers may stay in it.
-      observation = environments.base.select(
+      observation = environments.nests.select(
         self._spec.observations, observation
       )
     except (LookupError, TypeError) as error:

@@ -1,1 +1,1 @@
-"""Commands and the Launchpad program behind them."""
+"""Commands; each file here is one, run as python -m programs.NAME."""

@@ -52,14 +52,14 @@ def main(argv: list[str]) -> int:
     "--output",
   )
   try:
-    found, problems = evaluation.runs.find(options.directories)
-    print(counted(len(found), "run"), flush=True)
-    for problem in problems:
+    found = evaluation.runs.find(options.directories)
+    print(counted(len(found.runs), "run"), flush=True)
+    for problem in found.problems:
       print(f"  Left out: {problem}", file=sys.stderr, flush=True)
-    files = evaluation.report.Report(
+    files = evaluation.report.write(
       found, output, options.baseline, options.title,
-      lambda text: print(f"  {printable(text)}", flush=True), problems,
-    ).write()
+      lambda text: print(f"  {printable(text)}", flush=True),
+    )
   except (ValueError, OSError) as error:
     raise UserError(printable(error)) from error
   print(printable(files[0]))

@@ -6,9 +6,9 @@ A sweep file has a function get_runs() that returns the runs' names with their
 flags of programs.train. Each run has its directory below --workdir. The same
 command resumes a sweep: it skips finished runs and continues interrupted ones.
 A run that fails does not stop the others; it is named at the end. summary.csv
-has a row for each run, averages.csv means over seeds: see
-acme_stac.evaluation.summary. learning_curves.png has a panel for the runs whose
-names differ in the last part.
+has a row for each run, averages.csv means over seeds with 95% bootstrap
+intervals: see acme_stac.evaluation.summary and .statistics. learning_curves.png
+has a panel for the runs whose names differ in the last part.
 
 The exit code is 0 if all runs are done, 1 if some failed or the summary could
 not be written, 2 for a user's error. Stopped by Ctrl-C or SIGTERM, a sweep ends
@@ -285,10 +285,10 @@ def write_summary(
     if row:
       rows[name] = {"finished": is_done(workdir / name, flags), **row}
   finished = {name: row for name, row in rows.items() if row["finished"]}
-  curves = evaluation.plots.plot_sweep(rows, workdir)
+  curves = evaluation.figures.plot_sweep(rows, workdir)
   tables = {
     "summary.csv": [{"run": name, **row} for name, row in rows.items()],
-    "averages.csv": evaluation.summary.average_over_seeds(finished),
+    "averages.csv": evaluation.statistics.average_over_seeds(finished),
   }
   return [
     *(

@@ -1,6 +1,7 @@
 """What the README and the pages of docs/ show runs as it stands."""
 
 import dataclasses
+import importlib.util
 import os
 import pathlib
 import re
@@ -17,8 +18,8 @@ import acme_stac
 from acme_stac import reference
 from programs import sweep
 from programs.launch import cluster
-from programs.run import experiment, validation
 from programs.run import flags as run_flags
+from programs.run import validation
 from tests.agent import test_layouts
 from tests.support import runs
 
@@ -321,7 +322,7 @@ def test_runs_that_are_shown(tmp_path, monkeypatch):
   # Tests need not have it.
   monkeypatch.setitem(sys.modules, "wandb", types.ModuleType("wandb"))
   monkeypatch.setattr(
-    experiment.importlib.util, "find_spec", lambda name: True
+    importlib.util, "find_spec", lambda name: True
   )
   shown = [
     (page, words)

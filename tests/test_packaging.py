@@ -26,6 +26,23 @@ print(getattr(build_meta, sys.argv[1])(sys.argv[2]))
 NO_BYTE_CODE = {"PIP_NO_COMPILE": "0"}
 
 
+def pip(venv):
+  """The command that installs into an empty environment, made here.
+
+  uv's where it is, as in setup.sh: it takes a tenth of pip's time.
+  """
+  if shutil.which("uv") and not subprocess.run(
+    ["uv", "--version"], cwd=ROOT, capture_output=True
+  ).returncode:
+    subprocess.run(
+      ["uv", "venv", "--quiet", "--python", sys.executable, venv],
+      cwd=ROOT, check=True,
+    )
+    return f"uv pip install --quiet --python {venv / 'bin' / 'python'}"
+  subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+  return f"{venv / 'bin' / 'pip'} install --quiet"
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
   """A copy of what git knows of, as a clone has it."""
@@ -245,12 +262,12 @@ def test_lazy_names():
 def test_pip_installs_the_core(wheel, tmp_path):
   """In an empty environment, with whatever pip finds for it."""
   venv = tmp_path / "venv"
-  subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+  command = pip(venv)
 
   def install(what):
     return subprocess.run(
-      [venv / "bin" / "pip", "install", "--quiet", what],
-      env=os.environ | NO_BYTE_CODE, capture_output=True, text=True,
+      [*command.split(), what], cwd=ROOT, env=os.environ | NO_BYTE_CODE,
+      capture_output=True, text=True,
     )
 
   if install("packaging").returncode:
@@ -292,10 +309,9 @@ def test_the_stack_comes_by_the_one_command_that_is_documented(
   environment["PATH"] = f"{venv / 'bin'}:{environment['PATH']}"
   environment |= NO_BYTE_CODE
   try:
-    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     install = subprocess.run(
-      command, shell=True, cwd=clone, env=environment, capture_output=True,
-      text=True,
+      command.replace("pip install", pip(venv)), shell=True, cwd=clone,
+      env=environment, capture_output=True, text=True,
     )
     assert install.returncode == 0, install.stderr[-2000:]
     shutil.rmtree(clone)

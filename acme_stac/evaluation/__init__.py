@@ -1,4 +1,9 @@
-"""Scores, statistics and plots of finished or running work directories.
+"""Evaluates work directories: logs, statistics, figures and reports.
+
+`logs` reads the CSV logs of a run, `summary` makes a row of figures from them,
+`runs` finds many runs and `groups` compares their settings. `statistics`
+estimates, `figures/` draws, `report/` writes the page. `scores` and `published`
+hold what papers report. Nothing here starts or changes a run.
 
 Modules are imported when they are first used, so that the commands parse their
 arguments and show --help at once.
@@ -10,7 +15,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-  from acme_stac.evaluation import play, plots, report, runs, summary, video
+  from acme_stac.evaluation import (
+    figures,
+    play,
+    report,
+    runs,
+    statistics,
+    summary,
+    video,
+  )
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,7 +1,5 @@
-"""Finished, unfinished and missing runs, and what was varied among them."""
+"""Finds runs, and exports what a report needs of them."""
 
-import collections
-import csv
 import dataclasses
 import functools
 import json
@@ -9,58 +7,48 @@ import math
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from acme_stac.config import STACConfig
-from acme_stac.evaluation import plots, summary
-from acme_stac.evaluation.text import printable, printable_values
-from acme_stac.presets import AGENTS
+from acme_stac.evaluation import logs, summary
+from acme_stac.evaluation.text import printable
 
-_RUNS = "runs.csv"
-_CURVES = "curves.csv"
-_SETTINGS = "settings.json"
-_AXES = ("environment_steps", "seconds")
-# Columns of a log that are kept beside those of metaparameters.
-_KEPT = ("environment_steps", "learner_steps", "seconds", "episode_return")
-# What only says how long a run is.
+STEPS, SECONDS = "environment_steps", "seconds"
+# Settings that only say how long a run is.
 NO_SETTINGS = ("num_environment_steps",)
-# Before the names of an environment's options, among the settings.
+# Prefix of an environment's options among the settings.
 OPTION = "environment_options."
 # Share of a run's rows in which α_ρ ≥ α_c, by head.
 ALPHA_ORDER = "alpha_order_share_head"
-_POINTS = 40
-# What reading files of any content may raise.
-_DAMAGED = (
-  OSError, ValueError, KeyError, IndexError, TypeError, AttributeError,
-  ArithmeticError, RecursionError, csv.Error,
+
+_CONFIG = "config.json"
+_RUNS, _CURVES, _SETTINGS = "runs.csv", "curves.csv", "settings.json"
+_DESCRIPTION = ("name", "task", "agent", "settings", "seed", "finished")
+# Columns of the curves.
+_EXPORTED = (
+  "^(environment_steps|learner_steps|seconds|episode_return|sigma_.*)$"
 )
-# Of a run with rows.
-_FIGURES = (
-  "learner_steps", "final_return", "mean_return", "steps_per_second",
-  "training_seconds",
-)
-
-# Names and values of the settings in which runs differ from the usual ones.
-Variation: TypeAlias = tuple[tuple[str, Any], ...]
+_EXPORTED_ROWS = 40
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Run:
   """One run, from its work directory or from exported data.
 
   Attributes:
-    name: where it was found.
+    name: path where it was found.
     task: the environment's name.
     agent: the agent preset's name.
     settings: the agent's hyperparameters, and the environment's options, whose
       names begin with `OPTION`.
-    seed: of everything.
-    finished: whether all its updates were done.
-    figures: of `summary.summarise_run`, "training_seconds", and `ALPHA_ORDER`
-      of each head.
-    curves: columns of the learner's log, "seconds" of training among them.
+    seed: of the run.
+    finished: whether it made all its updates.
+    figures: `summary.summarise_run`, "training_seconds", and `ALPHA_ORDER` of
+      each head.
+    curves: the learner's log, with a column of seconds of training.
   """
 
   name: str
@@ -70,146 +58,153 @@ class Run:
   seed: int
   finished: bool
   figures: Mapping[str, Any]
-  curves: plots.Columns = dataclasses.field(repr=False)
+  curves: pd.DataFrame = dataclasses.field(repr=False)
+
+  def __post_init__(self):
+    """Raises ValueError if an axis of the curves is damaged."""
+    for axis in (STEPS, SECONDS) if len(self.curves) else ():
+      values = self.curves[axis].to_numpy()
+      if not np.isfinite(values).all() or (np.diff(values) < 0).any():
+        raise ValueError(f"{axis} must be finite and never fall.")
 
   @functools.cached_property
   def steps(self) -> np.ndarray:
     """Environment steps of the rows of `curves`."""
-    return self.curves.get("environment_steps", np.zeros(0))
+    return self.ends_at(STEPS)
 
-  def value_at(self, column: str, at: float, axis: str) -> float:
-    """Returns a curve's value at a step or second, NaN where it has none.
+  def ends_at(self, axis: str) -> np.ndarray:
+    """Returns an axis of the curves; empty if the run has no row yet."""
+    return self.curves[axis].to_numpy() if len(self.curves) else np.zeros(0)
+
+  def interpolated(
+    self, column: str, at: Any, axis: str, hold: bool = False
+  ) -> np.ndarray:
+    """Returns a curve's values at points of an axis.
 
     Args:
       column: of `curves`.
-      at: where on the axis; beyond the last row the curve ends.
-      axis: "environment_steps" or "seconds".
+      at: points of the axis.
+      axis: `STEPS` or `SECONDS`.
+      hold: whether the last value holds beyond the end; NaN otherwise.
     """
+    at = np.asarray(at, float)
     if column not in self.curves:
-      return math.nan
-    x, y = self.curves[axis], self.curves[column]
-    known = np.isfinite(y)
-    if not known.any() or at > x[known][-1] * (1 + 1e-9):
-      return math.nan
-    return float(np.interp(at, x[known], y[known]))
+      return np.full(at.shape, math.nan)
+    known = self.curves[np.isfinite(self.curves[column])]
+    if known.empty:
+      return np.full(at.shape, math.nan)
+    x, y = known[axis].to_numpy(), known[column].to_numpy()
+    values = np.interp(at, x, y)
+    beyond = at > x[-1] * (1 + 1e-9)
+    return values if hold else np.where(beyond, math.nan, values)
+
+  def value_at(self, column: str, at: float, axis: str = STEPS) -> float:
+    """Returns a curve's value at one point of an axis, NaN beyond its end."""
+    return float(self.interpolated(column, at, axis))
 
   def mean_return(self, end: float) -> float:
     """Returns the mean return over training up to an environment step."""
     if end >= self.steps[-1]:
       return float(self.figures["mean_return"])
     x = np.append(self.steps[self.steps < end], end)
-    y = [self.value_at("episode_return", step, "environment_steps")
-         for step in x]
-    return summary.mean_over_steps(x, np.array(y))
-
-  def check(self):
-    """Raises ValueError unless it can be compared with others."""
-    for name in ("name", "task", "agent"):
-      if not isinstance(getattr(self, name), str):
-        raise ValueError(f"{name} must be a text, got {getattr(self, name)!r}.")
-    if type(self.seed) is not int:
-      raise ValueError(f"seed must be a whole number, got {self.seed!r}.")
-    if not isinstance(self.settings, Mapping):
-      raise ValueError(f"settings must have names, got {self.settings!r}.")
-    if not self.curves and not self.finished:
-      return
-    missing = [
-      *(f"column {name}" for name in _AXES if name not in self.curves),
-      *(f"figure {name}" for name in _FIGURES if name not in self.figures),
-    ]
-    if missing:
-      raise ValueError(f"the {missing[0]} is missing.")
-    for name in _AXES:
-      values = self.curves[name]
-      if not np.isfinite(values).all() or (np.diff(values) < 0).any():
-        raise ValueError(f"{name} must be numbers that never fall.")
-    if self.steps[0] < 0:
-      raise ValueError("environment_steps must not be negative.")
-    for heads in plots.sigmas([self.curves]).values():
-      if sorted(heads) != list(range(len(heads))):
-        raise ValueError(f"metaparameters of heads {sorted(heads)} alone.")
-
-  def same_as(self) -> tuple[Any, ...]:
-    """Returns what two copies of one run have in common, and no others."""
-    kept = ("learner_steps", "final_return", "mean_return")
-    return (
-      self.task, self.agent, self.seed, json.dumps(self.settings),
-      *[f"{float(self.figures.get(name, 0.0)):.5g}" for name in kept],
+    return summary.mean_over_steps(
+      x, self.interpolated("episode_return", x, STEPS)
     )
 
 
-  def state_of(self) -> tuple[Any, ...]:
-    """Returns what two states of one run have in common."""
-    settings = {n: v for n, v in self.settings.items() if n not in NO_SETTINGS}
-    return (
-      self.name, self.task, self.agent, self.seed, json.dumps(settings),
-    )
+class Found(NamedTuple):
+  """Runs that were found.
+
+  Attributes:
+    runs: each once.
+    problems: a sentence for each directory that was left out.
+  """
+
+  runs: list[Run]
+  problems: list[str]
 
 
-def find(paths: Iterable[pathlib.Path]) -> tuple[list[Run], list[str]]:
-  """Returns the runs in or below directories, and what could not be read.
+def find(paths: Iterable[pathlib.Path | str]) -> Found:
+  """Finds the runs in or below directories.
 
-  A run that is found twice, as a work directory or in exported data, is one;
-  of an unfinished one that was exported and went on, the later state counts.
+  A run found twice, as a work directory or in exported data, counts once; of an
+  unfinished run that was exported and went on, only the later state counts.
+  Directories that are damaged, or have not begun, are left out and named.
 
   Args:
-    paths: work directories of programs.train, directories with such below, and
-      directories that `export` wrote. Links are followed.
-
-  Returns:
-    The runs, and a sentence about every run or file that is damaged, and about
-    every run of a sweep that has not begun.
+    paths: work directories of programs.train, directories that contain some,
+      and directories that `export` wrote. Links are followed.
 
   Raises:
-    ValueError: if there is no run in a path.
+    ValueError: if a path contains no run.
   """
-  runs: dict[tuple[Any, ...], Run] = {}
-  problems: dict[str, None] = {}
+  found: dict[tuple[Any, ...], Run] = {}
+  problems: list[str] = []
   for path in map(pathlib.Path, paths):
-    found: list[Run] = []
+    runs: list[Run] = []
     of_path: list[str] = []
     if not path.is_dir():
       raise ValueError(
         f"There is no directory {printable(path)}. Give work directories of"
-        " programs.train, or directories with such below."
+        " programs.train, or directories that contain some."
       )
     for directory, files in _walk(path):
       try:
         if {_RUNS, _SETTINGS} <= files:
-          found += _read_exported(directory)
-        if "config.json" in files:
-          found.append(_read_work_directory(directory))
+          runs += _read_exported(directory)
+        if _CONFIG in files:
+          runs.append(_read_work_directory(directory))
         elif "sweep.log" in files:
           of_path.append(
             f"{directory} has not begun, or failed before: see sweep.log."
           )
-      except ValueError as error:
-        of_path.append(str(error))
-    if not found:
-      raise ValueError(
-        " ".join([
-          f"{printable(path)} has no run: neither it nor a directory below is a"
-          " work directory of programs.train (with a config.json) or data that"
-          f" a report kept (with {_RUNS} and {_SETTINGS}).",
-          *map(printable, of_path[:3]),
-        ])
-      )
-    for run in found:
-      runs.setdefault(run.same_as(), run)
-    problems.update(dict.fromkeys(of_path))
+      # Other programs' files, and damaged ones, may raise anything.
+      except Exception as error:
+        of_path.append(
+          f"{directory} cannot be read as a run: {type(error).__name__}:"
+          f" {error}"
+        )
+    if not runs:
+      raise ValueError(" ".join([
+        f"{printable(path)} has no run: neither it nor a directory below is a"
+        f" work directory of programs.train (with a {_CONFIG}) or data that a"
+        f" report kept (with {_RUNS} and {_SETTINGS}).",
+        *map(printable, of_path[:3]),
+      ]))
+    for run in runs:
+      found.setdefault(_identity(run), run)
+    problems += of_path
   latest: dict[tuple[Any, ...], float] = {}
-  for run in runs.values():
-    steps = _learner_steps(run)
-    latest[run.state_of()] = max(latest.get(run.state_of(), steps), steps)
-  return [
-    run for run in runs.values()
-    if run.finished or _learner_steps(run) == latest[run.state_of()]
-  ], [printable(problem) for problem in problems]
+  for run in found.values():
+    origin = _origin(run)
+    latest[origin] = max(latest.get(origin, 0), _learner_steps(run))
+  return Found(
+    [
+      run for run in found.values()
+      if run.finished or _learner_steps(run) == latest[_origin(run)]
+    ],
+    [printable(problem) for problem in dict.fromkeys(problems)],
+  )
 
 
 def _learner_steps(run: Run) -> float:
-  steps = float(run.figures.get("learner_steps", 0.0))
-  return steps if math.isfinite(steps) else 0.0
+  return run.figures["learner_steps"] if len(run.curves) else 0
+
+
+def _identity(run: Run) -> tuple[Any, ...]:
+  """Returns what copies of one run share, and no other run has."""
+  names = ("learner_steps", "final_return", "mean_return")
+  return (
+    run.task, run.agent, run.seed, json.dumps(run.settings),
+    # As exported.
+    *[f"{float(run.figures.get(name, 0.0)):.5g}" for name in names],
+  )
+
+
+def _origin(run: Run) -> tuple[Any, ...]:
+  """Returns what the states of one run at different times share."""
+  settings = {n: v for n, v in run.settings.items() if n not in NO_SETTINGS}
+  return run.name, run.task, run.agent, run.seed, json.dumps(settings)
 
 
 def _walk(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, set[str]]]:
@@ -226,56 +221,41 @@ def _walk(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, set[str]]]:
 
 
 def _read_work_directory(workdir: pathlib.Path) -> Run:
-  file = "config.json"
-  try:
-    described = printable_values(
-      json.loads(plots.regular(workdir / "config.json").read_text())
-    )
-    settings = {
-      **described["config"],
-      **{
-        OPTION + name: value
-        for name, value in described["environment_options"].items()
-      },
-      **({"networks": n} if (n := described.get("networks")) else {}),
-    }
-    file = "logs"
-    figures = summary.summarise_run(workdir)
-    log = plots.read_log(workdir / "logs" / "learner.csv", "learner_steps")
-    run = Run(
-      name=printable(workdir),
-      task=described["environment"],
-      agent=described["agent"],
-      settings=settings,
-      seed=described["seed"],
-      finished=False,
-      figures={**figures, **_alpha_order(log)},
-      curves=_with_seconds(log),
-    )
-    seconds = run.curves["seconds"][-1] if log else math.nan
-    run = dataclasses.replace(
-      run,
-      finished=figures.get("learner_steps", 0) >= _num_updates(settings),
-      figures={**run.figures, "training_seconds": float(seconds)},
-    )
-    file = "content"
-    run.check()
-  except _DAMAGED as error:
-    raise ValueError(
-      f"{workdir} is no work directory that can be read; its {file} gave"
-      f" {type(error).__name__}: {error}"
-    ) from error
-  return run
+  described = json.loads((workdir / _CONFIG).read_text())
+  settings = {
+    **described["config"],
+    **{
+      OPTION + name: value
+      for name, value in described["environment_options"].items()
+    },
+    **({"networks": n} if (n := described.get("networks")) else {}),
+  }
+  figures = summary.summarise_run(workdir)
+  log = _with_seconds(logs.read_learner(workdir))
+  return Run(
+    name=printable(workdir),
+    task=described["environment"],
+    agent=described["agent"],
+    settings=settings,
+    seed=described["seed"],
+    finished=figures.get("learner_steps", 0) >= _num_updates(settings),
+    figures={
+      **figures, **_alpha_order(log),
+      "training_seconds": float(log[SECONDS].iloc[-1]) if len(log)
+      else math.nan,
+    },
+    curves=log,
+  )
 
 
-def _alpha_order(log: plots.Columns) -> dict[str, float]:
+def _alpha_order(log: pd.DataFrame) -> dict[str, float]:
   """Returns by head the share of rows in which α_ρ ≥ α_c; {} without them."""
-  found = plots.sigmas([log])
+  found = logs.sigma_columns([log])
   if not {"alpha_rho", "alpha_c"} <= set(found):
     return {}
   return {
     f"{ALPHA_ORDER}{head}": float(
-      np.mean(log[column] >= log[found["alpha_c"][head]])
+      (log[column] >= log[found["alpha_c"][head]]).mean()
     )
     for head, column in found["alpha_rho"].items()
   }
@@ -288,28 +268,27 @@ def _num_updates(settings: Mapping[str, Any]) -> int:
   ).num_updates
 
 
-def _with_seconds(log: plots.Columns) -> plots.Columns:
-  """Returns a log with the seconds of training from its first row to each.
+def _with_seconds(log: pd.DataFrame) -> pd.DataFrame:
+  """Returns a log with the seconds of training since its first row.
 
-  Compilation comes before the first row. Between two runs of the same
-  directory, and while it was killed, no time passes.
+  Compilation precedes the first row, and the time between a stop and a
+  resumption does not count. A rate of 0 over more than 0 steps is damage: the
+  seconds become infinite, and `Run` rejects them.
   """
-  if not log:
-    return {}
-  steps = np.diff(log["environment_steps"], prepend=0.0)
-  rate = log["environment_steps_per_second"]
-  # Where there are no steps, the rate may be 0.
-  seconds = np.cumsum(
-    np.divide(steps, rate, out=np.zeros_like(steps), where=steps != 0)
-  )
-  return {**log, "seconds": seconds - seconds[0]}
+  if log.empty:
+    return log
+  steps = log[STEPS].diff().fillna(log[STEPS])
+  seconds = (
+    (steps / log["environment_steps_per_second"]).where(steps != 0, 0.0)
+  ).cumsum()
+  return log.assign(**{SECONDS: seconds - seconds[0]})
 
 
 def export(runs: Sequence[Run], directory: pathlib.Path) -> list[pathlib.Path]:
   """Writes what reports need of runs, for `find`; returns the files.
 
   runs.csv has a row for each run, curves.csv up to 40 rows of each one's log,
-  and settings.json the settings that runs.csv names by number.
+  and settings.json the settings that runs.csv refers to by number.
   """
   directory.mkdir(parents=True, exist_ok=True)
   settings: list[Mapping[str, Any]] = []
@@ -317,243 +296,48 @@ def export(runs: Sequence[Run], directory: pathlib.Path) -> list[pathlib.Path]:
   for number, run in enumerate(runs):
     if run.settings not in settings:
       settings.append(run.settings)
+    described = {name: getattr(run, name) for name in _DESCRIPTION}
     rows.append({
-      "run": number,
-      "name": run.name,
-      "task": run.task,
-      "agent": run.agent,
-      "settings": settings.index(run.settings),
-      "seed": run.seed,
-      "finished": run.finished,
-      **{name: _short(value) for name, value in run.figures.items()},
+      "run": number, **described, "settings": settings.index(run.settings),
+      **{name: _rounded(value) for name, value in run.figures.items()},
     })
     kept = np.unique(
-      np.linspace(0, len(run.steps) - 1, _POINTS).astype(int)
-    ) if len(run.steps) else []
-    names = [
-      name
-      for name in run.curves
-      if name in _KEPT or name.startswith("sigma_")
-    ]
-    for row in kept:
-      curves.append(
-        {"run": number, **{n: _short(run.curves[n][row]) for n in names}}
-      )
-  summary.write_csv(directory / _RUNS, rows)
-  summary.write_csv(directory / _CURVES, curves)
-  plots.regular(directory / _SETTINGS).write_text(
-    json.dumps(settings, indent=1) + "\n"
+      np.linspace(0, len(run.curves) - 1, _EXPORTED_ROWS).astype(int)
+    )
+    if len(run.curves):
+      of_run = run.curves.filter(regex=_EXPORTED).iloc[kept]
+      curves.append(of_run.assign(run=number))
+  pd.DataFrame(rows).to_csv(directory / _RUNS, index=False)
+  pd.concat([pd.DataFrame({"run": []}), *curves]).to_csv(
+    directory / _CURVES, index=False, float_format="%.6g"
   )
+  (directory / _SETTINGS).write_text(json.dumps(settings, indent=1) + "\n")
   return [directory / name for name in (_RUNS, _CURVES, _SETTINGS)]
 
 
-def _short(value: Any) -> Any:
+def _rounded(value: Any) -> Any:
   """Returns a number with as many digits as a plot or a table needs."""
-  if isinstance(value, bool) or not isinstance(value, float):
-    return value
-  return "" if math.isnan(value) else f"{value:.6g}"
+  return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _read_exported(directory: pathlib.Path) -> list[Run]:
-  try:
-    settings = printable_values(
-      json.loads(plots.regular(directory / _SETTINGS).read_text())
-    )
-    with open(plots.regular(directory / _RUNS), newline="") as file:
-      rows = list(csv.DictReader(file))
-    curves = plots.read_log(directory / _CURVES)
-    number = curves.pop("run", np.zeros(0))
-    runs = []
-    for row in rows:
-      of_run = number == float(row.pop("run"))
-      mine = {
-        name: values[of_run]
-        for name, values in curves.items()
-        if np.isfinite(values[of_run]).any()
-      }
-      run = Run(
-        name=printable(row.pop("name")),
-        task=printable(row.pop("task")),
-        agent=printable(row.pop("agent")),
-        settings=settings[int(row.pop("settings"))],
-        seed=int(row.pop("seed")),
-        finished=row.pop("finished") == "True",
-        figures={
-          **_alpha_order(mine),
-          **{
-            name: plots.number(text)
-            for name, text in row.items()
-            if text or not name.startswith(ALPHA_ORDER)
-          },
-        },
-        curves=mine,
-      )
-      run.check()
-      runs.append(run)
-    return runs
-  except _DAMAGED as error:
-    raise ValueError(
-      f"{directory} is not what a report keeps, or damaged:"
-      f" {type(error).__name__}: {error}"
-    ) from error
-
-
-class Groups:
-  """Runs by task, agent and variation, with what was the usual setting.
-
-  Tasks are in the order of their runs, agents in that of `acme_stac.AGENTS`.
-
-  A setting's usual value is the one that most runs of an agent on a task have;
-  where several are as frequent, the one that most runs of the task have. Of an
-  environment's options it is always the latter: runs of another environment are
-  not compared. If no run has all usual values, those of the run that has most
-  of them are the usual ones. A group's variation is where its settings differ
-  from that.
-
-  Attributes:
-    seeds: every seed that some run of a task has, by task.
-  """
-
-  def __init__(self, runs: Sequence[Run]):
-    """Takes the runs."""
-    by_task = _grouped(runs, lambda run: run.task)
-    self.seeds = {
-      task: sorted({run.seed for run in members})
-      for task, members in by_task.items()
+  settings = json.loads((directory / _SETTINGS).read_text())
+  rows = pd.read_csv(
+    directory / _RUNS, dtype=dict.fromkeys(("name", "task", "agent"), str),
+    keep_default_na=False, na_values=[""],
+  )
+  curves = pd.read_csv(directory / _CURVES)
+  runs = []
+  for row in rows.to_dict("records"):
+    mine = curves[curves["run"] == row.pop("run")].drop(columns="run")
+    mine = mine.dropna(axis="columns", how="all").reset_index(drop=True)
+    described = {str(name): row.pop(name) for name in _DESCRIPTION}
+    described["settings"] = settings[described["settings"]]
+    kept = {
+      name: value for name, value in row.items()
+      if not str(name).startswith(ALPHA_ORDER) or not math.isnan(value)
     }
-    self._usual: dict[tuple[str, str], dict[str, Any]] = {}
-    self._groups: dict[tuple[str, str, Variation], list[Run]] = {}
-    for task, members in by_task.items():
-      names = list(dict.fromkeys(n for run in members for n in run.settings))
-      of_task = _frequencies(members, names)
-      for agent, mine in _grouped(members, lambda run: run.agent).items():
-        counts = _frequencies(mine, names)
-        usual = {
-          name: _most_frequent(
-            of_task[name] if name.startswith(OPTION) else counter,
-            of_task[name],
-          )
-          for name, counter in counts.items()
-        }
-        nearest = max(mine, key=lambda run: _in_common(run, usual))
-        usual.update({
-          name: _text(nearest, name)
-          for name in usual
-          if name not in NO_SETTINGS and not name.startswith(OPTION)
-        })
-        self._usual[task, agent] = {
-          name: json.loads(text) for name, text in usual.items()
-        }
-        for run in mine:
-          variation = tuple(
-            (name, run.settings.get(name))
-            for name, text in sorted(usual.items())
-            if name not in NO_SETTINGS and _text(run, name) != text
-          )
-          self._groups.setdefault(
-            (task, agent, _hashable(variation)), []
-          ).append(run)
-    tasks, presets = list(by_task), list(AGENTS)
-    self._groups = dict(sorted(
-      self._groups.items(),
-      key=lambda item: (
-        tasks.index(item[0][0]),
-        presets.index(item[0][1]) if item[0][1] in presets else len(presets),
-        len(item[0][2]), str(item[0][2]),
-      ),
-    ))
-
-  @property
-  def tasks(self) -> list[str]:
-    """Tasks in the order of their runs."""
-    return list(self.seeds)
-
-  @property
-  def agents(self) -> list[str]:
-    """Agents that have runs without variation on some task."""
-    return list(dict.fromkeys(
-      agent for _, agent, variation in self._groups if not variation
-    ))
-
-  def runs(
-    self, task: str, agent: str, variation: Variation = ()
-  ) -> list[Run]:
-    """Returns the runs of a group by seed, unfinished ones included."""
-    found = self._groups.get((task, agent, _hashable(variation)), [])
-    return sorted(found, key=lambda run: run.seed)
-
-  def finished(
-    self, task: str, agent: str, variation: Variation = ()
-  ) -> list[Run]:
-    """Returns the finished runs of a group by seed."""
-    return [run for run in self.runs(task, agent, variation) if run.finished]
-
-  def items(self) -> Iterable[tuple[tuple[str, str, Variation], list[Run]]]:
-    """Yields ((task, agent, variation), runs)."""
-    return self._groups.items()
-
-  def usual(self, task: str, agent: str, name: str) -> Any:
-    """Returns the usual value of a setting."""
-    return self._usual.get((task, agent), {}).get(name)
-
-  def perturbed(self) -> dict[str, list[Any]]:
-    """Returns numbers that were varied alone, with all their values."""
-    values: dict[str, set] = {}
-    for (task, agent, variation), _ in self._groups.items():
-      if len(variation) == 1:
-        ((name, value),) = variation
-        pair = (value, self.usual(task, agent, name))
-        if all(
-          isinstance(one, int | float) and not isinstance(one, bool)
-          for one in pair
-        ):
-          values.setdefault(name, set()).update(pair)
-    return {name: sorted(found) for name, found in sorted(values.items())}
-
-
-def _grouped(runs, key) -> dict[str, list[Run]]:
-  groups: dict[str, list[Run]] = {}
-  for run in runs:
-    groups.setdefault(key(run), []).append(run)
-  return groups
-
-
-def _text(run: Run, name: str) -> str:
-  return json.dumps(run.settings.get(name))
-
-
-def _frequencies(
-  runs: Sequence[Run], names: Iterable[str]
-) -> dict[str, collections.Counter[str]]:
-  return {
-    name: collections.Counter(_text(run, name) for run in runs)
-    for name in names
-  }
-
-
-def _most_frequent(
-  counter: collections.Counter[str], others: collections.Counter[str]
-) -> str:
-  """Returns the most frequent value; of equals the one others have most."""
-  return max(counter, key=lambda value: (counter[value], others[value]))
-
-
-def _in_common(run: Run, usual: Mapping[str, str]) -> int:
-  return sum(_text(run, name) == text for name, text in usual.items())
-
-
-def _hashable(value: Any) -> Any:
-  """Returns lists and dictionaries, at any depth, as tuples."""
-  if isinstance(value, Mapping):
-    return tuple((name, _hashable(one)) for name, one in value.items())
-  if isinstance(value, list | tuple):
-    return tuple(map(_hashable, value))
-  return value
-
-
-def label(agent: str, variation: Variation = ()) -> str:
-  """Returns how a group is called, for example "stac, discount=0.9"."""
-  return ", ".join([
-    agent,
-    *[f"{name.removeprefix(OPTION)}={value}" for name, value in variation],
-  ])
+    runs.append(
+      Run(figures={**_alpha_order(mine), **kept}, curves=mine, **described)
+    )
+  return runs

@@ -1,4 +1,4 @@
-"""Scores of Atari-57 relative to random play and to a human player."""
+"""Normalised scores: relative to random and human play, or to a range."""
 
 import csv
 import functools

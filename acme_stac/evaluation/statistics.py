@@ -1,15 +1,25 @@
-"""Statistics over seeds and tasks by rliable (Agarwal et al., 2021)."""
+"""Estimates over seeds and tasks by rliable (Agarwal et al., 2021).
 
-import functools
+Every interval of this project, in reports, tables of sweeps and evaluations, is
+a 95% percentile bootstrap interval, stratified by task, from a fixed seed. It
+never leaves the range of the seeds, and is too narrow for fewer than about ten.
+A single seed has no interval.
+"""
+
 import math
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from rliable import library, metrics
 
-# Bootstrap samples; they decide the second digit of an interval.
+# Bootstrap samples: the second digit of an interval depends on them.
 _SAMPLES = 2000
+_CURVE_SAMPLES = 500
+_SEED = 0
+# Columns of `average_over_seeds`.
+_RETURNS = ("evaluation", "final_return", "mean_return")
 
 
 class Estimate(NamedTuple):
@@ -17,7 +27,7 @@ class Estimate(NamedTuple):
 
   Attributes:
     value: point estimate.
-    low: lower end.
+    low: lower end of the interval; NaN if there is none.
     high: upper end.
   """
 
@@ -29,10 +39,10 @@ class Estimate(NamedTuple):
     return self.shown(f",.{self._decimals()}f")
 
   def _decimals(self) -> int:
-    """Returns how many decimals say something.
+    """Returns the number of decimals that the interval supports.
 
-    Two digits of the interval's width, or three of a value that has none, and
-    never more than four digits of the largest number.
+    These are two digits of the interval's width, or three digits of a value
+    without an interval, and at most four digits of the largest number.
     """
     finite = [abs(x) for x in self if math.isfinite(x)]
     if not finite or not max(finite):
@@ -43,189 +53,209 @@ class Estimate(NamedTuple):
       return max(0, min(1 - math.floor(math.log10(width)), 3 - size))
     return max(0, 2 - size)
 
-  def shown(self, digits: str) -> str:
-    """Returns it as text, with a format's digits; one seed has no interval."""
-    value, low, high = (_number(x, digits) for x in self)
+  def shown(self, spec: str) -> str:
+    """Returns "value [low, high]" in a format such as ".1%"."""
+    # "z" (no sign on zero) needs Python 3.11.
+    value, low, high = (
+      text if (text := format(x, spec)).strip("-0.,%") else text.lstrip("-")
+      for x in self
+    )
     return value if math.isnan(self.low) else f"{value} [{low}, {high}]"
 
 
-def _number(value: float, digits: str) -> str:
-  """Returns a number with a format's digits; zero has no sign."""
-  text = f"{value:{digits}}"
-  return text if text.strip("-0.,%") else text.removeprefix("-")
+class Curves(NamedTuple):
+  """Estimates at K points, by name.
+
+  Attributes:
+    values: [K] point estimates of each name.
+    intervals: [2, K] ends of the 95% intervals of each name.
+  """
+
+  values: dict[str, np.ndarray]
+  intervals: dict[str, np.ndarray]
+
+  def at(self, name: str, index: int = 0) -> Estimate:
+    """Returns the estimate of one name at one point."""
+    low, high = self.intervals[name][:, index]
+    return Estimate(float(self.values[name][index]), float(low), float(high))
 
 
-def _mean(scores: np.ndarray) -> float:
-  return float(np.mean(scores))
-
-
-def _optimality_gap(scores: np.ndarray) -> float:
-  return float(metrics.aggregate_optimality_gap(scores))
-
-
-# What is said of an agent over tasks, in the order in which it is shown.
+# Aggregates over seeds and tasks, in the order in which reports show them.
 AGGREGATES: dict[str, Callable[[np.ndarray], float]] = {
-  "interquartile mean": lambda x: float(metrics.aggregate_iqm(x)),
-  # Of the tasks' means over seeds, as the papers have it.
-  "median": lambda x: float(metrics.aggregate_median(x)),
-  "mean": _mean,
-  "optimality gap": _optimality_gap,
+  "interquartile mean": metrics.aggregate_iqm,
+  # Over tasks of the means over seeds, as in the papers.
+  "median": metrics.aggregate_median,
+  "mean": np.mean,
+  "optimality gap": metrics.aggregate_optimality_gap,
 }
 
 
-def _intervals(
+def _bootstrap(
   scores: Mapping[str, np.ndarray | tuple[np.ndarray, np.ndarray]],
   statistic: Callable[..., np.ndarray],
   samples: int,
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-  """Returns point estimates [K] and 95% intervals [2, K] by name.
-
-  The bootstrap is stratified: seeds are drawn for each task apart. It gives the
-  same intervals each time.
-  """
-  # rliable draws from NumPy's global generator, whatever it is given.
+) -> Curves:
+  """Returns a statistic's estimates; seeds are resampled per task."""
+  # rliable 1.2 ignores its `random_state` and draws from NumPy's global
+  # generator, which is seeded for it and then restored.
   state = np.random.get_state()
-  np.random.seed(0)
+  np.random.seed(_SEED)
   try:
-    return library.get_interval_estimates(
-      dict(scores), statistic, reps=samples
+    return Curves(
+      *library.get_interval_estimates(dict(scores), statistic, reps=samples)
     )
   finally:
     np.random.set_state(state)
 
 
-def _estimate(
-  values: np.ndarray, intervals: np.ndarray, index: int = 0
-) -> Estimate:
-  low, high = intervals[:, index]
-  return Estimate(float(values[index]), float(low), float(high))
-
-
 def aggregate(
   scores: Mapping[str, np.ndarray], samples: int = _SAMPLES
 ) -> dict[str, dict[str, Estimate]]:
-  """Returns the `AGGREGATES` of agents, with their intervals.
+  """Estimates the `AGGREGATES` of each agent.
 
   Args:
-    scores: [seeds, tasks] of each agent.
-    samples: of the bootstrap.
+    scores: normalised scores of each agent, [seeds, tasks].
+    samples: bootstrap samples.
 
   Returns:
-    Agent -> name of an aggregate -> estimate.
+    Agent -> name of the aggregate -> estimate.
   """
-  values, intervals = _intervals(
+  found = _bootstrap(
     scores,
-    lambda x: np.array([aggregate(x) for aggregate in AGGREGATES.values()]),
+    lambda x: np.array([function(x) for function in AGGREGATES.values()]),
     samples,
   )
   return {
-    agent: {
-      name: _estimate(values[agent], intervals[agent], i)
-      for i, name in enumerate(AGGREGATES)
-    }
+    agent: {name: found.at(agent, i) for i, name in enumerate(AGGREGATES)}
     for agent in scores
   }
 
 
-def mean_interval(values: np.ndarray, samples: int = _SAMPLES) -> Estimate:
-  """Returns the mean of one task's seeds, [seeds], with its interval."""
+def mean_interval(values: Any, samples: int = _SAMPLES) -> Estimate:
+  """Estimates the mean over seeds, [seeds], of one task."""
   values = np.asarray(values, float)
   if len(values) < 2:
-    value = float(values.mean()) if len(values) else float("nan")
-    return Estimate(value, float("nan"), float("nan"))
-  points, intervals = _intervals(
-    {"": values[:, None]}, lambda x: np.array([_mean(x)]), samples
-  )
-  return _estimate(points[""], intervals[""])
+    return _alone(values.mean() if len(values) else math.nan)
+  return _bootstrap(
+    {"": values[:, None]}, lambda x: np.array([x.mean()]), samples
+  ).at("")
 
 
-def curve_intervals(
-  values: np.ndarray, samples: int = 500
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns means over seeds [K] and their intervals [2, K].
+def _alone(value: float) -> Estimate:
+  return Estimate(float(value), math.nan, math.nan)
+
+
+def mean_curves(
+  scores: Mapping[str, np.ndarray], samples: int = _CURVE_SAMPLES
+) -> Curves:
+  """Estimates means over seeds and tasks at K points of training.
 
   Args:
-    values: [seeds, tasks, K], scores at K points of training. The mean is one
-      over tasks as well.
-    samples: of the bootstrap.
+    scores: of each agent, [seeds, tasks, K].
+    samples: bootstrap samples.
   """
-  points, intervals = _intervals(
-    {"": values}, lambda x: np.mean(x, axis=(0, 1)), samples
-  )
-  return points[""], intervals[""]
+  return _bootstrap(scores, lambda x: x.mean(axis=(0, 1)), samples)
 
 
-def performance_profile(
-  scores: Mapping[str, np.ndarray], thresholds: np.ndarray, samples: int = 500
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-  """Returns the shares of runs with a score above each threshold.
+def performance_profiles(
+  scores: Mapping[str, np.ndarray],
+  thresholds: np.ndarray,
+  samples: int = _CURVE_SAMPLES,
+) -> Curves:
+  """Estimates the share of runs that score above each threshold.
 
   Args:
-    scores: [seeds, tasks] of each agent.
+    scores: normalised scores of each agent, [seeds, tasks].
     thresholds: [K].
-    samples: of the bootstrap.
-
-  Returns:
-    By agent the shares [K] and their intervals [2, K].
+    samples: bootstrap samples.
   """
-  return _intervals(
+  return _bootstrap(
     scores,
-    functools.partial(_shares_above, thresholds=thresholds),
+    lambda x: (x[..., None] > thresholds).mean(axis=(0, 1)),
     samples,
   )
-
-
-def _shares_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-  return library.score_distributions(scores, thresholds)
 
 
 def probability_of_improvement(
   scores: Mapping[str, np.ndarray], baseline: str, samples: int = _SAMPLES
 ) -> dict[str, Estimate]:
-  """Returns how probable it is that a run of an agent beats the baseline's.
+  """Estimates P(a run's score > one of the baseline's) on a random task.
 
-  On a task chosen at random, with ties counted as half.
+  A tie counts one half.
 
   Args:
-    scores: [seeds, tasks] of each agent.
-    baseline: one of them.
-    samples: of the bootstrap.
+    scores: normalised scores of each agent, [seeds, tasks].
+    baseline: one of the agents.
+    samples: bootstrap samples.
 
   Returns:
-    The estimates of the other agents.
+    An estimate for each other agent.
   """
   pairs = {
     agent: (mine, scores[baseline])
     for agent, mine in scores.items()
     if agent != baseline
   }
-  values, intervals = _intervals(
-    pairs,
-    lambda x, y: np.array([metrics.probability_of_improvement(x, y)]),
+  found = _bootstrap(
+    # As metrics.probability_of_improvement, whose U tests take 100 times as
+    # long.
+    pairs, lambda x, y: np.array([0.5 + np.sign(x[:, None] - y).mean() / 2]),
     samples,
   )
-  return {agent: _estimate(values[agent], intervals[agent]) for agent in pairs}
+  return {agent: found.at(agent) for agent in pairs}
 
 
 def relative_improvement(
   mine: np.ndarray, theirs: np.ndarray, samples: int = _SAMPLES
 ) -> Estimate:
-  """Returns by how many per cent one mean is above another, of |the other|.
+  """Estimates 100 · (mean(mine) − mean(theirs)) / |mean(theirs)|, in %.
 
   Args:
-    mine: [seeds] of an agent on one task.
-    theirs: [seeds] of the baseline.
-    samples: of the bootstrap.
+    mine: scores of an agent on one task, [seeds].
+    theirs: scores of the baseline, [seeds].
+    samples: bootstrap samples.
   """
 
   def improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    theirs = np.mean(y)
-    return np.array([100 * (np.mean(x) - theirs) / max(abs(theirs), 1e-9)])
+    base = y.mean()
+    return np.array([100 * (x.mean() - base) / max(abs(base), 1e-9)])
 
   if min(len(mine), len(theirs)) < 2:
-    value = float(improvement(mine, theirs)[0])
-    return Estimate(value, float("nan"), float("nan"))
-  values, intervals = _intervals(
+    return _alone(improvement(mine, theirs)[0])
+  return _bootstrap(
     {"": (mine[:, None], theirs[:, None])}, improvement, samples
+  ).at("")
+
+
+def average_over_seeds(
+  rows: Mapping[str, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+  """Averages the runs whose names differ only in the last part.
+
+  Args:
+    rows: name of a run, such as "cartpole/stac/3", -> `summary.summarise_run`.
+
+  Returns:
+    A row for each group: its name, the number of runs and, of every kind of
+    return, the mean and the ends of its interval.
+  """
+  table = pd.DataFrame.from_dict(rows, orient="index")
+  return [
+    {"group": group, "runs": len(members), **_averages(members)}
+    for group, members in table.groupby(
+      lambda name: name.rpartition("/")[0], sort=False
+    )
+  ]
+
+
+def _averages(members: pd.DataFrame) -> dict[str, float]:
+  estimates: Iterable[tuple[str, Estimate]] = (
+    (name, mean_interval(members[name])) for name in _RETURNS
   )
-  return _estimate(values[""], intervals[""])
+  return {
+    key: number
+    for name, (value, low, high) in estimates
+    for key, number in (
+      (name, value), (f"{name}_low", low), (f"{name}_high", high)
+    )
+  }

@@ -1,14 +1,14 @@
-"""Names, numbers and lists as a person reads them."""
+"""Formats names, numbers and lists for people."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
 def printable(text: Any) -> str:
-  """Returns text in which nothing can steer a terminal, a page or a reader.
+  """Returns text that is safe to print on a terminal or a page.
 
-  Control characters, ANSI escapes, bidirectional and invisible marks, line
-  ends, and bytes of a file's name that are no text become backslash escapes.
+  Control characters, line ends, bidirectional and invisible marks, and bytes of
+  a file name that are not valid text become backslash escapes.
   """
   return "".join(
     one if one.isprintable() else _escaped(one) for one in str(text)
@@ -16,21 +16,10 @@ def printable(text: Any) -> str:
 
 
 def _escaped(character: str) -> str:
-  # How Python keeps a byte that is no text.
+  # Python keeps an undecodable byte of a file name as a lone surrogate.
   if "\udc80" <= character <= "\udcff":
     return f"\\x{ord(character) - 0xDC00:02x}"
   return character.encode("unicode_escape").decode()
-
-
-def printable_values(value: Any) -> Any:
-  """Returns a value of JSON in which all text is `printable`."""
-  if isinstance(value, str):
-    return printable(value)
-  if isinstance(value, Mapping):
-    return {printable(k): printable_values(v) for k, v in value.items()}
-  if isinstance(value, list):
-    return [printable_values(one) for one in value]
-  return value
 
 
 def shortened(text: str, length: int) -> str:

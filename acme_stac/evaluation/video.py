@@ -1,4 +1,4 @@
-"""A video of one episode: what the environment draws, the agent beside it."""
+"""Records a video of one episode, with the agent's numbers beside it."""
 
 import functools
 import pathlib
@@ -12,23 +12,23 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from acme_stac import environment_loop, environments, trained_policy
-from acme_stac.evaluation import plots
+from acme_stac.evaluation import logs
 
-# Suffix of a file -> the most frames that it gets. A GIF of more is too large
-# to be shown on a page.
+# Suffix of a file -> maximum number of frames. Longer GIFs are too large for a
+# page.
 MAX_FRAMES = {".gif": 300, ".mp4": 3000}
-# The most of them in a second. Browsers show a GIF that is faster at 10.
+# Maximum frames per second. Browsers show faster GIFs at 10.
 MAX_RATES = {".gif": 50.0, ".mp4": 100.0}
-# Unless a rate is given, a video lasts about so long at a rate within these.
+# Default length of a video, if that needs no rate outside these limits.
 _SECONDS = 10.0
 _MIN_FPS, _MAX_FPS = 4.0, 30.0
-# A GIF begins again at once; its last frame stays for so long.
+# How long the last frame of a GIF stays before it starts again.
 _PAUSE_SECONDS = 1.5
-# Smaller pictures are enlarged by whole numbers, larger ones are made smaller.
+# Smaller pictures are enlarged by whole factors, larger ones are shrunk.
 _MIN_SIDE, _MAX_SIDE = 240, 480
 _STRIP_WIDTH, _COLUMN_WIDTH = 160, 66
 _LINE_HEIGHT, _MARGIN, _FONT_SIZE = 20, 10, 14
-# Frames from which a GIF's colours are chosen.
+# Number of frames from which a GIF's colours are chosen.
 _SAMPLES = 8
 _INK, _PAPER = (20, 20, 20), (236, 236, 236)
 
@@ -37,11 +37,10 @@ class Video(NamedTuple):
   """An episode in pictures.
 
   Attributes:
-    frames: uint8 [height, width, 3] each, of one size, both even.
+    frames: each uint8 [height, width, 3], of one size, with both even.
     episode_return: sum of the environment's own rewards.
-    length: actions.
-    stride: actions between two frames; the last frame is the episode's last
-      time step all the same.
+    length: number of actions.
+    stride: actions between frames; the last frame shows the last time step.
   """
 
   frames: list[np.ndarray]
@@ -58,19 +57,17 @@ def record(
 ) -> Video:
   """Plays one episode and draws it.
 
-  Every second frame is dropped, and only every second one drawn from there on,
-  whenever there are more than `max_frames`: they are spread evenly over an
-  episode of any length.
+  Whenever there are more than `max_frames`, every second frame is dropped and
+  the stride doubled, so that frames are spread evenly over the episode.
 
   Args:
-    environment: a batch of one, that can be drawn.
+    environment: a batch of one environment that can be drawn.
     policy: acts.
-    seed: of its samples.
-    max_frames: the most frames, at least 2.
+    seed: seed of the policy's samples.
+    max_frames: maximum number of frames, at least 2.
 
   Raises:
-    ValueError: if what the environment draws is no picture, or its pictures
-      differ in size.
+    ValueError: if render() does not return pictures of one size.
     Exception: what the environment raises, if it cannot be drawn.
   """
   frames: list[np.ndarray] = []
@@ -80,7 +77,7 @@ def record(
   timestep = environment.reset()
   while True:
     last = timestep.step_type[0] == dm_env.StepType.LAST
-    # Before it is drawn: it draws the head that acts, too.
+    # Before drawing, as it chooses the head that is shown.
     if not last:
       action = policy(timestep.observation, state)
     if last or length % stride == 0:
@@ -94,9 +91,7 @@ def record(
             "The environment draws pictures of different sizes,"
             f" {picture.shape} at step {length}."
           )
-    if last:
-      return Video(frames, total, length, stride)
-    if length == environment_loop.MAX_EPISODE_STEPS:
+    if last or length == environment_loop.MAX_EPISODE_STEPS:
       return Video(frames, total, length, stride)
     timestep = environment.step(action)
     total += float(timestep.reward[0])
@@ -104,14 +99,14 @@ def record(
 
 
 def frame_rate(num_frames: int) -> float:
-  """Returns the frames per second at which a video is pleasant to watch."""
+  """Returns the default frames per second of a video."""
   return float(np.clip(num_frames / _SECONDS, _MIN_FPS, _MAX_FPS))
 
 
 def write(path: pathlib.Path, frames: Sequence[np.ndarray], fps: float):
   """Writes frames, uint8 [height, width, 3], to a .gif or .mp4 file.
 
-  It is written whole or not at all.
+  The file is written whole or not at all.
 
   Raises:
     OSError: if it cannot be written.
@@ -145,7 +140,7 @@ def _write_mp4(path: pathlib.Path, frames: Sequence[np.ndarray], fps: float):
   for frame in frames:
     writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
   writer.release()
-  # It does not say so if the disk is full.
+  # The writer does not report a full disk.
   film = cv2.VideoCapture(str(path))
   written = film.get(cv2.CAP_PROP_FRAME_COUNT) if film.isOpened() else 0
   film.release()
@@ -156,13 +151,13 @@ def _write_mp4(path: pathlib.Path, frames: Sequence[np.ndarray], fps: float):
 
 
 def _with_one_palette(frames: Sequence[np.ndarray]) -> list[Image.Image]:
-  """Returns frames in 256 colours, the same ones in all.
+  """Returns frames that share one palette of 256 colours.
 
-  With colours of its own each frame would differ from the one before wherever
-  it is not plain, and files be several times as large.
+  With palettes of their own, frames would differ wherever they are not plain,
+  and files would be several times as large.
   """
   sample = np.concatenate(frames[:: max(1, len(frames) // _SAMPLES)])
-  # It keeps what is small, where others keep what is common.
+  # This method keeps small objects, where others keep common colours.
   palette = Image.fromarray(sample).quantize(
     method=Image.Quantize.MAXCOVERAGE
   )
@@ -173,15 +168,13 @@ def _with_one_palette(frames: Sequence[np.ndarray]) -> list[Image.Image]:
 
 
 def _checked(picture: Any) -> np.ndarray:
-  """Returns a picture; raises ValueError if it is none."""
+  """Returns a picture; raises ValueError if it is not one."""
   picture = np.asarray(picture)
   if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
     raise ValueError(
       "render() of the environment must return RGB, uint8 [height, width, 3],"
       f" got {picture.dtype} {picture.shape}."
     )
-  if 0 in picture.shape:
-    raise ValueError(f"render() returned an empty picture, {picture.shape}.")
   return picture
 
 
@@ -191,7 +184,7 @@ def _rows(
   step: int,
   episode_return: float,
 ) -> Iterator[tuple[str, str]]:
-  """Yields what is written beside a picture, in two columns."""
+  """Yields the rows of text beside a picture, in two columns."""
   yield "step", f"{step:,}"
   yield "return", f"{episode_return:,.5g}"
   yield "", ""
@@ -204,7 +197,7 @@ def _rows(
     yield f"head {head}", "σ(η)" if policy.metaparameters else ""
   for name, values in policy.metaparameters.items():
     # Weights relative to the outer ones.
-    symbol = plots.SYMBOLS[name].partition(" /")[0]
+    symbol = logs.SYMBOLS[name].partition(" /")[0]
     yield symbol, f"{values[heads].mean():.4f}"
 
 
@@ -222,7 +215,7 @@ def _beside(
     )
   image.thumbnail((_MAX_SIDE, _MAX_SIDE))
   height = max(image.height, _LINE_HEIGHT * len(text) + 2 * _MARGIN)
-  # Encoders of video halve the colours' resolution.
+  # Video encoders halve the resolution of colours.
   size = (image.width + _STRIP_WIDTH + image.width % 2, height + height % 2)
   frame = Image.new("RGB", size, _PAPER)
   frame.paste(image, (0, 0))
@@ -239,6 +232,6 @@ def _beside(
 
 @functools.cache
 def _font() -> ImageFont.FreeTypeFont:
-  # Pillow's own has no Greek letters.
+  # Pillow's own font has no Greek letters.
   folder = pathlib.Path(matplotlib.get_data_path()) / "fonts" / "ttf"
   return ImageFont.truetype(str(folder / "DejaVuSans.ttf"), _FONT_SIZE)

@@ -13,7 +13,7 @@ import numpy as np
 from acme_stac.config import STACConfig
 from acme_stac.core.distributions import Distribution
 from acme_stac.core.types import Array, CoreState, NetworkOutput, Params
-from acme_stac.environments import base
+from acme_stac.environments import nests
 from acme_stac.networks import actions, preprocessing, torsos
 
 
@@ -59,7 +59,7 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
       floats, or the torso cannot take the observations.
   """
   space = actions.make_action_space(environment_spec.actions, config)
-  observation_spec = base.plain_nest(environment_spec.observations)
+  observation_spec = nests.plain_nest(environment_spec.observations)
   preprocess = preprocessing.make_preprocessor(
     observation_spec, config.torso, config.image_channels
   )

@@ -24,7 +24,7 @@ import psutil
 from matplotlib import figure
 
 import acme_stac
-from acme_stac.evaluation import plots
+from acme_stac.evaluation import logs
 from programs.benchmark import actor, cases, learner, measuring
 from programs.launch import node_process, processes
 from programs.run import experiment as experiment_lib
@@ -237,11 +237,7 @@ def _observe(process, workdir: pathlib.Path, started: float, options):
 
 def _rows(path: pathlib.Path) -> list[dict[str, float]]:
   """Returns the rows of a log; none if it is not there yet."""
-  columns = plots.read_log(path)
-  return [
-    dict(zip(columns, row, strict=True))
-    for row in zip(*columns.values(), strict=True)
-  ]
+  return logs.read(path).to_dict("records")
 
 
 class _Usage(NamedTuple):

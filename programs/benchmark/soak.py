@@ -25,7 +25,7 @@ import psutil
 from matplotlib import figure
 from scipy import stats
 
-from acme_stac.evaluation import plots
+from acme_stac.evaluation import logs
 from programs import commands
 from programs.launch import node_process
 from programs.run import arguments
@@ -142,7 +142,7 @@ def _trend(life: list[_Sample]) -> float:
 
 
 def _column(path: pathlib.Path, name: str) -> np.ndarray:
-  return plots.read_log(path)[name]
+  return logs.read(path)[name].to_numpy()
 
 
 def _made_and_learned(logs: pathlib.Path) -> tuple[float, float]:

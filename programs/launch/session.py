@@ -6,7 +6,7 @@ import sys
 from typing import Any, BinaryIO, NamedTuple
 
 from acme_stac import checkpointing
-from acme_stac.evaluation import plots, summary
+from acme_stac.evaluation import figures, summary
 from acme_stac.evaluation.text import counted, printable
 from programs.launch import cluster as cluster_lib
 from programs.launch import ending, modes
@@ -189,7 +189,7 @@ def report(experiment: experiment_lib.Experiment):
         f"Warning: dropped {dropped:,} of the trajectories, for numbers that"
         " are not finite. logs/nodes/learner.log says what in them."
       )
-    for path in plots.plot_run(experiment.workdir):
+    for path in figures.plot_run(experiment.workdir):
       print(f"  {printable(path)}")
   # Logs may be damaged, or another program's.
   except (OSError, ValueError, LookupError, csv.Error) as error:

@@ -63,6 +63,8 @@ class Supervisor:
     self._last_answer = self._last_note = time.monotonic()
     # Whether the counter did not answer at the last look.
     self._away = False
+    # Once a look has found the run finished.
+    self._last_nodes: LastNodes | None = None
 
   def wait_for_learner_host(self):
     """Waits for the counter, and compares what it says of the run.
@@ -119,6 +121,8 @@ class Supervisor:
     self._last_answer = now
     self._host.notice(status)
     self._progress.show(status)
+    if status["finished"] and self._last_nodes is None:
+      self._last_nodes = LastNodes(self._progress)
     quiet = status["seconds_since_update"]
     if not status["finished"] and quiet > _QUIET_SECONDS:
       self._note_quiet(quiet)
@@ -151,18 +155,15 @@ class Supervisor:
       SilentError: if nothing happened for too long.
       UserError: if this host does not fit the others.
     """
-    last: LastNodes | None = None
     while not self._stop:
       if time.monotonic() - self._last_look > _LOOK_SECONDS:
         status = self.look()
-        if status is not None and status["finished"]:
-          last = last or LastNodes(self._progress)
-        elif status is None and last is None:
+        if status is None and self._last_nodes is None:
           self._check_silence("No answer from the counter")
-      if last is None:
+      if self._last_nodes is None:
         for node in nodes:
           self._look_after(node, restarted)
-      elif last.ended(
+      elif self._last_nodes.ended(
         [n.name for n in nodes if n.running and n.group not in _SERVERS]
       ):
         self._host.tell_end(lambda: None if self._stop else self.look())
@@ -186,8 +187,8 @@ class Supervisor:
     if code == 0:
       # It may have heard of the end before this process did. Of the learner
       # that is enough, as it ends for no other reason.
-      status = self.look()
-      if node.group == "learner" or (status is not None and status["finished"]):
+      self.look()
+      if node.group == "learner" or self._last_nodes is not None:
         return
     if (
       node.group not in restarted

@@ -1,1 +1,4 @@
-"""What a run is: its flags, its checked description and its directory."""
+"""What a run is: its flags, checked description and work directory.
+
+Imports nothing of programs.nodes and programs.launch.
+"""

@@ -1,19 +1,19 @@
-"""The rate of a total that grows: a mean over a moving window."""
+"""Measures the rate of a growing total over a moving window."""
 
 import collections
 import time
 from collections.abc import Callable
 
 _WINDOW_SECONDS = 30.0
-# Samples that a window keeps, whatever their number.
+# Maximum number of samples in a window.
 _SAMPLES = 60
 
 
 class MovingRate:
-  """Measures how fast a total grows, over the last seconds alone.
+  """Measures how fast a total grows, over the last seconds.
 
-  The first total only begins the measurement, so that what came before it, such
-  as compilation, does not count.
+  The first total starts the measurement, so that time before it, such as
+  compilation, does not count.
   """
 
   def __init__(
@@ -21,7 +21,7 @@ class MovingRate:
     window_seconds: float = _WINDOW_SECONDS,
     clock: Callable[[], float] = time.monotonic,
   ):
-    """Makes a rate of nothing yet.
+    """Makes a rate without samples.
 
     Args:
       window_seconds: length of the window.
@@ -32,7 +32,7 @@ class MovingRate:
     self._samples: collections.deque[tuple[float, float]] = collections.deque()
 
   def add(self, total: float):
-    """Adds a total; one below the last begins the measurement anew."""
+    """Adds a total; one below the last restarts the measurement."""
     now, samples = self._clock(), self._samples
     if samples and total < samples[-1][1]:
       samples.clear()
@@ -43,9 +43,9 @@ class MovingRate:
       samples.popleft()
 
   def per_second(self, ended: bool = False) -> float | None:
-    """Returns the rate; None before there are two totals.
+    """Returns the rate per second; None before there are two totals.
 
-    It falls once no total has come for as long as the window, unless `ended`.
+    Unless `ended`, it falls once there was no total for a whole window.
     """
     if len(self._samples) < 2:
       return None

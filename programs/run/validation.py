@@ -108,12 +108,12 @@ def _probe(
   except Exception as error:  # Environments may raise anything.
     raise ValueError(
       f"Environment {name!r} with options {options} cannot be made:"
-      f" {environments.base.describe_error(error)}"
+      f" {environments.errors.describe_error(error)}"
     ) from error
   try:
     yield environment
   finally:
-    environments.base.close(environment)
+    environments.errors.close(environment)
 
 
 def _check_action_repeat(

@@ -20,7 +20,8 @@ from acme.jax.layouts import local_layout
 from acme.tf import savers
 from acme.utils import counting, loggers, observers
 
-from acme_stac.agent import layouts, queues
+from acme_stac.agent import builder as builder_lib
+from acme_stac.agent import checkpoints, layouts
 from tests.support import helpers
 
 
@@ -93,7 +94,7 @@ def test_local_layout(tmp_path, make):
       environment_spec=spec,
       builder=layout_builder,
       networks=networks,
-      policy_network=builder.make_policy(networks),
+      policy_network=layout_builder.make_policy(networks),
       workdir=str(tmp_path),
       batch_size=layout_builder.batch_size,
       samples_per_insert=1,
@@ -155,7 +156,7 @@ def test_local_layout_with_a_batch_of_the_outer_loss(outer_batch):
     environment_spec=spec,
     builder=layout_builder,
     networks=networks,
-    policy_network=builder.make_policy(networks),
+    policy_network=layout_builder.make_policy(networks),
     workdir=None,
     batch_size=layout_builder.batch_size,
     samples_per_insert=1,
@@ -163,40 +164,6 @@ def test_local_layout_with_a_batch_of_the_outer_loss(outer_batch):
   )
   acme.EnvironmentLoop(environment, agent, logger=Rows()).run(num_steps=200)
   assert agent._learner.num_steps > 10
-
-
-def test_waiting_for_ever_is_said(monkeypatch, caplog):
-  monkeypatch.setattr(queues, "_SAY_SECONDS", 0.3)
-  deadline = time.monotonic() + 60.0
-  config = helpers.small_config()
-  learner = acme_stac.STACBuilder(
-    config,
-    should_stop=lambda: (
-      "LayoutBuilder.batch_size" in caplog.text or time.monotonic() > deadline
-    ),
-  ).make_learner(
-    jax.random.PRNGKey(0),
-    acme_stac.make_networks(helpers.environment_spec(), config),
-    iter(lambda: time.sleep(3600), None),
-  )
-  with pytest.raises(StopIteration):
-    learner.step()
-  assert "Waiting for data" in caplog.text
-  assert "LayoutBuilder.batch_size" in caplog.text
-
-
-def test_a_state_of_another_agent_is_refused():
-  spec = helpers.environment_spec()
-  learners = [
-    acme_stac.STACBuilder(config).make_learner(
-      jax.random.PRNGKey(0), acme_stac.make_networks(spec, config), iter(())
-    )
-    for config in (
-      helpers.small_config(), helpers.small_config(torso_sizes=(9,))
-    )
-  ]
-  with pytest.raises(ValueError, match="of other networks or another agent"):
-    learners[0].restore(learners[1].save())
 
 
 class PrefetchIterator:
@@ -367,7 +334,8 @@ def test_the_end_of_a_program(monkeypatch):
 
   for dataset in (Never(), iter(lambda: time.sleep(3600), None)):
     learner = builder.make_learner(
-      jax.random.PRNGKey(0), acme_stac.make_networks(spec, config), dataset
+      jax.random.PRNGKey(0), acme_stac.make_networks(spec, config), dataset,
+      lambda label: Rows(), spec,
     )
     ending.clear()
     threading.Timer(0.3, ending.set).start()
@@ -376,12 +344,10 @@ def test_the_end_of_a_program(monkeypatch):
 
 
 def test_no_program_goes_on():
-  from acme_stac.agent import builder
-
   # With and without flags that were parsed.
-  assert not builder._program_ends()
+  assert not builder_lib._program_ends()
   flags.FLAGS.unparse_flags()
-  assert not builder._program_ends()
+  assert not builder_lib._program_ends()
 
 
 def test_a_node_that_waits_for_another_ends_when_it_is_told_to():
@@ -424,12 +390,12 @@ def test_a_policy_comes_from_a_checkpoint_of_acme(tmp_path):
       raise AssertionError("There is nothing to restore.")
 
   with pytest.raises(ValueError, match="no checkpoint of a learner"):
-    layouts.restore_state(tmp_path)
+    checkpoints.restore_state(tmp_path)
   savers.Checkpointer(
     {"learner": Learner()}, directory=str(tmp_path), subdirectory="learner",
     add_uid=False,
   ).save(force=True)
-  restored = layouts.restore_state(tmp_path)
+  restored = checkpoints.restore_state(tmp_path)
   jax.tree_util.tree_map(np.testing.assert_array_equal, restored, state)
   acme_stac.save_policy(tmp_path / "policy.npz", restored, config, spec)
   policy = acme_stac.load_policy(tmp_path / "policy.npz")

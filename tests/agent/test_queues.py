@@ -1,194 +1,135 @@
+"""The trajectory queue on real Reverb servers."""
+
 import threading
 import time
 
-import jax
 import numpy as np
 import portpicker
-import pytest
 import reverb
 from dm_env import specs
 
-import acme_stac
-from acme_stac import environment_loop, environments
-from acme_stac.agent import adders, queues
-from programs.launch import colocated
+from acme_stac import environments
+from acme_stac.agent.queues import ReverbQueue, ReverbQueues, make_table
+from acme_stac.training import AgentBuilder
+from acme_stac.training.adder import Decision
+from acme_stac.training.samples import Sample
 from tests.support import helpers
 
 
-def sample(value, members=2):
-  config = helpers.small_config("impala", batch_size=members)
-  trajectory = helpers.trajectory(config, episode_ends=False)
-  return queues.Sample(trajectory, np.full([members], value, np.int32))
+class Server:
+  """A queue of two environments' trajectories, and both of its ends."""
 
-
-def test_items_are_copies_in_order():
-  queue = queues.LocalQueue(4)
-  written = sample(0)
-  for value in range(3):
-    written.params_version[:] = value
-    written.trajectory.reward[:] = value
-    queue.put(written)
-  assert queue.fill == queues.fill_of(queue) == 0.75
-  items = queues.items_of(queue)
-  for value in range(3):
-    item = next(items)
-    np.testing.assert_array_equal(item.params_version, value)
-    np.testing.assert_array_equal(item.trajectory.reward, value)
-  assert queue.fill == 0.0
-
-
-def test_full_queue_blocks_until_there_is_room():
-  queue = queues.LocalQueue(1)
-  queue.put(sample(0))
-  writer = threading.Thread(target=queue.put, args=[sample(1)])
-  writer.start()
-  time.sleep(0.2)
-  assert writer.is_alive()
-  items = queues.items_of(queue)
-  assert next(items).params_version[0] == 0
-  writer.join(5)
-  assert not writer.is_alive()
-  assert next(items).params_version[0] == 1
-
-
-def test_stop_ends_what_waits():
-  stop = threading.Event()
-  queue = queues.LocalQueue(1, stop.is_set)
-  queue.put(sample(0))
-  writer = threading.Thread(target=queue.put, args=[sample(1)])
-  writer.start()
-  items = queues.items_of(queue)
-  next(items)
-  writer.join(5)
-  next(items)
-  reader = threading.Thread(target=lambda: list(items))
-  reader.start()
-  stop.set()
-  reader.join(5)
-  assert not reader.is_alive()
-
-
-def test_actors_and_learner_on_devices_of_their_own():
-  *learners, acting = jax.local_devices()[:3]
-  config = helpers.small_config(
-    "stac", lstm_size=4, batch_size=4, num_environment_steps=2000
-  )
-  environment = environments.make_batched("catch", 2, seed=0)
-  spec = environments.environment_spec(environment)
-  networks = acme_stac.make_networks(spec, config)
-  builder = acme_stac.STACBuilder(
-    config,
-    environments_per_actor=2,
-    learner_devices=learners,
-    inference_device=acting,
-  )
-  queue = builder.make_local_queue()
-  learner = builder.make_learner(
-    jax.random.PRNGKey(0), networks, builder.make_dataset_iterator(queue),
-    replay_client=queue,
-  )
-
-  class Source:
-    """Variables that must not come over the host."""
-
-    def get_variables(self, names):
-      variables = learner.device_variables(names)
-      for leaf in jax.tree_util.tree_leaves(variables):
-        assert leaf.devices() == set(learners)
-      return variables
-
-  actor = builder.make_actor(
-    jax.random.PRNGKey(1), builder.make_policy(networks, spec), spec, Source(),
-    builder.make_adder(queue, spec),
-  )
-  loop = environment_loop.BatchedEnvironmentLoop(environment, actor)
-  versions = []
-  for step in range(3):
-    for _ in range(2 * config.trajectory_length):
-      loop.step(wait_for_variables=True)
-    learner.step()
-    versions.append(actor.fetch_variables())
-    params = actor._variables.params[0]
-    for leaf in jax.tree_util.tree_leaves(params):
-      assert leaf.devices() == {acting}
-    for ours, theirs in zip(
-      jax.tree_util.tree_leaves(params),
-      jax.tree_util.tree_leaves(learner.get_variables(["policy"])),
-      strict=True,
-    ):
-      np.testing.assert_array_equal(ours, theirs)
-    assert learner.num_steps == step + 1
-  assert versions == [1, 2, 3]
-  assert actor._state.head.devices() == {acting}
-
-
-@pytest.mark.parametrize(
-  "devices,batch_size,learners",
-  [(1, 32, 1), (2, 32, 1), (3, 32, 2), (4, 32, 2), (8, 32, 4), (8, 35, 7),
-   (8, 21, 7), (4, 1, 1)],
-)
-def test_split_of_devices(devices, batch_size, learners):
-  learn, act = colocated.split_devices(list(range(devices)), batch_size)
-  assert learn == list(range(learners))
-  assert act == (list(range(learners, devices)) if devices > 1 else [0])
-
-
-@pytest.mark.parametrize("field", ["observation", "reward", "core_state"])
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_items_with_numbers_that_are_not_finite_are_dropped(field, value):
-  config = helpers.small_config("impala", batch_size=4, lstm_size=3)
-  half = helpers.small_config("impala", batch_size=2, lstm_size=3)
-  items = []
-  for number in range(6):
-    trajectory = helpers.trajectory(half, seed=number)
-    if number in (1, 4):
-      array = jax.tree_util.tree_leaves(getattr(trajectory, field))[0]
-      array.flat[-1] = value
-    items.append(
-      queues.Sample(trajectory, np.full(2, number, np.int32))
+  def __init__(self, config, spec=None, stop=lambda: False, port=None):
+    spec = spec or helpers.environment_spec(())
+    builder = AgentBuilder(
+      config, environments_per_actor=2, should_stop=stop
     )
-  batches = queues.Batches(items, config)
-  versions = [batch.params_version.tolist() for batch in batches]
-  assert versions == [[0, 0, 2, 2], [3, 3, 5, 5]]
-  assert batches.num_dropped == 4
+    self.server = reverb.Server([make_table(builder, spec)], port=port)
+    queue = ReverbQueue(self.server.localhost_client())
+    self.adder = builder.make_adder(queue, spec)
+    self.batches = builder.make_batches(queue)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *unused):
+    self.server.stop()
+
+
+def add(adder, numbers, begin=True):
+  """Adds time steps whose observations are numbers."""
+  for number in numbers:
+    observation = np.full(2, number, np.float32)
+    step = environments.base.first_time_step(observation, 2)
+    if begin and number == numbers[0]:
+      adder.add_first(step)
+    else:
+      adder.add(
+        Decision(np.zeros(2, np.int32), np.zeros(2, np.float32), (), 0), step
+      )
+
+
+def test_full_queue_blocks_and_nothing_is_lost():
+  config = helpers.small_config(
+    trajectory_length=2, batch_size=2, queue_batches=2
+  )
+  with Server(config) as queue:
+    writer = threading.Thread(
+      target=add, args=(queue.adder, range(41)), daemon=True
+    )
+    writer.start()
+    time.sleep(1.0)
+    # Two batches of one item each are in the queue, and one waits.
+    assert queue.adder.num_items == 2
+    assert writer.is_alive()
+    firsts = [next(queue.batches).trajectory.observation[0, 0]
+              for _ in range(20)]
+    np.testing.assert_array_equal(firsts, np.arange(0, 40, 2))
+    writer.join(5)
+    assert not writer.is_alive()
+    assert queue.adder.seconds_blocked > 0.3
+
+
+def test_stopping_frees_the_writer():
+  stopped = threading.Event()
+  config = helpers.small_config(trajectory_length=2, batch_size=2)
+  with Server(config, stop=stopped.is_set) as queue:
+    writer = threading.Thread(
+      target=add, args=(queue.adder, range(41)), daemon=True
+    )
+    writer.start()
+    time.sleep(0.5)
+    assert writer.is_alive()
+    stopped.set()
+    writer.join(5)
+    assert not writer.is_alive()
+
+
+def test_writer_survives_a_restart_of_the_server():
+  config = helpers.small_config(
+    trajectory_length=2, batch_size=2, queue_batches=20
+  )
+  with Server(config) as queue:
+    add(queue.adder, range(5))
+    next(queue.batches)
+    port = queue.server.port
+  with Server(config, port=port) as again:
+    add(queue.adder, range(5, 15), begin=False)
+    sample = next(again.batches)
+    assert sample.trajectory.observation.shape == (3, 2)
 
 
 def test_a_queue_that_is_gone_has_no_fill():
   client = reverb.Client(f"localhost:{portpicker.pick_unused_port()}")
-  assert np.isnan(queues.fill_of(client))
+  assert np.isnan(ReverbQueue(client).fill)
+  assert ReverbQueues([client, client]).num_items is None
 
 
 def test_several_queues_are_read_as_one():
   config = helpers.small_config(
     "impala", batch_size=2, trajectory_length=3, queue_batches=4
   )
-  parts = acme_stac.STACBuilder(
-    config, environments_per_actor=2, num_queues=2
-  )
-  spec = helpers.environment_spec()
-  servers = [
-    reverb.Server(parts.make_replay_tables(spec)) for _ in range(2)
-  ]
-  clients = [server.localhost_client() for server in servers]
+  builder = AgentBuilder(config, environments_per_actor=2, num_queues=2)
   # They share the room that one would have.
-  infos = [client.server_info()[queues.QUEUE] for client in clients]
-  assert [info.max_size for info in infos] == [2, 2]
+  assert builder.queue_size == 2
+  spec = helpers.environment_spec()
+  servers = [reverb.Server([make_table(builder, spec)]) for _ in range(2)]
+  clients = [server.localhost_client() for server in servers]
   trajectory = helpers.trajectory(config)
   for number, client in enumerate(clients):
-    writer = queues.make_writer(client)
+    writer = ReverbQueue(client)
     for version in range(2):
-      writer.put(queues.Sample(
+      writer.put(Sample(
         trajectory, np.full(2, 10 * number + version, np.int32)
       ))
-  assert queues.fill_of(clients) == 1.0
-  batches = parts.make_dataset_iterator(clients)
+  queue = ReverbQueues(clients)
+  assert queue.fill == 1.0 and queue.num_items == 4
+  batches = builder.make_batches(queue)
   versions = [int(next(batches).params_version[0]) for _ in range(4)]
   assert sorted(versions) == [0, 1, 10, 11]
   # Each in its own order.
   assert [v for v in versions if v < 10] == [0, 1]
   assert [v for v in versions if v >= 10] == [10, 11]
-  with pytest.raises(ValueError, match="writes to one queue"):
-    queues.make_writer(clients)
   for server in servers:
     server.stop()
 
@@ -202,11 +143,6 @@ def test_parts_without_elements_pass_the_queue():
     "speed": specs.Array((2,), np.float32),
     "walls": specs.BoundedArray((0,), np.float32, np.zeros(0), np.zeros(0)),
   })
-  parts = acme_stac.STACBuilder(config, environments_per_actor=2)
-  server = reverb.Server(parts.make_replay_tables(spec))
-  client = server.localhost_client()
-  adder = parts.make_adder(client, spec)
-  extras = adders.Extras(np.zeros(2, np.float32), (), 0)
 
   def timestep(number):
     return environments.base.first_time_step(
@@ -217,11 +153,11 @@ def test_parts_without_elements_pass_the_queue():
       2,
     )
 
-  adder.add_first(timestep(0))
-  for number in range(1, 5):
-    adder.add(np.zeros(2, np.int32), timestep(number), extras)
-  sample = next(parts.make_dataset_iterator(client))
-  server.stop()
-  observation = sample.trajectory.observation
+  decision = Decision(np.zeros(2, np.int32), np.zeros(2, np.float32), (), 0)
+  with Server(config, spec) as queue:
+    queue.adder.add_first(timestep(0))
+    for number in range(1, 5):
+      queue.adder.add(decision, timestep(number))
+    observation = next(queue.batches).trajectory.observation
   assert observation["walls"].shape == (4, 2, 0)
   np.testing.assert_array_equal(observation["speed"][:, 0, 0], range(4))

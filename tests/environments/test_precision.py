@@ -55,7 +55,7 @@ BEYOND = [
 
 
 def guarded(rows):
-  batch = base.BatchOfEnvironments([Wide(rows), Wide(rows)])
+  batch = environments.BatchOfEnvironments([Wide(rows), Wide(rows)])
   return environments.GuardedEnvironment(batch)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from acme_stac import environments
-from acme_stac.environments import base
 from acme_stac.environments.catch import Catch
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -112,7 +111,7 @@ def test_options():
 
 def test_members_are_written_into_one_array():
   """No copies beyond the one into the batch; it is used again."""
-  batch = base.BatchOfEnvironments(
+  batch = environments.BatchOfEnvironments(
     [environments.make("catch", seed=s) for s in range(3)]
   )
   first = batch.reset().observation

@@ -1,38 +1,30 @@
-"""What figures write beside their axes."""
+"""Styles and layout of figures."""
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from acme_stac.evaluation import drawing, figures, runs
+from acme_stac.evaluation import runs
+from acme_stac.evaluation.figures import groups as figures
+from acme_stac.evaluation.figures import styles
+from acme_stac.evaluation.groups import Groups
 from acme_stac.presets import AGENTS
 from tests.support import workdirs
 
 
-def test_initial_metaparameters_are_said_by_what_they_mean():
-  """Of η₀ = 0.9 the value is σ(0.9), but 0.9 where the range is clipped."""
-  name = "metaparameter_init"
-  assert figures.describe_setting(name, 4.6, {"sigmoid"}) == "4.6\n(σ = 0.990)"
-  assert figures.describe_setting(name, 0.9, {"clip"}) == "0.9"
-  assert figures.describe_setting("discount", 0.99, {"sigmoid"}) == "0.99"
-
-
 def test_an_agent_looks_the_same_in_every_figure_and_unlike_all_others():
-  looks = {
-    (style["color"], style["marker"])
-    for style in map(drawing.style, AGENTS)
-  }
+  looks = {(x["color"], x["marker"]) for x in map(styles.style, AGENTS)}
   assert len(looks) == len(AGENTS)
   # The four of the papers differ by their colour alone.
-  four = [drawing.style(a)["color"] for a in list(AGENTS)[:4]]
+  four = [styles.style(a)["color"] for a in list(AGENTS)[:4]]
   assert len(set(four)) == 4
   names = [f"stac, discount=0.{x}" for x in range(30)]
   assert len({
     (style["color"], style["marker"])
-    for style in (drawing.style(name, names) for name in names)
+    for style in (styles.style(name, names) for name in names)
   }) == 30
   for agents in ([], ["stacx", "impala"], names):
-    assert drawing.style("stac", agents) == drawing.style("stac")
+    assert styles.style("stac", agents) == styles.style("stac")
 
 
 @pytest.fixture
@@ -44,7 +36,7 @@ def curves(tmp_path) -> Figure:
           tmp_path / f"{task[:5]}{agent}{seed}", task, agent, seed, 1.0
         )
   found, _ = runs.find([tmp_path])
-  groups = runs.Groups(found)
+  groups = Groups(found)
   return figures.learning_curves({
     task: {agent: groups.runs(task, agent) for agent in groups.agents}
     for task in groups.tasks
@@ -62,10 +54,20 @@ def test_legends_cover_no_panel_and_all_text_is_inside(curves):
       assert (box.min > -1).all() and (box.max < size + 1).all()
       assert axes.get_window_extent().width > 0.5 * size[0] / 2
     # And the same on a phone.
-    drawing.narrow(curves)
+    styles.narrow(curves)
     assert curves.get_figwidth() < 4
   assert len({axes.get_position().y0 for axes in curves.axes}) == 2
 
 
 def test_tasks_are_titled_with_the_number_of_their_seeds(curves):
   assert "catch, 2 seeds" in [axes.get_title() for axes in curves.axes]
+
+
+def test_a_figure_is_the_same_each_time(tmp_path):
+  scores = {"stac": np.array([[0.1], [0.9]]), "stacx": np.array([[0.5], [1.0]])}
+  pictures = []
+  for seed in range(2):
+    np.random.seed(seed)
+    figures.profiles(scores).savefig(tmp_path / f"{seed}.png")
+    pictures.append((tmp_path / f"{seed}.png").read_bytes())
+  assert pictures[0] == pictures[1]

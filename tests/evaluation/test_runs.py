@@ -1,13 +1,12 @@
-import dataclasses
 import json
 import os
-import re
 import shutil
 
 import numpy as np
 import pytest
 
 from acme_stac.evaluation import runs
+from acme_stac.evaluation.groups import Groups, label
 from tests.support import workdirs
 
 
@@ -54,9 +53,9 @@ def test_what_is_exported_is_read_again(tmp_path):
   files = runs.export(found, tmp_path / "kept")
   assert all(path.parent == tmp_path / "kept" for path in files)
   again, _ = runs.find([tmp_path / "kept"])
-  assert [dataclasses.replace(run, figures={}, curves={}) for run in again] == [
-    dataclasses.replace(run, figures={}, curves={}) for run in found
-  ]
+  names = ("name", "task", "agent", "settings", "seed", "finished")
+  for old, new in zip(found, again, strict=True):
+    assert [getattr(new, x) for x in names] == [getattr(old, x) for x in names]
   for old, new in zip(found, again, strict=True):
     if not len(old.steps):
       continue
@@ -79,20 +78,20 @@ def test_what_is_exported_is_read_again(tmp_path):
     (lambda path: path.mkdir(), "has no run"),
     (
       lambda path: (path.mkdir(), (path / "config.json").write_text("{")),
-      "no work directory that can be read",
+      "cannot be read as a run",
     ),
     (
       lambda path: (
         path.mkdir(), (path / "config.json").write_text('{"agent": "stac"}')
       ),
-      "its config.json gave KeyError",
+      "KeyError: 'config'",
     ),
     (
       lambda path: (
         path.mkdir(), (path / "settings.json").write_text("[]"),
         (path / "runs.csv").write_text("run,name\n0,x\n"),
       ),
-      "is not what a report keeps",
+      "cannot be read as a run",
     ),
   ],
 )
@@ -107,7 +106,7 @@ def make_groups(tmp_path, described):
     workdirs.make(
       tmp_path / str(number), task, agent, seed, 1.0, rows=2, **settings
     )
-  return runs.Groups(runs.find([tmp_path])[0])
+  return Groups(runs.find([tmp_path])[0])
 
 
 def test_what_cannot_be_read_is_left_out_and_said(tmp_path):
@@ -148,37 +147,20 @@ def _set_log(directory, row=1, **values):
 
 
 @pytest.mark.parametrize(("damage", "message"), [
-  (lambda run: _set_config(run, seed="0"), "seed must be a whole number"),
-  (lambda run: _set_config(run, seed=None), "seed must be a whole number"),
-  (lambda run: _set_config(run, agent=["stac"]), "agent must be a text"),
-  (lambda run: _set_config(run, environment=3), "task must be a text"),
-  (
-    lambda run: (run / "config.json").write_text("[" * 100_000),
-    "its config.json gave RecursionError",
-  ),
+  (lambda run: _set_config(run, config=None), "TypeError"),
+  (lambda run: (run / "config.json").write_text('{"age'), "JSONDecodeError"),
   (
     lambda run: _set_log(run, environment_steps="nan"),
-    "environment_steps must be numbers that never fall",
+    "environment_steps must be finite and never fall",
   ),
   (
     lambda run: _set_log(run, environment_steps="-20480"),
-    "environment_steps must be numbers that never fall",
+    "environment_steps must be finite and never fall",
   ),
-  (
-    lambda run: _set_log(run, environment_steps_per_second="nan"),
-    "seconds must be numbers that never fall",
-  ),
+  # A rate of 0 over more than 0 steps.
   (
     lambda run: _set_log(run, environment_steps_per_second="0"),
-    "seconds must be numbers that never fall",
-  ),
-  (
-    lambda run: _set_log(run, episode_return="\0"),
-    "its logs gave Error: line contains NUL",
-  ),
-  (
-    lambda run: _set_log(run, 2, environment_steps="1e999"),
-    "its logs gave OverflowError",
+    "seconds must be finite and never fall",
   ),
 ])
 def test_a_damaged_run_is_left_out_and_named(tmp_path, damage, message):
@@ -189,29 +171,14 @@ def test_a_damaged_run_is_left_out_and_named(tmp_path, damage, message):
   assert str(tmp_path / "bad") in problem and message in problem
 
 
-@pytest.mark.parametrize(("file", "change", "message"), [
-  ("curves.csv", lambda text: "", "column environment_steps is missing"),
-  ("curves.csv", lambda text: text[:300], "is missing|fall|TypeError"),
-  (
-    "curves.csv",
-    lambda text: text.replace("seconds", "minutes"),
-    "column seconds is missing",
-  ),
-  (
-    "curves.csv",
-    lambda text: "\n".join([*text.split("\n")[:1], *text.split("\n")[:0:-1]]),
-    "environment_steps must be numbers that never fall",
-  ),
-  (
-    "runs.csv",
-    lambda text: text.replace("steps_per_second", "steps_per_minute"),
-    "figure steps_per_second is missing",
-  ),
-  ("runs.csv", lambda text: text + "\0\n", "Error: line contains NUL"),
-  ("settings.json", lambda text: '["a"]', "settings must have names"),
+@pytest.mark.parametrize(("file", "change"), [
+  ("curves.csv", lambda text: text[:300]),
+  ("curves.csv", lambda text: text.replace("seconds", "minutes")),
+  ("runs.csv", lambda text: text.replace("seed", "sed")),
+  ("settings.json", lambda text: text[:5]),
 ])
 def test_damaged_data_of_a_report_are_left_out_and_named(
-  tmp_path, file, change, message
+  tmp_path, file, change
 ):
   for seed in range(2):
     workdirs.make(tmp_path / f"run{seed}", "catch", "stac", seed, 1.0)
@@ -224,7 +191,7 @@ def test_damaged_data_of_a_report_are_left_out_and_named(
   path.write_text(change(path.read_text()))
   (run,), (problem,) = runs.find([tmp_path])
   assert run.seed == 3
-  assert re.search(message, problem) and str(tmp_path / "kept") in problem
+  assert f"{tmp_path / 'kept'} cannot be read as a run" in problem
 
 
 def test_an_older_state_of_a_run_is_not_another_one(tmp_path):
@@ -283,13 +250,13 @@ def test_options_of_environments_are_those_of_the_task(tmp_path):
       tmp_path / f"s{seed}", "atari:pong", "stacx", seed, 1.0,
       options={"protocol": "machado", "batch_size": "large"} if seed else {},
     )
-  groups = runs.Groups(runs.find([tmp_path])[0])
+  groups = Groups(runs.find([tmp_path])[0])
   varied = [(agent, dict(v)) for (_, agent, v), _ in groups.items() if v]
   assert varied == [("stacx", {
     "environment_options.protocol": "machado",
     "environment_options.batch_size": "large",
   })]
-  assert runs.label(*next(k[1:] for k, _ in groups.items() if k[2])) == (
+  assert label(*next(k[1:] for k, _ in groups.items() if k[2])) == (
     "stacx, batch_size=large, protocol=machado"
   )
 
@@ -316,7 +283,7 @@ def test_what_most_runs_have_is_usual(tmp_path):
     ("catch", "impala", 1, {"num_environment_steps": 640_000}),
   ])
   assert {
-    (task, runs.label(agent, variation)): [run.seed for run in members]
+    (task, label(agent, variation)): [run.seed for run in members]
     for (task, agent, variation), members in groups.items()
   } == {
     ("catch", "stac"): [0, 1],
@@ -328,7 +295,7 @@ def test_what_most_runs_have_is_usual(tmp_path):
   assert groups.agents == ["impala", "stac"]
   assert groups.perturbed() == {"discount": [0.9, 0.99]}
   assert groups.usual("catch", "stac", "discount") == 0.99
-  assert groups.seeds == {"catch": [0, 1], "gymnasium:CartPole-v1": [7]}
+  assert groups.tasks == ["catch", "gymnasium:CartPole-v1"]
 
 
 def test_lists_can_be_varied(tmp_path):

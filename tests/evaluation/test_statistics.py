@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from rliable import metrics
 from scipy import stats
 
 from acme_stac.evaluation import statistics
@@ -60,34 +61,35 @@ def test_one_seed_has_no_interval():
   assert np.isnan(statistics.mean_interval(np.array([])).value)
 
 
-def test_curves(scores):
+def test_curves_are_means_over_seeds_and_tasks(scores):
   values = np.stack([scores["stac"], scores["stac"] + 1.0], axis=-1)
-  mean, (low, high) = statistics.curve_intervals(values)
-  np.testing.assert_allclose(mean, values.mean(axis=(0, 1)))
+  found = statistics.mean_curves({"stac": values}, 200)
+  np.testing.assert_allclose(found.values["stac"], values.mean(axis=(0, 1)))
+  low, high = found.intervals["stac"]
   np.testing.assert_allclose(low[1] - low[0], 1.0, atol=0.02)
-  assert (low < mean).all() and (mean < high).all()
+  assert (low < found.values["stac"]).all()
+  assert (found.values["stac"] < high).all()
 
 
-def test_profiles(scores):
+def test_profiles_are_shares_of_runs(scores):
   thresholds = np.array([-1.0, 0.5, 2.0])
-  shares, intervals = statistics.performance_profile(scores, thresholds, 100)
+  found = statistics.performance_profiles(scores, thresholds, 100)
   for agent, values in scores.items():
     np.testing.assert_allclose(
-      shares[agent], [1.0, (values > 0.5).mean(), 0.0]
+      found.values[agent], [1.0, (values > 0.5).mean(), 0.0]
     )
-    assert intervals[agent].shape == (2, 3)
+    assert found.intervals[agent].shape == (2, 3)
 
 
-def test_probability_of_improvement(scores):
-  found = statistics.probability_of_improvement(scores, "impala")
-  expected = np.mean([
-    stats.mannwhitneyu(scores["stac"][:, i], scores["impala"][:, i]).statistic
-    / (5 * 6)
-    for i in range(4)
-  ])
+def test_probability_of_improvement_is_that_of_rliable(scores):
+  # A tie counts one half.
+  scores["stac"][0] = scores["impala"][0]
+  found = statistics.probability_of_improvement(scores, "impala", 100)
   assert list(found) == ["stac"]
   value, low, high = found["stac"]
-  assert value == pytest.approx(expected)
+  assert value == pytest.approx(
+    metrics.probability_of_improvement(scores["stac"], scores["impala"])
+  )
   assert low < value < high
 
 
@@ -122,3 +124,21 @@ def test_intervals_stay_in_the_range_of_the_seeds():
   values = np.array([500.0, 500.0, 500.0, 90.0])
   _, low, high = statistics.mean_interval(values)
   assert 90.0 <= low < high <= 500.0
+
+
+def test_sweeps_have_the_intervals_of_reports():
+  rows = {
+    f"task/agent/{seed}": {
+      "evaluation": value, "final_return": value, "mean_return": 1.0
+    }
+    for seed, value in enumerate([1.0, 2.0, 3.0])
+  }
+  rows["task/other/0"] = rows["task/agent/0"]
+  first, second = statistics.average_over_seeds(rows)
+  assert (first["group"], first["runs"]) == ("task/agent", 3)
+  expected = statistics.mean_interval([1.0, 2.0, 3.0])
+  assert expected == (
+    first["evaluation"], first["evaluation_low"], first["evaluation_high"]
+  )
+  assert second["evaluation"] == 1.0
+  assert math.isnan(second["evaluation_low"])

@@ -62,20 +62,3 @@ def test_mean_return_is_one_over_steps_not_over_rows(tmp_path):
   write(tmp_path / "logs" / "learner.csv", rows)
   # From 0 to 10 over a tenth of the steps, 10 over the others.
   assert summary.summarise_run(tmp_path)["mean_return"] == pytest.approx(9.5)
-
-
-def test_averages_over_seeds():
-  rows = {
-    f"task/agent/{seed}": {
-      "evaluation": value, "final_return": value, "mean_return": 1.0
-    }
-    for seed, value in enumerate([1.0, 2.0, 3.0])
-  }
-  rows["task/other/0"] = rows["task/agent/0"]
-  first, second = summary.average_over_seeds(rows)
-  assert (first["group"], first["runs"]) == ("task/agent", 3)
-  assert first["evaluation"] == 2.0
-  # Student's t with two degrees of freedom: 4.3027.
-  expected = pytest.approx(4.3027 / 3**0.5, rel=1e-4)
-  assert first["evaluation_interval"] == expected
-  assert math.isnan(second["evaluation_interval"])

@@ -460,7 +460,6 @@ def test_long_episodes_have_frames_all_along(tmp_path):
 @pytest.mark.parametrize("picture,message", [
   (np.zeros((4, 4), np.uint8), r"must return RGB.*got uint8 \(4, 4\)"),
   (np.zeros((4, 4, 3)), "got float64"),
-  (np.zeros((0, 4, 3), np.uint8), "empty"),
 ])
 def test_pictures_that_are_none(walk, picture, message):
   environment = environments.make_batched(Drawn, 1, 0)

@@ -11,9 +11,11 @@ from acme_stac.environments import catch
 
 
 class Faulty(catch.Catch):
-  """Goes wrong once, in its step number `after`.
+  """Goes wrong once, in its step number `after` since its reset.
 
-  With a `marker`, only while there is no file of that name, which it makes.
+  With a `marker`, which several processes share, `fault` is a list such as
+  "hang,crash,raise": the first instance to go wrong takes the first, and so on;
+  the last one again and again.
   """
 
   def __init__(
@@ -26,7 +28,7 @@ class Faulty(catch.Catch):
   ):
     self._left = -1
     super().__init__(num_environments, seed)
-    self._fault = fault
+    self._faults = fault.split(",")
     self._after = after
     self._marker = pathlib.Path(marker) if marker else None
 
@@ -41,22 +43,24 @@ class Faulty(catch.Catch):
     self._left -= 1
     if self._left != 0:
       return timestep
+    number = 0
     if self._marker is not None:
-      if self._marker.exists():
-        return timestep
-      self._marker.touch()
-    if self._fault == "raise":
+      with self._marker.open("a") as file:
+        number = file.tell()
+        file.write(".")
+    fault = self._faults[min(number, len(self._faults) - 1)]
+    if fault == "raise":
       raise RuntimeError("the simulator is gone")
-    if self._fault == "crash":
+    if fault == "crash":
       os.abort()
-    if self._fault == "hang":
+    if fault == "hang":
       time.sleep(1e6)
-    if self._fault == "nan":
+    if fault == "nan":
       observation = np.full_like(timestep.observation, np.nan)
       return timestep._replace(observation=observation)
-    if self._fault == "shape":
+    if fault == "shape":
       return timestep._replace(observation=timestep.observation[:, :-1])
-    raise ValueError(self._fault)
+    raise ValueError(fault)
 
 
 class Endless(catch.Catch):

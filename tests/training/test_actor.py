@@ -245,7 +245,7 @@ def test_an_episode_beyond_the_limit_is_cut_off_and_counted(ends_after):
     def action_spec(self):
       return specs.DiscreteArray(3)
 
-  environment = environments.base.BatchOfEnvironments([Endless(), Endless()])
+  environment = environments.BatchOfEnvironments([Endless(), Endless()])
   actor = make_actor(environment, helpers.small_config())
   progress = []
   found = environment_loop.evaluate(

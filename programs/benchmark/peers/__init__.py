@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 from matplotlib import figure, ticker
 
-from acme_stac.evaluation import plots
+from acme_stac.evaluation import logs
 from programs.benchmark import cases, measuring
 
 _HERE = pathlib.Path(__file__).parent
@@ -166,11 +166,12 @@ def _ours(case: str, agent: str) -> Contender:
     ]
 
   def read(directory: pathlib.Path) -> tuple[int, float | None] | None:
-    log = plots.read_log(directory / "run" / "logs" / "learner.csv")
-    if not log:
+    log = logs.read(directory / "run" / "logs" / "learner.csv")
+    if log.empty:
       return None
-    mean_return = float(log["episode_return"][-1])
-    return int(log["environment_steps"][-1]), (
+    last = log.iloc[-1]
+    mean_return = float(last["episode_return"])
+    return int(last["environment_steps"]), (
       None if math.isnan(mean_return) else mean_return
     )
 

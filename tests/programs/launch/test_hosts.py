@@ -14,9 +14,10 @@ import time
 
 import pytest
 import yaml
+from pybind11_abseil.status import StatusNotOk
 
 from acme_stac import checkpointing
-from programs.launch import ending, processes
+from programs.launch import ending, hosts, supervision
 from programs.launch.cluster import Cluster
 from programs.launch.progress import Progress
 from programs.nodes import counter
@@ -181,6 +182,19 @@ def make_network_of_three(network, far="10.99.0.3/24", far_on_switch=None):
   network.add_host("far", far, far_on_switch)
 
 
+def supervisor(experiment, counter):
+  """Returns the supervisor of the near host of actors."""
+  progress = Progress(io.StringIO())
+  cluster = Cluster("learner", PORT, ("near", "far"), 1, 0)
+  return supervision.Supervisor(
+    experiment,
+    counter,
+    progress,
+    hosts.make(cluster, experiment, progress),
+    ending.StopRequest(),
+  )
+
+
 def test_a_learners_host_that_comes_back_as_another_run(tmp_path):
   experiment = make_experiment(tmp_path)
 
@@ -189,19 +203,13 @@ def test_a_learners_host_that_comes_back_as_another_run(tmp_path):
 
     def status(self, *who):
       if self.away:
-        raise RuntimeError("nobody there")
+        raise StatusNotOk("nobody there")
       return super().status(*who)
 
   def make_counter(run):
     return Counter(640, 640, run=run.to_json())
 
-  watch = processes._Watch(
-    experiment,
-    make_counter(experiment),
-    Progress(io.StringIO()),
-    Cluster("learner", PORT, ("near", "far"), 1, 0),
-    ending.StopRequest(),
-  )
+  watch = supervisor(experiment, make_counter(experiment))
   watch.wait_for_learner_host()
   assert watch.look()["hosts"].keys() == {"near"}
 
@@ -220,19 +228,13 @@ def test_a_learners_host_that_comes_back_as_another_run(tmp_path):
 def test_a_host_that_is_started_twice(tmp_path, monkeypatch):
   experiment = make_experiment(tmp_path)
   now = [100.0]
-  monkeypatch.setattr(processes.time, "monotonic", lambda: now[0])
+  monkeypatch.setattr(supervision.time, "monotonic", lambda: now[0])
   shared = counter.RunCounter(
     640, 640, run=experiment.to_json(), clock=lambda: now[0]
   )
 
   def start():
-    return processes._Watch(
-      experiment,
-      shared,
-      Progress(io.StringIO()),
-      Cluster("learner", PORT, ("near", "far"), 1, 0),
-      ending.StopRequest(),
-    )
+    return supervisor(experiment, shared)
 
   first = start()
   first.look()

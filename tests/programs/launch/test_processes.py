@@ -1,6 +1,7 @@
 """What becomes of a run whose processes die, hang or freeze."""
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -15,242 +16,162 @@ import psutil
 import pytest
 
 from acme_stac import checkpointing
-from programs.launch import graph, processes
+from programs.launch import node_process
+from programs.launch.node import Node
 from tests.support import runs
 
 LONG = ("--config.num_environment_steps=100000000", *runs.SMALL)
 FAULTY = "configs/small.py:python:tests.support.faulty:Faulty"
 
 
-class Running:
-  """A run that is killed at the end of the test at the latest."""
-
-  def __init__(self, workdir, *arguments, **kwargs):
-    self.workdir = workdir
-    self.output = workdir.parent / "output"
-    with open(self.output, "w") as file:
-      self.process = subprocess.Popen(
-        runs.command(workdir, *arguments, **kwargs),
-        stdout=file, stderr=subprocess.STDOUT, env=runs.environment(),
-      )
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *unused_args):
-    self.process.kill()
-    self.process.wait()
-    for process in runs.nodes_of(self.workdir):
-      process.kill()
-
-  @property
-  def text(self):
-    return self.output.read_text()
-
-  def wait_for_steps(self, more=5):
-    """Waits until the learner has done so many more updates."""
-    before = runs.learner_steps(self.workdir)
-    self.wait_for(lambda: runs.learner_steps(self.workdir) >= before + more)
-
-  def wait_for(self, condition, seconds=300):
-    def met():
-      assert self.process.poll() is None, self.text
-      return condition()
-
-    runs.wait_for(met, seconds)
-
-  def end(self, seconds=300):
-    code = self.process.wait(seconds)
-    assert not runs.nodes_of(self.workdir)
-    return code
+@pytest.mark.slow
+def test_a_run_trains_to_its_budget_and_leaves_nothing(tmp_path):
+  result = runs.run(
+    tmp_path,
+    "--num_actors=2",
+    "--config.num_queues=2",
+    "--config.agent=stacx",
+    "--config.num_environment_steps=60000",
+    "--config.stac.learning_rate=1e-2",
+    *runs.SMALL,
+  )
+  assert result.returncode == 0, result.stdout + result.stderr
+  assert not runs.nodes_of(tmp_path)
+  assert re.search(r"[\d,]+/60,160 steps .*return", result.stdout)
+  assert "Done." in result.stdout
+  logs = tmp_path / "logs"
+  # The budget, in whole batches, and no step more on either side.
+  learner = runs.rows(logs / "learner.csv")
+  assert float(learner[-1]["environment_steps"]) == 60160
+  evaluator = runs.rows(logs / "evaluator.csv")
+  assert float(evaluator[-1]["environment_steps"]) == 60160
+  made = sum(
+    float(runs.rows(logs / f"actor_{i}.csv")[-1]["actor_environment_steps"])
+    for i in range(2)
+  )
+  assert made <= 60160 + 2 * 320
+  # Every step that an actor made was learned from, once.
+  episodes = [
+    row
+    for i in range(2)
+    for row in runs.rows(logs / f"episodes_actor_{i}.csv")
+  ]
+  assert abs(len(episodes) - 60160 / 10) <= 2 * 16
+  assert {row["length"] for row in episodes} == {"9"}
+  last = learner[-1]
+  for head in range(3):
+    assert 0.9 < float(last[f"sigma_discount_head{head}"]) < 1.0
+  for name in (
+    "learning_curve", "metaparameters", "metagradient", "pipeline"
+  ):
+    image = tmp_path / "plots" / f"{name}.png"
+    assert image.stat().st_size > 5000
+  assert list((tmp_path / "tensorboard").iterdir())
+  # Chance is about -0.6: it has learned.
+  episodes.sort(key=lambda row: float(row["actor_steps"]))
+  returns = [float(row["episode_return"]) for row in episodes]
+  assert np.mean(returns[-1000:]) > np.mean(returns[:1000]) + 0.1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("node,restart", [
-  ("learner", "workers"), ("replay", "workers"), ("actor", "none"),
-])
-def test_what_is_not_started_again_ends_the_run_with_its_name(
-  tmp_path, node, restart
-):
-  with Running(tmp_path / "run", f"--restart={restart}", *LONG) as running:
-    running.wait_for_steps()
-    assert len(runs.nodes_of(running.workdir)) == 6
-    runs.node(running.workdir, node).kill()
-    assert running.end() == 1
-    assert f"Node {node} was killed by SIGKILL" in running.text
-    assert f"{node}.log" in running.text and "  | " in running.text
-    assert "The same command resumes." in running.text
-    assert "Traceback" not in running.text.partition("Node ")[0]
+def test_a_killed_launcher_leaves_no_node_and_the_run_resumes(tmp_path):
+  arguments = (
+    "--config.num_environment_steps=10000000",
+    "--config.checkpoint_every_seconds=1.",
+    *runs.SMALL,
+    "--config.evaluation.episodes=0",
+  )
+  workdir = tmp_path / "run"
+  logs = workdir / "logs" / "learner.csv"
+  checkpoints = workdir / "checkpoints"
+  ports_before = listening("self")
+  with runs.Running(workdir, *arguments) as running:
+    running.wait_for(
+      lambda: len(checkpointing.list_checkpoints(checkpoints)) > 1
+    )
+    assert len(runs.nodes_of(workdir)) == 5
+    check_network(running, ports_before)
+    running.process.kill()
+    runs.wait_for(lambda: not runs.nodes_of(workdir))
+  newest = checkpointing.list_checkpoints(checkpoints)[-1]
+  step = int(newest.stem.split("_")[1])
+  eta = runs.states(workdir)[".metaparams['discount']"]
+  before = runs.rows(logs)
+
+  with runs.Running(workdir, *arguments) as running:
+    running.wait_for(lambda: len(runs.rows(logs)) > len(before) + 2)
+    running.process.send_signal(signal.SIGINT)
+    assert running.end() == 0, running.text
+  assert f"Resuming after {step:,} updates" in running.text
+  first = runs.rows(logs)[len(before)]
+  assert int(float(first["learner_steps"])) == step + 1
+  np.testing.assert_allclose(
+    float(first["sigma_discount_head0"]), 1 / (1 + np.exp(-eta[0])), rtol=1e-6
+  )
+  # The learning rate goes on where it was.
+  fraction = step / (10_000_000 / 640)
+  rate = [float(row["learning_rate"]) for row in before]
+  assert float(first["learning_rate"]) <= rate[0] * (1 - fraction) * 1.001
+  # A signal has it save what it learned, and draw nothing.
+  assert "the checkpoint is saved" in running.text
+  assert not (workdir / "plots").exists()
+  newest = checkpointing.list_checkpoints(checkpoints)[-1]
+  assert int(newest.stem.split("_")[1]) >= runs.learner_steps(workdir)
+
+
+def check_network(running, before):
+  """Checks that nobody outside reaches a run; `before` are ports in use."""
+  if "does not let this run have a network of its own" in running.text:
+    return
+  # Others may begin to listen meanwhile, but not on the run's ports.
+  assert not listening(running.process.pid) & (listening("self") - before)
+  # All processes are in one network, which has no way out.
+  networks = {
+    os.readlink(f"/proc/{process.pid}/ns/net")
+    for process in (running.process, *runs.nodes_of(running.workdir))
+  }
+  assert len(networks) == 1
+  assert networks != {os.readlink("/proc/self/ns/net")}
+  assert len(listening(running.process.pid)) == 3
+  with open(f"/proc/{running.process.pid}/net/dev") as file:
+    interfaces = [line.split(":")[0].strip() for line in list(file)[2:]]
+  assert "lo" in interfaces
+  with open(f"/proc/{running.process.pid}/net/route") as file:
+    assert len(list(file)) == 1
+  # What it writes is the user's own.
+  assert (running.workdir / "config.json").stat().st_uid == os.getuid()
 
 
 @pytest.mark.slow
-def test_workers_are_started_again_and_nothing_else_is_noticed(tmp_path):
-  with Running(tmp_path / "run", "--num_actors=2", *LONG) as running:
-    running.wait_for_steps()
-    log = running.workdir / "logs" / "episodes_actor_1.csv"
-    running.wait_for(lambda: log.exists() and len(runs.rows(log)) > 100)
-    for node in ("actor/1", "evaluator", "variables", "counter"):
+def test_whatever_dies_or_freezes_the_run_goes_on(tmp_path):
+  """One node after the other, until no checkpoint can be read."""
+  arguments = (
+    "--num_actors=2", "--restart=all", "--config.checkpoint_every_seconds=1.",
+    *LONG,
+  )
+  with runs.Running(tmp_path / "run", *arguments) as running:
+    logs = running.workdir / "logs"
+    checkpoints = running.workdir / "checkpoints"
+    episodes = logs / "episodes_actor_1.csv"
+    # What the actor that is killed is compared by, and the evaluator's first.
+    running.wait_for(lambda: rows_of(episodes) > 100)
+    running.wait_for(lambda: rows_of(logs / "evaluator.csv") >= 1)
+    evaluations = rows_of(logs / "evaluator.csv")
+    for node in ("actor/1", "evaluator", "variables", "counter", "replay"):
       runs.node(running.workdir, node.replace("/", "_")).kill()
       running.wait_for(
         lambda node=node: f"Node {node} was killed by SIGKILL" in running.text
       )
-      # Not by what was under way alone.
+      # More than what was under way alone would make.
       running.wait_for_steps(20)
-    running.wait_for(lambda: len(runs.nodes_of(running.workdir)) == 7)
-    # The evaluator's first one, and one of its second life.
-    evaluator = running.workdir / "logs" / "evaluator.csv"
-    running.wait_for(lambda: len(runs.rows(evaluator)) >= 2)
-    running.process.send_signal(signal.SIGINT)
-    assert running.end() == 0
-    assert running.text.count("it is started again (1 of at most 5") == 4
-    # The new actor goes on in the same log, and does not repeat itself.
-    episodes = runs.rows(log)
-    counts = [float(row["actor_steps"]) for row in episodes]
-    (begin,) = np.flatnonzero(np.diff(counts) < 0) + 1
-    number = min(begin, len(counts) - begin, 200)
-    assert number > 50
-    before, after = (
-      [row["episode_return"] for row in episodes[i:i + number]]
-      for i in (0, begin)
-    )
-    assert before != after
+    # The new evaluator has evaluated, and the new actor has made episodes.
+    running.wait_for(lambda: rows_of(logs / "evaluator.csv") > evaluations)
+    running.wait_for(lambda: made_since_restart(episodes) > 100)
+    check_actors_do_not_repeat_themselves(episodes)
 
+    freeze_and_thaw(running)
+    kill_learner_beyond_a_checkpoint(running)
 
-@pytest.mark.slow
-def test_learner_and_queue_are_started_again_if_asked_to(tmp_path):
-  arguments = (
-    "--restart=all", "--config.checkpoint_every_seconds=1.", *LONG
-  )
-  with Running(tmp_path / "run", *arguments) as running:
-    checkpoints = running.workdir / "checkpoints"
-    running.wait_for(lambda: checkpointing.list_checkpoints(checkpoints))
-    runs.node(running.workdir, "replay").kill()
-    running.wait_for(lambda: "Node replay was killed" in running.text)
-    running.wait_for_steps(20)
-    logs = running.workdir / "logs" / "learner.csv"
-    learner = runs.node(running.workdir, "learner")
-
-    def logged():
-      return [int(float(row["learner_steps"])) for row in runs.rows(logs)]
-
-    def stands_beyond_a_checkpoint():
-      # Frozen, so that neither rows nor checkpoints come while it is looked at.
-      learner.suspend()
-      newest = checkpointing.list_checkpoints(checkpoints)[-1]
-      nonlocal step
-      step = int(newest.stem.split("_")[1])
-      if sum(done > step for done in logged()) >= 5:
-        return True
-      learner.resume()
-      return False
-
-    step = 0
-    running.wait_for(stands_beyond_a_checkpoint)
-    count = len(logged())
-    learner.kill()
-    running.wait_for(lambda: "Node learner was killed" in running.text)
-    running.wait_for(lambda: len(logged()) > count + 20)
-    steps = logged()
-    # It went back to a checkpoint, not to the beginning.
-    (begin,) = np.flatnonzero(np.diff(steps) < 0) + 1
-    assert steps[begin] > step
-    running.process.send_signal(signal.SIGINT)
-    assert running.end() == 0
-
-
-@pytest.mark.slow
-def test_frozen_nodes_go_on_where_they_were(tmp_path):
-  with Running(tmp_path / "run", *LONG) as running:
-    running.wait_for_steps()
-    # Two that call each other, for longer than a call may take.
-    frozen = [
-      runs.node(running.workdir, name) for name in ("counter", "replay")
-    ]
-    for process in frozen:
-      process.suspend()
-    time.sleep(12)
-    before = runs.learner_steps(running.workdir)
-    time.sleep(2)
-    assert runs.learner_steps(running.workdir) == before
-    for process in frozen:
-      process.resume()
-    running.wait_for_steps(20)
-    running.process.send_signal(signal.SIGINT)
-    assert running.end() == 0
-    assert "started again" not in running.text
-
-
-@pytest.mark.slow
-def test_crash_loop_ends_with_the_last_lines(tmp_path):
-  """An environment that takes its process along."""
-  script = (
-    "import sys; from programs import train;"
-    "from programs.launch import processes;"
-    "processes._DEATHS = (1, 600.0); sys.exit(train.main(sys.argv))"
-  )
-  command = runs.command(
-    tmp_path / "run",
-    "--config.environment_options.fault=crash",
-    "--config.environment_options.after=1250",
-    *LONG,
-    config=FAULTY,
-  )
-  command[1:3] = ["-c", script]
-  result = subprocess.run(
-    command, capture_output=True, text=True, timeout=500,
-    env=runs.environment(),
-  )
-  assert result.returncode == 1, result.stdout
-  assert "Node actor was killed by SIGABRT; it is started again" in (
-    result.stdout
-  )
-  assert "SIGABRT, its death number 2 within 600 s, so the run was" in (
-    result.stderr
-  )
-  # Whose fault it was.
-  assert "faulty.py" in result.stderr
-  assert not runs.nodes_of(tmp_path)
-
-
-@pytest.mark.parametrize("log", ["full", "removed"])
-def test_the_reason_of_a_hopeless_exit_needs_no_disk(tmp_path, log):
-  code = """
-    import os, threading
-    import launchpad
-    from programs.launch import graph
-    from programs.nodes import nodes
-
-    def make(should_stop):
-      raise nodes.HopelessError("The checkpoints are damaged.")
-
-    launchpad.stop_event = threading.Event
-    if {full}:
-      full = os.open("/dev/full", os.O_WRONLY)
-      os.dup2(full, 1)
-      os.dup2(full, 2)
-    graph._run(make)
-  """
-  code = textwrap.dedent(code.format(full=log == "full"))
-  directory = tmp_path if log == "full" else tmp_path / "removed"
-  node = processes._Node(
-    "learner", [sys.executable, "-c", code], {}, directory / "learner.log"
-  )
-  node.start()
-  assert node.process.wait(120) == graph.EXIT_HOPELESS
-  assert node.last_lines().endswith("  | The checkpoints are damaged.")
-  node.reason.close()
-
-
-@pytest.mark.slow
-def test_a_learner_without_a_sound_checkpoint_is_not_started_for_ever(
-  tmp_path,
-):
-  arguments = (
-    "--restart=all", "--config.checkpoint_every_seconds=1.", *LONG
-  )
-  with Running(tmp_path / "run", *arguments) as running:
-    checkpoints = running.workdir / "checkpoints"
-    running.wait_for(lambda: checkpointing.list_checkpoints(checkpoints))
     learner = runs.node(running.workdir, "learner")
     # It writes none after these were damaged.
     learner.suspend()
@@ -258,52 +179,147 @@ def test_a_learner_without_a_sound_checkpoint_is_not_started_for_ever(
       path.write_bytes(b"damaged")
     learner.kill()
     assert running.end() == 1
-    assert running.text.count("is started again") == 1
-    assert "Node learner ended with exit code 69, so the run" in running.text
-    assert "The learner cannot begin. No checkpoint can be read" in running.text
+    text = running.text
+  restarted = re.findall(r"Node (\S+) was killed.*?; it is started", text)
+  assert sorted(restarted) == sorted([
+    "actor/1", "evaluator", "variables", "counter", "replay", "learner",
+    "learner",
+  ])
+  assert "Node learner ended with exit code 69, so the run" in running.text
+  assert "The learner cannot begin. No checkpoint can be read" in running.text
+  assert "The same command resumes." in running.text
+
+
+def rows_of(path):
+  return len(runs.rows(path)) if path.exists() else 0
+
+
+def lives(path):
+  """Returns the returns in a log of episodes, in a list for each life."""
+  rows = [row for row in runs.rows(path) if row["actor_steps"]]
+  counts = [float(row["actor_steps"]) for row in rows]
+  begins = [0, *(np.flatnonzero(np.diff(counts) < 0) + 1), len(rows)]
+  return [
+    [row["episode_return"] for row in rows[begin:end]]
+    for begin, end in itertools.pairwise(begins)
+  ]
+
+
+def made_since_restart(path):
+  first, *later = lives(path)
+  return len(later[-1]) if later else 0
+
+
+def check_actors_do_not_repeat_themselves(path):
+  first, second = lives(path)
+  number = min(len(first), len(second), 200)
+  assert number > 50
+  assert first[:number] != second[:number]
+
+
+def freeze_and_thaw(running):
+  # Two that call each other, for longer than a call may take.
+  said = running.text
+  frozen = [runs.node(running.workdir, name) for name in ("counter", "replay")]
+  for process in frozen:
+    process.suspend()
+  time.sleep(12)
+  before = runs.learner_steps(running.workdir)
+  time.sleep(2)
+  assert runs.learner_steps(running.workdir) == before
+  for process in frozen:
+    process.resume()
+  running.wait_for_steps(20)
+  assert "started again" not in running.text[len(said):]
+
+
+def kill_learner_beyond_a_checkpoint(running):
+  checkpoints = running.workdir / "checkpoints"
+  log = running.workdir / "logs" / "learner.csv"
+  learner = runs.node(running.workdir, "learner")
+
+  def logged():
+    return [int(float(row["learner_steps"])) for row in runs.rows(log)]
+
+  def stands_beyond_a_checkpoint():
+    # Frozen, so that neither rows nor checkpoints come while it is looked at.
+    learner.suspend()
+    newest = checkpointing.list_checkpoints(checkpoints)[-1]
+    nonlocal step
+    step = int(newest.stem.split("_")[1])
+    if sum(done > step for done in logged()) >= 5:
+      return True
+    learner.resume()
+    return False
+
+  step = 0
+  running.wait_for(stands_beyond_a_checkpoint)
+  count = len(logged())
+  learner.kill()
+  running.wait_for(lambda: "Node learner was killed" in running.text)
+  running.wait_for(lambda: len(logged()) > count + 20)
+  steps = logged()
+  # It went back to a checkpoint, not to the beginning.
+  (begin,) = np.flatnonzero(np.diff(steps) < 0) + 1
+  assert steps[begin] > step
 
 
 @pytest.mark.slow
-def test_an_environment_that_fails_for_good_ends_the_run(tmp_path):
-  result = runs.run(
+def test_an_environment_hangs_then_crashes_then_fails_for_good(tmp_path):
+  with runs.Running(
     tmp_path / "run",
-    "--config.environment_options.fault=raise",
-    "--config.environment_options.after=1250",
     "--config.agent=impala",
-    *LONG,
-    "--config.evaluation.episodes=0",
-    config=FAULTY,
-  )
-  assert result.returncode == 1
-  assert "The environment failed 6 times within 600 s" in result.stderr
-  assert "RuntimeError: the simulator is gone" in result.stderr
-  assert "Its last actions, the newest last:" in result.stderr
-  assert "is started again" not in result.stdout
-  actor = runs.rows(tmp_path / "run" / "logs" / "actor_0.csv")
-  assert int(float(actor[-1]["environment_failures"])) == 5
-
-
-@pytest.mark.slow
-def test_an_environment_that_hangs_is_made_again(tmp_path):
-  marker = tmp_path / "marker"
-  with Running(
-    tmp_path / "run",
-    "--config.environment_options.fault=hang",
-    "--config.environment_options.after=1250",
-    f"--config.environment_options.marker={marker}",
+    "--config.environment_options.fault=hang,crash,raise",
+    # Checking the environment takes up to 1000 steps.
+    "--config.environment_options.after=1050",
+    f"--config.environment_options.marker={tmp_path / 'marker'}",
     "--config.environment_timeout_seconds=3.",
     *LONG,
     "--config.evaluation.episodes=0",
     config=FAULTY,
   ) as running:
-    running.wait_for(marker.exists)
-    running.wait_for(lambda: "(its environment hung)" in running.text)
-    running.wait_for_steps(20)
-    running.process.send_signal(signal.SIGINT)
-    assert running.end() == 0
+    assert running.end() == 1
+    text = running.text
+  assert "(its environment hung); it is started again (1 of at most 5" in text
   log = (tmp_path / "run" / "logs" / "nodes" / "actor.log").read_text()
   assert "The environment has not returned for 3 s. Its last actions" in log
   assert re.search(r"faulty.py., line \d+ in step", log)
+  assert "Node actor was killed by SIGABRT" in text
+  assert "it is started again (2 of at most 5" in text
+  assert "The environment failed 6 times within 600 s" in text
+  assert "RuntimeError: the simulator is gone" in text
+  assert "Its last actions, the newest last:" in text
+  # That is not mended by another process.
+  assert text.count("is started again") == 2
+  actor = runs.rows(tmp_path / "run" / "logs" / "actor_0.csv")
+  assert int(float(actor[-1]["environment_failures"])) == 5
+
+
+@pytest.mark.parametrize("log", ["full", "removed"])
+def test_the_reason_of_a_hopeless_exit_needs_no_disk(tmp_path, log):
+  code = """
+    import os
+    from programs.launch import node_process
+    from programs.nodes.failures import HopelessError
+
+    def make():
+      raise HopelessError("The checkpoints are damaged.")
+
+    if {full}:
+      full = os.open("/dev/full", os.O_WRONLY)
+      os.dup2(full, 1)
+      os.dup2(full, 2)
+    node_process.run(make)
+  """
+  code = textwrap.dedent(code.format(full=log == "full"))
+  directory = tmp_path if log == "full" else tmp_path / "removed"
+  node = Node(
+    "learner", [sys.executable, "-c", code], {}, directory / "learner.log"
+  )
+  node.start()
+  assert node.process.wait(120) == node_process.EXIT_HOPELESS
+  assert node.last_lines().endswith("  | The checkpoints are damaged.")
+  node.reason.close()
 
 
 def in_a_mount_namespace(*command):
@@ -404,29 +420,3 @@ def listening(network):
         if state == "0A":
           ports.add(int(local.rpartition(":")[2], 16))
   return ports
-
-
-@pytest.mark.slow
-def test_nobody_outside_reaches_a_local_run(tmp_path):
-  before = listening("self")
-  with Running(tmp_path / "run", *LONG) as running:
-    running.wait_for_steps()
-    if "does not let this run have a network of its own" in running.text:
-      pytest.skip("This kernel lets nobody have a network of his own.")
-    # Others may begin to listen meanwhile, but not on the run's ports.
-    assert not listening(running.process.pid) & (listening("self") - before)
-    # All of them are in one network, which has no way out.
-    networks = {
-      os.readlink(f"/proc/{process.pid}/ns/net")
-      for process in (running.process, *runs.nodes_of(running.workdir))
-    }
-    assert len(networks) == 1
-    assert networks != {os.readlink("/proc/self/ns/net")}
-    assert len(listening(running.process.pid)) == 3
-    with open(f"/proc/{running.process.pid}/net/dev") as file:
-      interfaces = [line.split(":")[0].strip() for line in list(file)[2:]]
-    assert "lo" in interfaces
-    with open(f"/proc/{running.process.pid}/net/route") as file:
-      assert len(list(file)) == 1
-    # What it writes is the user's own.
-    assert (running.workdir / "config.json").stat().st_uid == os.getuid()

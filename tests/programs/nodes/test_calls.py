@@ -1,13 +1,18 @@
-import threading
 import time
 
+import courier
 import pytest
+from pybind11_abseil.status import StatusCode, StatusNotOk
 
 from programs.nodes import calls
+from programs.nodes.failures import EndedError, NotReadyError, SilentError
 
 
-class StatusNotOk(Exception):  # noqa: N818  As courier calls it.
-  pass
+def status(code):
+  """An error as courier's clients raise them."""
+  error = StatusNotOk("whatever it says")
+  error.code = code
+  return error
 
 
 def answers(*results):
@@ -23,34 +28,51 @@ def answers(*results):
 
 
 def test_a_silent_node_is_called_again():
-  call = answers(StatusNotOk("Deadline Exceeded"), StatusNotOk("gone"), 3)
+  call = answers(
+    status(StatusCode.DEADLINE_EXCEEDED), status(StatusCode.UNAVAILABLE), 3
+  )
   assert calls.patiently(call, "it", lambda: False, 10.0) == 3
 
 
 def test_what_is_not_ready_yet_is_called_again():
-  call = answers(calls.NotReadyError("not yet"), 4)
+  call = answers(NotReadyError("not yet"), 4)
   assert calls.patiently(call, "it", lambda: False, 10.0) == 4
 
 
+def test_courier_has_a_code_of_its_own_for_errors_of_methods():
+  def fail():
+    raise ValueError("mine")
+
+  server = courier.Server("test")
+  server.Bind("fail", fail)
+  server.Start()
+  client = calls.PatientClient(
+    courier.Client(server.address, call_timeout=10), "it", lambda: False, 60.0
+  )
+  with pytest.raises(StatusNotOk, match="mine"):
+    client.fail()
+  server.Stop()
+
+
 def test_an_error_of_the_node_itself_is_an_answer():
-  error = StatusNotOk("Python exception was raised on the server: ValueError")
+  error = status(StatusCode.INVALID_ARGUMENT)
   with pytest.raises(StatusNotOk):
     calls.patiently(answers(error, 4), "it", lambda: False, 10.0)
 
 
 def test_patience_ends():
   def call():
-    raise StatusNotOk("Deadline Exceeded")
+    raise status(StatusCode.DEADLINE_EXCEEDED)
 
   started = time.monotonic()
-  with pytest.raises(calls.SilentError, match="The queue has not answered"):
+  with pytest.raises(SilentError, match="The queue has not answered"):
     calls.patiently(call, "The queue", lambda: False, 0.3)
   assert 0.3 < time.monotonic() - started < 5
 
 
 def test_nobody_waits_at_the_end():
-  call = answers(StatusNotOk("gone"), 1)
-  with pytest.raises(calls.EndedError):
+  call = answers(status(StatusCode.UNAVAILABLE), 1)
+  with pytest.raises(EndedError):
     calls.patiently(call, "it", lambda: True, 10.0)
 
 
@@ -61,70 +83,8 @@ def test_patient_client():
     def add(self, a, b):
       self.tries += 1
       if self.tries < 3:
-        raise StatusNotOk("Deadline Exceeded")
+        raise status(StatusCode.DEADLINE_EXCEEDED)
       return a + b
 
-  patient = calls.Patient(Client(), "it", lambda: False, 10.0)
+  patient = calls.PatientClient(Client(), "it", lambda: False, 10.0)
   assert patient.add(1, 2) == 3
-
-
-def test_publisher_tells_of_the_newest_state():
-  states = [0]
-  told = []
-  busy, go_on = threading.Event(), threading.Event()
-
-  def publish():
-    told.append(states[-1])
-    busy.set()
-    assert go_on.wait(10)
-
-  publisher = calls.Publisher(publish)
-  states.append(1)
-  publisher.notify()
-  assert busy.wait(10)
-  # These come while it talks; only the last of them is told.
-  for state in (2, 3, 4):
-    states.append(state)
-    publisher.notify()
-  go_on.set()
-  publisher.close()
-  assert told[0] == 1
-  assert told[-1] == 4
-  assert 2 not in told and 3 not in told
-
-
-def test_publisher_tells_of_the_last_state_before_it_ends():
-  told = []
-  publisher = calls.Publisher(lambda: told.append(1))
-  publisher.close()
-  assert told == [1]
-
-
-def test_what_publishing_raises_is_not_lost():
-  def publish():
-    raise OSError("gone")
-
-  publisher = calls.Publisher(publish)
-  publisher.notify()
-  publisher._thread.join(10)
-  assert publisher.failed
-  with pytest.raises(OSError, match="gone"):
-    publisher.close()
-
-
-def test_what_publishing_raises_at_the_end_is_no_error():
-  def publish():
-    raise calls.EndedError
-
-  publisher = calls.Publisher(publish)
-  publisher.notify()
-  publisher.close()
-  assert not publisher.failed
-
-
-def test_publisher_repeats_itself():
-  told = threading.Semaphore(0)
-  publisher = calls.Publisher(told.release, every_seconds=0.01)
-  for _ in range(3):
-    assert told.acquire(timeout=10)
-  publisher.close()

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from programs import train
+from programs.launch import session
 from programs.nodes import logs
 from programs.run import machine
 from programs.run.errors import UserError
@@ -87,8 +88,8 @@ def test_a_dashboard_that_cannot_be(tmp_path, wandb, monkeypatch):
     "--config=configs/small.py:catch", f"--workdir={tmp_path}",
     "--config.wandb_project=stac", "--launch=serial",
   ]
-  monkeypatch.setattr(train, "_isolate", lambda argv: True)
-  monkeypatch.setattr(train, "_run", lambda *unused: 0)
+  monkeypatch.setattr(train, "_isolate", lambda parsed: True)
+  monkeypatch.setattr(session, "launch", lambda *unused: 0)
   monkeypatch.setattr(machine, "use_compilation_cache", lambda: None)
   with pytest.raises(UserError, match="--noisolate_network"):
     train.main(arguments)

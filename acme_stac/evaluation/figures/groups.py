@@ -1,0 +1,439 @@
+"""The papers' figures of groups of runs, and rliable's."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rliable import plot_utils
+
+from acme_stac.evaluation import logs, statistics
+from acme_stac.evaluation.figures import styles
+from acme_stac.evaluation.figures.run import EPISODE_WINDOW
+from acme_stac.evaluation.runs import SECONDS, STEPS, Run
+from acme_stac.evaluation.statistics import Estimate
+from acme_stac.evaluation.text import counted, range_of, shortened
+
+# Self-tuned metaparameters -> the agent, from none to all of them.
+LADDER = {
+  "STAC": {
+    "{}": "impala",
+    "{γ}": "stac_gamma",
+    "{γ, λ}": "stac_gamma_lambda",
+    "{γ, λ, g}": "stac_no_alpha",
+    "all": "stac",
+  },
+  "STACX": {
+    "{}": "impala_aux",
+    "{γ}": "stacx_gamma",
+    "{γ, λ}": "stacx_gamma_lambda",
+    "{γ, λ, g}": "stacx_no_alpha",
+    "all": "stacx",
+  },
+}
+_LADDER_COLOURS = {"STAC": styles.BLUE, "STACX": styles.GREEN}
+# Improvements in %: the axis is linear up to ±50 or, beyond, up to ±10.
+_LINEAR_TO, _LINEAR_WITHIN = 50.0, 10.0
+_IMPROVEMENTS = [
+  sign * 10**power for sign in (-1, 1) for power in range(1, 7)
+] + [0]
+_THRESHOLDS = np.array([-50, -20, -10, -5, 0, 5, 10, 20, 50, 100])
+POINTS = 50
+# Least span of an axis of normalised scores.
+_LEAST_SPAN = 0.1
+_ERROR_BARS = {"lw": 1}
+# Font sizes of rliable's plots.
+_SIZES = {"labelsize": "medium", "ticklabelsize": "medium"}
+
+
+def short(task: str) -> str:
+  """Returns a task's name without "gymnasium:"."""
+  return task.removeprefix("gymnasium:")
+
+
+def curves(
+  runs: Sequence[Run], column: str, x: np.ndarray, axis: str = STEPS
+) -> np.ndarray:
+  """Returns a column of runs at K points of an axis, [runs, K].
+
+  Beyond the end of a run its last value holds in `SECONDS`, and is NaN in
+  `STEPS`.
+  """
+  return np.stack([
+    run.interpolated(column, x, axis, hold=axis == SECONDS) for run in runs
+  ])
+
+
+def _band(axes: Axes, x, middle, low, high, **drawn: Any):
+  """Draws a line with a band around it."""
+  axes.plot(x, middle, **drawn)
+  axes.fill_between(x, low, high, color=drawn["color"], alpha=0.15, lw=0)
+
+
+def _draw_means(axes: Axes, x, values: np.ndarray, **drawn: Any):
+  """Draws means over runs, with 95% intervals if there are several.
+
+  Args:
+    axes: where.
+    x: [K] points.
+    values: [runs, K]; a run has NaN before its first episode ends.
+    **drawn: name and style of the line.
+  """
+  whole = np.isfinite(values).all(axis=0)
+  x, values = x[whole], values[:, whole]
+  if not len(x):
+    return
+  if len(values) == 1:
+    axes.plot(x, values[0], **drawn)
+    return
+  found = statistics.mean_curves({"": values[:, None, :]})
+  _band(axes, x, found.values[""], *found.intervals[""], **drawn)
+  # Where all returns are equal, one episode more or less is no difference.
+  styles.least_span(axes, "y", 0.02 * max(1.0, abs(found.values[""][-1])))
+
+
+def learning_curves(
+  panels: Mapping[str, Mapping[str, Sequence[Run]]], axis: str = STEPS
+) -> Figure:
+  """Draws returns over training, a panel a task (Figs. 2a and 3).
+
+  Shows means over finished runs with their intervals; unfinished runs are
+  dotted.
+
+  Args:
+    panels: task -> name of a group -> its runs.
+    axis: `STEPS` or `SECONDS` of training.
+  """
+  figure, grid = styles.panels(len(panels))
+  names = list(dict.fromkeys(name for of in panels.values() for name in of))
+  for axes, (task, groups) in zip(grid, panels.items(), strict=True):
+    numbers = []
+    for name, runs in groups.items():
+      finished = [run for run in runs if run.finished]
+      drawn = styles.line(name, names)
+      if finished:
+        numbers.append(len(finished))
+        ends = [run.ends_at(axis)[-1] for run in finished]
+        end = min(ends) if axis == STEPS else np.median(ends)
+        x = np.linspace(0.0, end, POINTS)
+        values = curves(finished, "episode_return", x, axis)
+        _draw_means(axes, x, values, label=name, **drawn)
+      for run in runs:
+        if not run.finished and "episode_return" in run.curves:
+          axes.plot(
+            run.curves[axis], run.curves["episode_return"], linestyle=":", lw=1,
+            color=drawn["color"], label=f"{name}, unfinished",
+          )
+    number = f", {range_of(numbers, 'seed')}" if numbers else ""
+    styles.title(axes, short(task) + number)
+    styles.steps_axis(
+      axes, "seconds of training" if axis == SECONDS else "environment steps"
+    )
+    axes.set_ylabel(f"return, last {EPISODE_WINDOW} episodes", fontsize="small")
+  styles.legend(figure)
+  return figure
+
+
+def aggregate_curves(scores: dict[str, np.ndarray], what: str) -> Figure:
+  """Draws the mean score over tasks during training (Figs. 2a and 3).
+
+  Args:
+    scores: of each agent, normalised, [seeds, tasks, K] at K equal parts of
+      each task's training; NaN before the first return.
+    what: name of the score.
+  """
+  figure, (axes,) = styles.panels(1, height=3.4)
+  for agent, values in scores.items():
+    whole = np.isfinite(values).all(axis=(0, 1))
+    x = 100.0 * np.linspace(0.0, 1.0, values.shape[-1])[whole]
+    found = statistics.mean_curves({agent: values[..., whole]})
+    plot_utils.plot_sample_efficiency_curve(
+      x, *found, ax=axes, colors=_colours(list(scores)),
+      xlabel="training, % of the environment steps", ylabel=what, **_SIZES,
+    )
+  _restyle(axes, list(scores))
+  styles.least_span(axes, "y", _LEAST_SPAN)
+  styles.legend(figure)
+  return figure
+
+
+def _restyle(axes: Axes, agents: Sequence[str]):
+  """Gives rliable's lines the agents' markers and line styles."""
+  for line in axes.lines:
+    line.set(**styles.line(str(line.get_label()), agents), linewidth=1.5)
+
+
+def _colours(agents: Sequence[str]) -> dict[str, str]:
+  return {agent: styles.style(agent, agents)["color"] for agent in agents}
+
+
+def profiles(scores: dict[str, np.ndarray]) -> Figure:
+  """Draws performance profiles: the share of runs above each score.
+
+  Args:
+    scores: normalised, [seeds, tasks] of each agent.
+  """
+  highest = max(float(score.max()) for score in scores.values())
+  lowest = min(float(score.min()) for score in scores.values())
+  thresholds = np.linspace(min(0.0, lowest), max(highest, 1e-3), POINTS)
+  shares, intervals = statistics.performance_profiles(scores, thresholds)
+  figure, (axes,) = styles.panels(1, height=3.2)
+  plot_utils.plot_performance_profiles(
+    shares, thresholds, intervals, ax=axes, colors=_colours(list(scores)),
+    xlabel="normalised score τ", ylabel="share of runs above τ", **_SIZES,
+  )
+  _restyle(axes, list(scores))
+  axes.set_ylim(-0.03, 1.03)
+  styles.legend(figure)
+  return figure
+
+
+def _interval_rows(axes: Axes, estimates: Mapping[str, Estimate]):
+  """Draws a row for each agent: its interval, and a line at the estimate.
+
+  As rliable's plot_interval_estimates, which draws to a figure of pyplot only.
+  """
+  agents = list(estimates)
+  colours = _colours(agents)
+  for row, agent in enumerate(reversed(agents)):
+    value, low, high = estimates[agent]
+    axes.barh(
+      row, high - low, left=low, color=colours[agent], alpha=0.4, height=0.6
+    )
+    axes.vlines(value, row - 0.3, row + 0.3, color=colours[agent], lw=2)
+  axes.set_yticks(range(len(agents)), agents[::-1], fontsize="small")
+
+
+def aggregates(estimates: Mapping[str, Mapping[str, Estimate]]) -> Figure:
+  """Draws aggregates over tasks with their 95% intervals, a panel each.
+
+  Args:
+    estimates: agent -> name of the aggregate -> estimate.
+  """
+  names = list(statistics.AGGREGATES)
+  figure, grid = styles.panels(
+    len(names), height=0.9 + 0.24 * len(estimates)
+  )
+  for axes, name in zip(grid, names, strict=True):
+    _interval_rows(axes, {agent: of[name] for agent, of in estimates.items()})
+    styles.title(axes, name)
+    axes.use_sticky_edges = False
+    axes.margins(x=0.1)
+    styles.least_span(axes, "x", _LEAST_SPAN)
+  return figure
+
+
+def probabilities(estimates: Mapping[str, Estimate], baseline: str) -> Figure:
+  """Draws the probability that an agent's run is better than the baseline's."""
+  figure, (axes,) = styles.panels(1, height=0.9 + 0.3 * len(estimates))
+  _interval_rows(axes, estimates)
+  axes.axvline(0.5, color="black", lw=0.8)
+  axes.set_xlim(0.0, 1.0)
+  axes.set_xlabel(f"probability of a better run than {baseline}")
+  return figure
+
+
+def _errors(estimates: Sequence[Estimate]) -> np.ndarray:
+  """Returns matplotlib's error bars, [2, K], 0 where there is no interval."""
+  errors = [(e.value - e.low, e.high - e.value) for e in estimates]
+  return np.nan_to_num(np.array(errors, float)).T.clip(min=0.0)
+
+
+def ablation(
+  bars: dict[str, dict[str, Estimate]], what: dict[str, str]
+) -> Figure:
+  """Draws the effect of tuning more metaparameters (Figs. 2b and 4).
+
+  Args:
+    bars: panel -> agent -> its score.
+    what: panel -> name of the score.
+  """
+  figure, grid = styles.panels(len(bars), height=3.2)
+  for axes, name in zip(grid, bars, strict=True):
+    ticks = []
+    position = 0.0
+    for family, ladder in LADDER.items():
+      for step, agent in ladder.items():
+        if agent not in bars[name]:
+          continue
+        estimate = bars[name][agent]
+        axes.barh(
+          position, estimate.value, color=_LADDER_COLOURS[family],
+          xerr=_errors([estimate]), error_kw=_ERROR_BARS, height=0.7,
+        )
+        ticks.append((position, f"{family} {step}"))
+        position += 1
+      position += 0.5
+    axes.set_yticks(*zip(*ticks, strict=True), fontsize="small")
+    styles.title(axes, name)
+    axes.set_xlabel(what[name])
+  return figure
+
+
+def relative_improvement(
+  improvements: dict[str, dict[str, Estimate]], baseline: str
+) -> Figure:
+  """Draws improvements over a baseline by task (Figs. 8, 9 and 11).
+
+  Args:
+    improvements: agent -> task -> improvement of the score in %.
+    baseline: name of the agent they are relative to.
+  """
+  tasks = max(len(of) for of in improvements.values())
+  figure, grid = styles.panels(
+    len(improvements), height=1.2 + 0.28 * tasks,
+    columns=2 if tasks < 20 else 1,
+  )
+  for axes, (agent, of) in zip(grid, improvements.items(), strict=True):
+    ordered = dict(sorted(of.items(), key=lambda x: x[1].value))
+    values = [estimate.value for estimate in ordered.values()]
+    axes.barh(
+      range(len(values)), values, xerr=_errors(list(ordered.values())),
+      color=[styles.VERMILION if x < 0 else styles.BLUE for x in values],
+      error_kw=_ERROR_BARS,
+    )
+    axes.set_yticks(
+      range(len(values)), [shortened(short(task), 28) for task in ordered],
+      fontsize="small",
+    )
+    axes.axvline(0.0, color="black", lw=0.8)
+    styles.title(axes, f"{agent} over {baseline}")
+    axes.set_xlabel("relative improvement, %")
+    styles.least_span(axes, "x", 10.0)
+  low = min(axes.get_xlim()[0] for axes in grid)
+  high = max(axes.get_xlim()[1] for axes in grid)
+  for axes in grid:
+    axes.set_xlim(low, high)
+    if max(-low, high) > _LINEAR_TO:
+      axes.set_xscale("symlog", linthresh=_LINEAR_WITHIN)
+      axes.xaxis.set_major_locator(ticker.FixedLocator(_IMPROVEMENTS))
+    axes.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+  return figure
+
+
+def improved_tasks(
+  improvements: dict[str, dict[str, Estimate]], baseline: str
+) -> Figure:
+  """Draws how many tasks improve by at least x% (Fig. 5 of the supplement).
+
+  Args:
+    improvements: agent -> task -> improvement of the score in %.
+    baseline: name of the agent they are relative to.
+  """
+  figure, (axes,) = styles.panels(1, height=3.2)
+  agents = list(improvements)
+  for number, agent in enumerate(agents):
+    values = np.array([e.value for e in improvements[agent].values()])
+    counts = (values[None, :] >= _THRESHOLDS[:, None]).sum(axis=1)
+    # Lines of few tasks would cover each other.
+    offset = 0.12 * (number - (len(agents) - 1) / 2)
+    axes.plot(
+      np.arange(len(_THRESHOLDS)) + offset, counts,
+      label=f"{agent} ({counted(len(values), 'task')})",
+      **styles.style(agent, agents),
+    )
+  axes.set_xticks(range(len(_THRESHOLDS)), [f"{x:g}" for x in _THRESHOLDS])
+  axes.yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+  axes.set(xlabel=f"improvement over {baseline} of at least, %", ylabel="tasks")
+  axes.set_ylim(bottom=0)
+  styles.legend(figure)
+  return figure
+
+
+def robustness(
+  cells: dict[str, dict[float, dict[str, Estimate]]],
+  setting: str,
+  describe: Callable[[float], str],
+) -> Figure:
+  """Draws scores with a setting perturbed, a row a task (Figs. 4 and 6-8).
+
+  Args:
+    cells: task -> value of the setting -> agent -> score.
+    setting: its name.
+    describe: returns a value's label.
+  """
+  figure, grid = styles.panels(len(cells), height=2.6, columns=1)
+  agents = list(dict.fromkeys(
+    agent for of in cells.values() for value in of.values() for agent in value
+  ))
+  width = 0.8 / len(agents)
+  for axes, (task, values) in zip(grid, cells.items(), strict=True):
+    for number, agent in enumerate(agents):
+      found = {
+        place: of[agent] for place, of in enumerate(values.values())
+        if agent in of
+      }
+      axes.bar(
+        np.array(list(found)) + (number - (len(agents) - 1) / 2) * width,
+        [estimate.value for estimate in found.values()],
+        width, yerr=_errors(list(found.values())), label=agent,
+        error_kw=_ERROR_BARS, **styles.bars(agent, agents),
+      )
+    axes.set_xticks(range(len(values)), [describe(value) for value in values])
+    styles.title(axes, short(task))
+    axes.set_ylabel("final return")
+    axes.set_xlabel(setting)
+    axes.axhline(0.0, color="black", lw=0.8)
+  styles.legend(figure)
+  return figure
+
+
+def _draw_range(axes: Axes, x, values: np.ndarray, **drawn: Any):
+  """Draws means over runs, and from the lowest run to the highest."""
+  _band(
+    axes, x, values.mean(axis=0), values.min(axis=0), values.max(axis=0),
+    **drawn,
+  )
+
+
+def _points(runs: Sequence[Run]) -> np.ndarray:
+  return np.linspace(0.0, min(run.steps[-1] for run in runs), POINTS)
+
+
+def metaparameters(runs: Sequence[Run], title: str) -> Figure | None:
+  """Draws σ(η) of every head over training (Figs. 5a, 9 and 10-19).
+
+  Args:
+    runs: of one group; drawn are their means and ranges.
+    title: of the figure.
+
+  Returns:
+    The figure, or None if nothing is self-tuned.
+  """
+  found = logs.sigma_columns([run.curves for run in runs])
+  if not found:
+    return None
+  figure, panels = styles.metaparameter_panels(list(found))
+  x = _points(runs)
+  for name, axes in panels.items():
+    for head, column in found[name].items():
+      values = styles.as_drawn(name, curves(runs, column, x))
+      _draw_range(axes, x, values, label=f"head {head}", **styles.head(head))
+  styles.metaparameter_axes(panels)
+  figure.suptitle(shortened(title, 50), fontsize="medium")
+  styles.legend(figure)
+  return figure
+
+
+def alpha_order(runs: Sequence[Run], title: str) -> Figure | None:
+  """Draws α_ρ against α_c of every head (Fig. 5b); None without them."""
+  found = logs.sigma_columns([run.curves for run in runs])
+  if not {"alpha_rho", "alpha_c"} <= set(found):
+    return None
+  heads = found["alpha_rho"]
+  figure, grid = styles.panels(len(heads), height=2.4, columns=3)
+  x = _points(runs)
+  for axes, head in zip(grid, heads, strict=True):
+    for number, name in enumerate(("alpha_rho", "alpha_c")):
+      values = curves(runs, found[name][head], x)
+      _draw_range(
+        axes, x, values, label=logs.SYMBOLS[name], **styles.head(number)
+      )
+    styles.title(axes, f"head {head}")
+    styles.steps_axis(axes)
+  styles.sigma_axes(grid)
+  figure.suptitle(shortened(title, 50), fontsize="medium")
+  styles.legend(figure)
+  return figure

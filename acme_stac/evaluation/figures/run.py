@@ -1,0 +1,234 @@
+"""Plots of one work directory, and of the runs of a sweep."""
+
+import json
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from acme_stac.evaluation import logs
+from acme_stac.evaluation.figures import styles
+from acme_stac.evaluation.text import printable
+
+EPISODE_WINDOW = 100
+# Title of a panel -> column of the learner's log.
+_METAGRADIENT = {
+  "outer loss's error: mean r + γ v′ − V": "outer_advantage",
+  "cosine of inner and outer gradient": "gradient_cosine",
+  "norm of the metagradient": "meta_gradient_norm",
+}
+_PIPELINE = {
+  "environment steps/s": "environment_steps_per_second",
+  "policy age (updates)": "policy_age_mean",
+  "queue fill": "queue_fill",
+  "learner waiting for data": "share_waiting_for_data",
+}
+
+
+def plot_run(workdir: pathlib.Path) -> list[pathlib.Path]:
+  """Draws the logs of a work directory.
+
+  Returns:
+    The files that were written, under plots/; none if there is no log yet.
+
+  Raises:
+    OSError: if a log cannot be read or a plot not be written.
+  """
+  workdir = pathlib.Path(workdir)
+  learner = logs.read_learner(workdir)
+  if learner.empty:
+    return []
+  name = _name(workdir)
+  evaluator = logs.read_evaluator(workdir)
+  figures = {
+    "learning_curve.png": _learning_curve(name, learner, evaluator),
+    "metaparameters.png": _metaparameters(name, learner),
+    "metagradient.png": _metagradient(name, learner),
+    "pipeline.png": _pipeline(name, learner),
+  }
+  (workdir / "plots").mkdir(exist_ok=True)
+  return [
+    _save(figure, workdir / "plots" / file)
+    for file, figure in figures.items() if figure is not None
+  ]
+
+
+def _save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
+  styles.save(figure, path, dpi=120)
+  return path
+
+
+def _described(workdir: pathlib.Path) -> tuple[str, str] | None:
+  """Returns the agent and task of a work directory, None without a config."""
+  path = workdir / "config.json"
+  if not path.exists():
+    return None
+  described = json.loads(path.read_text())
+  task = printable(described["environment"]).removeprefix("gymnasium:")
+  return printable(described["agent"]), task
+
+
+def _name(workdir: pathlib.Path) -> str:
+  """Returns a run's title: its agent and task, or else its directory."""
+  described = _described(workdir)
+  return " on ".join(described) if described else printable(workdir.name)
+
+
+def plot_sweep(
+  runs: Iterable[str], workdir: pathlib.Path
+) -> pathlib.Path | None:
+  """Draws the training returns of a sweep's runs over environment steps.
+
+  Runs whose names differ only in the last part share a panel.
+
+  Args:
+    runs: names of runs; those without a return yet are left out.
+    workdir: directory of the sweep, which contains that of each run.
+
+  Returns:
+    The file that was written, learning_curves.png, or None if there is nothing
+    to draw.
+  """
+  panels: dict[str, dict[str, pd.DataFrame]] = {}
+  for run in runs:
+    log = logs.read_learner(workdir / run)
+    if "episode_return" in log and log["episode_return"].notna().any():
+      group, _, name = run.rpartition("/")
+      panels.setdefault(group, {})[name] = log
+  if not panels:
+    return None
+  figure, grid = styles.panels(len(panels), height=3.0)
+  names = list(dict.fromkeys(name for of in panels.values() for name in of))
+  titles = {
+    group: _common_name(workdir, group, of) for group, of in panels.items()
+  }
+  for axes, (group, of_group) in zip(grid, panels.items(), strict=True):
+    for name, log in of_group.items():
+      axes.plot(
+        log["environment_steps"], log["episode_return"],
+        label=printable(name), **styles.line(name, names),
+      )
+    title = titles[group]
+    if group and list(titles.values()).count(title) > 1:
+      title = f"{title} ({printable(group)})"
+    styles.title(axes, title)
+    styles.steps_axis(axes)
+    axes.set_ylabel(f"return, last {EPISODE_WINDOW} episodes", fontsize="small")
+  styles.legend(figure)
+  return _save(figure, workdir / "learning_curves.png")
+
+
+def _common_name(
+  workdir: pathlib.Path, group: str, names: Iterable[str]
+) -> str:
+  """Returns the agent and task that a panel's runs share, or else its group."""
+  described = [_described(workdir / group / name) for name in names]
+  if None in described:
+    return printable(group)
+  found = [set(values) for values in zip(*described, strict=True)]
+  shared = " on ".join(of.pop() for of in found if len(of) == 1)
+  return shared or printable(group)
+
+
+def _learning_curve(
+  name: str, learner: pd.DataFrame, evaluator: pd.DataFrame
+) -> Figure:
+  """Draws episode returns of training and evaluation over steps."""
+  figure, (axes,) = styles.panels(1, height=4.0)
+  if "episode_return" in learner and learner["episode_return"].notna().any():
+    axes.plot(
+      learner["environment_steps"], learner["episode_return"],
+      color=styles.BLUE, label=f"training, last {EPISODE_WINDOW} episodes",
+    )
+  if not evaluator.empty:
+    how = "greedy" if evaluator["greedy"].iloc[-1] else "sampled"
+    axes.errorbar(
+      evaluator["environment_steps"], evaluator["episode_return_mean"],
+      yerr=evaluator["episode_return_std"] / np.sqrt(evaluator["episodes"]),
+      fmt="o--", capsize=3, color=styles.VERMILION,
+      label=f"evaluation ({how}), mean ± standard error",
+    )
+  axes.set_ylabel("episode return")
+  styles.title(axes, name)
+  styles.steps_axis(axes)
+  styles.legend(figure)
+  return figure
+
+
+def _metaparameters(name: str, learner: pd.DataFrame) -> Figure | None:
+  """Draws σ(η) of every head over steps, a panel a metaparameter (Fig. 5a)."""
+  found = logs.sigma_columns([learner])
+  if not found:
+    return None
+  figure, panels = styles.metaparameter_panels(list(found))
+  for parameter, axes in panels.items():
+    for head, column in found[parameter].items():
+      axes.plot(
+        learner["environment_steps"],
+        styles.as_drawn(parameter, learner[column]),
+        label=f"head {head}", **styles.head(head),
+      )
+  styles.metaparameter_axes(panels)
+  figure.suptitle(f"Self-tuned metaparameters: {name}", fontsize="medium")
+  styles.legend(figure)
+  return figure
+
+
+def _metagradient(name: str, learner: pd.DataFrame) -> Figure | None:
+  """Draws the factors of the metagradient, and γ below them.
+
+  For one self-tuned γ and an outer policy gradient they are (Kao et al.,
+  Figs. 4 and 5): how far returns exceed values on the outer experience, and
+  whether the inner and the outer gradient point the same way.
+  """
+  if "gradient_cosine" not in learner:
+    return None
+  steps = learner["environment_steps"]
+  gammas = logs.sigma_columns([learner]).get("discount", {})
+  figure, grid = styles.panels(
+    len(_METAGRADIENT) + bool(gammas), height=1.8, columns=1
+  )
+  for axes, (title, column) in zip(grid, _METAGRADIENT.items(), strict=False):
+    values = learner[column]
+    axes.plot(steps, values, ".", markersize=2, alpha=0.4, color=styles.SKY)
+    window = max(1, len(values) // 20)
+    axes.plot(
+      steps, values.rolling(window, center=True, min_periods=1).mean(),
+      color=styles.BLUE,
+    )
+    axes.axhline(0.0, color="black", linewidth=0.5)
+    styles.title(axes, title)
+  grid[1].set_ylim(-1.05, 1.05)
+  for head, column in gammas.items():
+    grid[-1].plot(
+      steps, styles.as_drawn("discount", learner[column]), label=f"head {head}",
+      **styles.head(head),
+    )
+  if gammas:
+    styles.title(grid[-1], "γ")
+    styles.horizon_axis(grid[-1])
+  for axes in grid:
+    styles.steps_axis(axes)
+  figure.suptitle(f"Metagradient: {name}", fontsize="medium")
+  styles.legend(figure)
+  return figure
+
+
+def _pipeline(name: str, learner: pd.DataFrame) -> Figure:
+  """Draws the rate, the age of policies, and the learner's waiting."""
+  figure, grid = styles.panels(len(_PIPELINE), height=2.2)
+  for axes, (title, column) in zip(grid, _PIPELINE.items(), strict=True):
+    if column in learner:
+      axes.plot(
+        learner["environment_steps"], learner[column], color=styles.BLUE
+      )
+    styles.title(axes, title)
+    styles.steps_axis(axes)
+    axes.set_ylim(bottom=0)
+  # The last two are shares.
+  for axes in grid[2:]:
+    axes.set_ylim(0.0, 1.05)
+  figure.suptitle(f"Pipeline: {name}", fontsize="medium")
+  return figure

@@ -1,0 +1,258 @@
+"""Styles that all figures share: agents, heads, layout, legends and axes."""
+
+import pathlib
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from acme_stac.evaluation import logs
+from acme_stac.evaluation.text import shortened
+from acme_stac.presets import AGENTS
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
+VERMILION, ORANGE, BLUE, GREEN, PURPLE, SKY, BLACK = _COLOURS = (
+  "#D55E00", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#000000",
+)
+# Their number is coprime to that of the colours: 56 pairs.
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+# As in the papers: self-tuned agents are solid, fixed ones dashed.
+_FIXED = ("impala", "impala_aux")
+_PAPERS = (*_FIXED, "stac", "stacx")
+_HATCHES = ("///", "...", "", "\\\\\\", "++", "xx", "oo")
+_HEADS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, BLACK)
+_HEAD_LINES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)))
+# Width of a figure for a page, and for a phone, in inches.
+WIDTH, _NARROW = 7.0, 3.7
+# Points of a line from one marker to the next.
+_MARK_EVERY = 12
+# Range of every axis of horizons, in steps, unless the data leave it.
+_HORIZONS = (10.0, 1000.0)
+_LONGEST_HORIZON = 1e6
+
+
+def _place(agent: str, agents: Sequence[str]) -> int:
+  """Returns an agent's number: a preset's own, then the others of a figure."""
+  others = [name for name in agents if name not in AGENTS]
+  numbered = list(dict.fromkeys([*AGENTS, *others, agent]))
+  return numbered.index(agent)
+
+
+def style(agent: str, agents: Sequence[str] = ()) -> dict[str, Any]:
+  """Returns an agent's colour, line style and marker.
+
+  A preset looks the same in every figure. The papers' four agents have a colour
+  each, the other presets share three, and other groups are dash-dotted.
+
+  Args:
+    agent: name of a preset, or of another group of runs.
+    agents: all names in the figure, in an order that its panels share.
+  """
+  place = _place(agent, agents)
+  alone, preset = len(_PAPERS), agent in AGENTS
+  if preset and place >= alone:
+    colour = alone + (place - alone) % (len(_COLOURS) - alone)
+  else:
+    colour = place % len(_COLOURS)
+  return {
+    "color": _COLOURS[colour],
+    "marker": _MARKERS[place % len(_MARKERS)],
+    "linestyle": "--" if agent in _FIXED else "-" if preset else "-.",
+  }
+
+
+def line(agent: str, agents: Sequence[str] = ()) -> dict[str, Any]:
+  """Returns `style` for a line of many points, with a marker on some."""
+  offset = _place(agent, agents) * 5 % _MARK_EVERY
+  return {
+    **style(agent, agents), "markersize": 4, "markevery": (offset, _MARK_EVERY),
+  }
+
+
+def bars(agent: str, agents: Sequence[str] = ()) -> dict[str, Any]:
+  """Returns an agent's style of bars, which hatching tells apart too."""
+  return {
+    "color": style(agent, agents)["color"], "edgecolor": "white",
+    "hatch": _HATCHES[_place(agent, agents) % len(_HATCHES)],
+  }
+
+
+def head(number: int) -> dict[str, Any]:
+  """Returns the colour and line style of one of the agent's heads."""
+  return {
+    "color": _HEADS[number % len(_HEADS)],
+    "linestyle": _HEAD_LINES[number % len(_HEAD_LINES)],
+  }
+
+
+def panels(
+  number: int, height: float = 2.5, columns: int = 2
+) -> tuple[Figure, list[Axes]]:
+  """Makes a figure with a grid of panels, laid out to make room for all text.
+
+  Args:
+    number: of panels.
+    height: of each panel in inches.
+    columns: at most.
+  """
+  columns = min(columns, number)
+  rows = -(-number // columns)
+  figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
+  grid = figure.subplots(rows, columns, squeeze=False)
+  for axes in grid.flat[number:]:
+    axes.remove()
+  found = list(grid.flat[:number])
+  for axes in found:
+    axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
+  return figure, found
+
+
+def title(axes: Axes, text: str):
+  """Sets a panel's title, wrapped to its width."""
+  axes.set_title(textwrap.fill(shortened(text, 90), 42), fontsize="medium")
+
+
+def steps_axis(axes: Axes, name: str = "environment steps"):
+  """Labels an x-axis of steps or seconds, with k for thousands."""
+  axes.set_xlabel(name, fontsize="small")
+  axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+
+
+def legend(figure: Figure):
+  """Puts one legend for all panels below them, where it covers no line."""
+  entries: dict[str, Any] = {}
+  for axes in figure.axes:
+    for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+      entries.setdefault(name, handle)
+  for old in list(figure.legends):
+    old.remove()
+  if not entries:
+    return
+  names = [shortened(name, 48) for name in entries]
+  # Approximate widths in points: of a letter of the small font, and a handle.
+  longest = 5.0 * max(map(len, names)) + 40.0
+  columns = max(1, min(len(names), int(72 * figure.get_figwidth() / longest)))
+  figure.set_figheight(
+    figure.get_figheight() + 0.2 * -(-len(names) // columns)
+  )
+  figure.legend(
+    entries.values(), names, loc="outside lower center", ncols=columns,
+    fontsize="small", frameon=False, handlelength=3,
+  )
+
+
+def narrow(figure: Figure):
+  """Rearranges a figure for a phone: its panels below each other."""
+  axes = figure.axes
+  specification = axes[0].get_subplotspec()
+  assert specification is not None
+  rows = specification.get_gridspec().nrows
+  height = (figure.get_figheight() - 0.2 * bool(figure.legends)) / rows
+  grid = figure.add_gridspec(len(axes), 1)
+  for number, panel in enumerate(axes):
+    panel.set_subplotspec(grid[number, 0])
+    if any("\n" in x.get_text() for x in panel.get_xticklabels()):
+      panel.tick_params(axis="x", labelsize="x-small")
+  figure.set_size_inches(_NARROW, height * len(axes))
+  if figure.legends:
+    legend(figure)
+
+
+def save(figure: Figure, file: pathlib.Path | BinaryIO, dpi: int):
+  """Writes a figure as PNG, with "$" in names as plain text, not as a formula.
+
+  Args:
+    figure: made by `panels`.
+    file: path, or a file that is open for writing.
+    dpi: resolution in dots per inch.
+  """
+  for text in figure.findobj(Text):
+    text.set_parse_math(False)
+  figure.savefig(file, format="png", dpi=dpi)
+
+
+def least_span(axes: Axes, which: str, span: float):
+  """Widens the x- or y-axis to a span, so that small differences look small."""
+  limits = axes.set_xlim if which == "x" else axes.set_ylim
+  low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+  missing = span - (high - low)
+  if missing > 0:
+    limits(low - missing / 2, high + missing / 2)
+
+
+def _drawn(grid: Iterable[Axes]) -> np.ndarray:
+  """Returns the finite y-values of all lines in panels."""
+  values = np.concatenate([
+    np.asarray(x.get_ydata(), float) for axes in grid for x in axes.lines
+  ])
+  return values[np.isfinite(values)]
+
+
+def metaparameter_panels(
+  names: Sequence[str], height: float = 2.2
+) -> tuple[Figure, dict[str, Axes]]:
+  """Makes a panel for each metaparameter, titled with its symbol."""
+  figure, grid = panels(len(names), height)
+  by_name = dict(zip(names, grid, strict=True))
+  for name, axes in by_name.items():
+    title(axes, logs.SYMBOLS[name])
+    steps_axis(axes)
+  return figure, by_name
+
+
+def metaparameter_axes(by_name: dict[str, Axes]):
+  """Gives panels of σ(η) scales on which small changes look small.
+
+  Args:
+    by_name: metaparameter -> its panel, whose lines are drawn as `as_drawn`.
+  """
+  if "discount" in by_name:
+    horizon_axis(by_name["discount"])
+  sigma_axes([axes for name, axes in by_name.items() if name != "discount"])
+
+
+def as_drawn(name: str, sigma: Any) -> Any:
+  """Returns the horizon 1 / (1 − γ) in steps for a discount, else σ(η)."""
+  if name != "discount":
+    return sigma
+  return 1.0 / np.maximum(1.0 - np.asarray(sigma), 1 / _LONGEST_HORIZON)
+
+
+def horizon_axis(axes: Axes):
+  """Makes a logarithmic axis of horizons, 10 to 1,000 steps or all lines.
+
+  On it a change of γ looks as large as its effect on the agent.
+  """
+  axes.set_yscale("log")
+  drawn = _drawn([axes])
+  low = 10 ** np.floor(np.log10(min([_HORIZONS[0], *drawn])))
+  high = 10 ** np.ceil(np.log10(max([_HORIZONS[1], *drawn])))
+  axes.set_ylim(low, high)
+  ticks = 10.0 ** np.arange(np.log10(low), np.log10(high) + 0.5)
+  axes.set_yticks(ticks, [f"{t:,.0f}\n(γ {1 - 1 / t:.6g})" for t in ticks])
+  axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+  axes.tick_params(axis="y", labelsize="small")
+  axes.set_ylabel("horizon 1/(1−γ), steps", fontsize="small")
+
+
+def sigma_axes(grid: Sequence[Axes]):
+  """Gives panels of σ(η) one axis: up to 1, from the tenth below all lines.
+
+  It spans 0.9 to 1 at least, so that a change of 0.001 looks small.
+  """
+  if not grid:
+    return
+  drawn = _drawn(grid)
+  low = np.floor(10 * min([0.9, *drawn])) / 10
+  high = np.ceil(10 * max([1.0, *drawn])) / 10
+  margin = 0.03 * (high - low)
+  for axes in grid:
+    axes.set_ylim(low - margin, high + margin)
+    axes.set_ylabel("σ(η), same axis in all", fontsize="small")
+    axes.ticklabel_format(axis="y", useOffset=False)

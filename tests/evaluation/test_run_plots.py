@@ -1,0 +1,116 @@
+"""Plots of a work directory and of a sweep, by the figures that are saved."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from acme_stac.evaluation.figures import run as plots
+from tests.support import workdirs
+
+
+@pytest.fixture
+def saved(monkeypatch):
+  """Collects figures by the name of their file; nothing is rendered."""
+  figures = {}
+  monkeypatch.setattr(
+    Figure, "savefig", lambda self, path, **_: figures.update({path.name: self})
+  )
+  return figures
+
+
+def test_plots_of_what_the_logs_have(tmp_path):
+  (tmp_path / "logs").mkdir()
+  assert plots.plot_run(tmp_path) == []
+  (tmp_path / "logs" / "learner.csv").write_text(
+    "learner_steps,environment_steps,episode_return,sigma_discount_head0,"
+    "environment_steps_per_second,policy_age_mean,share_waiting_for_data\n"
+    "1,10,nan,0.99,5,0,1\n2,20,3.0,0.98,5,1,0.5\n"
+  )
+  written = plots.plot_run(tmp_path)
+  assert [path.name for path in written] == [
+    "learning_curve.png", "metaparameters.png", "pipeline.png",
+  ]
+  assert all(path.stat().st_size > 1000 for path in written)
+
+
+def test_a_run_is_drawn_with_its_metagradient_and_evaluation(tmp_path, saved):
+  workdirs.make(
+    tmp_path / "w3", "gymnasium:CartPole-v1", "stacx", 3, 100.0,
+    sigmas={"sigma_discount_head0": 0.995},
+  )
+  log = tmp_path / "w3" / "logs" / "learner.csv"
+  head, *rows = log.read_text().splitlines()
+  names = "outer_advantage,gradient_cosine,meta_gradient_norm"
+  log.write_text("\n".join(
+    [f"{head},{names}", *[f"{row},0.1,0.2,0.3" for row in rows]]
+  ))
+  (log.parent / "evaluator.csv").write_text(
+    "learner_steps,environment_steps,episode_return_mean,episode_return_std,"
+    "episodes,greedy\n1,640,50.0,2.0,4,True\n"
+  )
+  assert len(plots.plot_run(tmp_path / "w3")) == 4
+  (axes,) = saved["learning_curve.png"].axes
+  assert axes.get_title() == "stacx on CartPole-v1"
+  assert "evaluation (greedy), mean ± standard error" in (
+    axes.get_legend_handles_labels()[1]
+  )
+  for name in ("metaparameters.png", "metagradient.png", "pipeline.png"):
+    assert "stacx on CartPole-v1" in saved[name].get_suptitle()
+  assert len(saved["metagradient.png"].axes) == 4
+
+
+def test_a_sweep_has_a_panel_for_each_group(tmp_path, saved):
+  for run, returns in {"a/x": (1, 2), "a/y": (3, 4), "b/x": ("nan", 5)}.items():
+    logs = tmp_path / run / "logs"
+    logs.mkdir(parents=True)
+    (logs / "learner.csv").write_text(
+      "learner_steps,environment_steps,episode_return\n"
+      f"1,10,{returns[0]}\n2,20,{returns[1]}\n"
+    )
+  path = plots.plot_sweep(["a/x", "a/y", "b/x", "b/not_yet"], tmp_path)
+  assert path == tmp_path / "learning_curves.png"
+  panels = {
+    axes.get_title(): [list(line.get_ydata()) for line in axes.lines]
+    for axes in saved[path.name].axes
+  }
+  assert panels["a"] == [[1, 2], [3, 4]]
+  assert np.isnan(panels["b"][0][0]) and panels["b"][0][1] == 5
+  assert plots.plot_sweep(["c"], tmp_path) is None
+
+
+def test_a_sweep_is_titled_by_what_its_runs_have_in_common(tmp_path, saved):
+  names = []
+  for folder, agent in (("a", "stac"), ("b", "stac"), ("c", "impala")):
+    for seed in range(2):
+      names.append(f"{folder}/{seed}")
+      workdirs.make(tmp_path / names[-1], "catch", agent, seed, 1.0)
+  for agent in ("impala", "stac"):
+    names.append(f"d/{agent}")
+    workdirs.make(tmp_path / names[-1], "catch", agent, 0, 1.0)
+  plots.plot_sweep(names, tmp_path)
+  assert [x.get_title() for x in saved["learning_curves.png"].axes] == [
+    "stac on catch (a)", "stac on catch (b)", "impala on catch", "catch",
+  ]
+
+
+def test_small_changes_of_metaparameters_look_small(tmp_path, saved):
+  workdirs.make(
+    tmp_path, "catch", "stacx", 0, 1.0,
+    sigmas={
+      f"sigma_{name}_head{head}": 0.991
+      for name in ("discount", "lambda_", "alpha") for head in range(2)
+    },
+  )
+  plots.plot_run(tmp_path)
+  gamma, *others = saved["metaparameters.png"].axes
+  for axes in others:
+    low, high = axes.get_ylim()
+    assert high - low >= 0.1
+    assert axes.get_ylim() == others[0].get_ylim()
+  # γ is drawn by its horizon, from 100 steps to 111, of at least 10 to 1,000.
+  np.testing.assert_allclose(
+    gamma.lines[0].get_ydata()[[0, -1]], [100.0, 111.0], rtol=0.01
+  )
+  assert gamma.get_yscale() == "log"
+  assert gamma.get_ylim()[0] <= 10 and gamma.get_ylim()[1] >= 1000
+  assert "horizon" in gamma.get_ylabel()
