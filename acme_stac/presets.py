@@ -13,7 +13,7 @@ from dm_env import specs
 
 from acme_stac.checks import FieldError, unknown
 from acme_stac.config import STACConfig
-from acme_stac.environments import base
+from acme_stac.environments import nests
 
 _COSTS = ("value_cost", "policy_cost", "entropy_cost")
 _NO_ALPHA = ("discount", "lambda_", *_COSTS)
@@ -235,7 +235,7 @@ def small_domain(environment_spec: Any) -> str:
       observation with several parts counts as an image if all other parts are
       empty.
   """
-  observation = base.named_leaves("", environment_spec.observations)
+  observation = nests.named_leaves("", environment_spec.observations)
   shapes = [leaf.shape for _, leaf in observation if math.prod(leaf.shape)]
   shape = shapes[0] if len(shapes) == 1 else ()
   is_image = len(shape) in (2, 3) and sorted(shape)[-2] >= _IMAGE_SIZE

@@ -97,7 +97,7 @@ class TrainedPolicy:
     environment_spec: Any,
     networks: STACNetworks,
     params: Any,
-    condition: Any = None,
+    conditioning: Any,
     metadata: dict[str, Any] | None = None,
     greedy: bool = False,
     metaparameters: dict[str, np.ndarray] | None = None,
@@ -110,10 +110,10 @@ class TrainedPolicy:
       environment_spec: specs of one environment.
       networks: the agent's networks.
       params: their parameters.
-      condition: `core.conditioning` of the metaparameters, if any is embedded.
+      conditioning: `core.conditioning` of the metaparameters, [P, K].
       metadata: of the run.
       greedy: act by the distribution's mode instead of a sample.
-      metaparameters: σ(η) by name, to be looked at; acting takes `condition`.
+      metaparameters: σ(η) by name, for inspection only.
       network_factory: made `networks`; a policy without it cannot be pickled.
     """
     self._greedy = greedy
@@ -127,7 +127,7 @@ class TrainedPolicy:
     self._select = jax.jit(self._policy.select_action)
     self._params = params
     self._key = jax.random.PRNGKey(0)
-    self._condition = [] if condition is None else [condition]
+    self._conditioning = conditioning
 
   def initial_state(
     self, num_environments: int | None = None, seed: int | None = None
@@ -186,7 +186,9 @@ class TrainedPolicy:
       ValueError: if the observation is not of the environment's spec.
     """
     number = state.begins.shape[0]
-    observation = environments.base.select(self._spec.observations, observation)
+    observation = environments.nests.select(
+      self._spec.observations, observation
+    )
     rows = self._in_spec(
       list(map(jnp.asarray, jax.tree_util.tree_leaves(observation))), number
     )
@@ -197,7 +199,7 @@ class TrainedPolicy:
       jnp.where(state.begins, first, mid),
       state.acting,
       key,
-      *self._condition,
+      self._conditioning,
     )
     actions = self._policy.to_environment(jnp.asarray(action))
     return actions, ActState(acting, jnp.zeros([number], bool))
@@ -241,7 +243,7 @@ class TrainedPolicy:
       )
     return _remake, (
       self.config, self._spec, self._network_factory,
-      jax.device_get(self._params), jax.device_get(self._condition),
+      jax.device_get(self._params), jax.device_get(self._conditioning),
       self.metadata, self._greedy, self.metaparameters,
       jax.device_get(self._key),
     )
@@ -279,7 +281,7 @@ class TrainedPolicy:
       step_type,
       state._acting,
       state._key,
-      *self._condition,
+      self._conditioning,
     )
     _check_concrete((action, acting, key))
     actions = self._policy.to_environment(np.asarray(action))
@@ -291,7 +293,7 @@ class TrainedPolicy:
     """Returns the observation [N, ...] in the structure of the spec."""
     try:
       # Any mapping will do, and parts that are no numbers may stay in it.
-      observation = environments.base.select(
+      observation = environments.nests.select(
         self._spec.observations, observation
       )
     except (LookupError, TypeError) as error:
@@ -326,13 +328,13 @@ class TrainedPolicy:
 
 def _remake(
   config: STACConfig, spec: Any, network_factory: Any, params: Any,
-  condition: list[Any], metadata: Any, greedy: bool, metaparameters: Any,
+  conditioning: Any, metadata: Any, greedy: bool, metaparameters: Any,
   key: Any,
 ) -> TrainedPolicy:
   """Makes a policy again from what `TrainedPolicy.__reduce__` gives."""
   policy = TrainedPolicy(
     config, spec, network_factory(spec, config), params,
-    condition[0] if condition else None, metadata, greedy, metaparameters,
+    conditioning, metadata, greedy, metaparameters,
     network_factory,
   )
   policy._key = jnp.asarray(key)

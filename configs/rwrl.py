@@ -2,7 +2,7 @@
 
 The values of Table 3 for control: 30 million steps, MLP and LSTM. Levels are
 none, easy, medium and hard; --config.environment_options.FIELD=VALUE changes a
-single challenge (fields of acme_stac.environments.challenges.Challenges).
+single challenge (fields of acme_stac.environments.rwrl.Challenges).
 """
 
 import ml_collections

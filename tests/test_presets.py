@@ -8,8 +8,7 @@ from dm_env import specs
 
 import acme_stac
 from acme_stac import presets
-from acme_stac.environments import environment_spec, make
-from acme_stac.environments.base import EnvironmentSpec
+from acme_stac.environments import EnvironmentSpec, environment_spec, make
 from configs import small
 from programs.run import validation
 

@@ -59,9 +59,7 @@ def by_hand(networks, state, config, observations, first):
     jax.tree_util.tree_map(lambda x: np.asarray(x)[:, None], observations),
     networks.initial_state(1),
     np.where(first, dm_env.StepType.FIRST, dm_env.StepType.MID)[:, None],
-    *filter(
-      lambda x: x is not None, [core.conditioning(state.metaparams, config)]
-    ),
+    core.conditioning(state.metaparams, config),
   )
   policy = core.acting_output(output, config).policy[:, 0, 0]
   action = np.asarray(networks.distribution.mode(policy))
@@ -126,7 +124,8 @@ def test_samples_follow_the_distribution(tmp_path):
   state, networks = save(tmp_path, helpers.environment_spec(), config)
   observation = np.ones(4, np.float32)
   output = networks.unroll(
-    state.params, observation[None, None], (), np.zeros((1, 1), np.int32)
+    state.params, observation[None, None], (), np.zeros((1, 1), np.int32),
+    helpers.NOTHING_EMBEDDED,
   )
   expected = jax.nn.softmax(core.acting_output(output, config).policy[0, 0, 0])
   policy = acme_stac.load_policy(tmp_path)

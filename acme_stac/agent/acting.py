@@ -52,7 +52,7 @@ def make_actor_core(
 ) -> actor_core.ActorCore[ActorState, Decision]:
   """Returns how to act in one environment, for Acme's actors and servers.
 
-  Its parameters are the learner's variables `variable_names(config)`; its
+  Its parameters are the learner's variables `ACTOR_VARIABLES`; its
   extras are what `TrajectoryAdder` takes.
 
   Args:
@@ -76,7 +76,7 @@ def make_actor_core(
   def select_action(
     variables: Any, observation: Any, state: ActorState
   ) -> tuple[Array, ActorState]:
-    params, version, *condition = variables
+    params, version, conditioning = variables
     first, mid = int(dm_env.StepType.FIRST), int(dm_env.StepType.MID)
     action, log_prob, acting, key = policy.select_action(
       params,
@@ -84,7 +84,7 @@ def make_actor_core(
       jnp.where(state.begins, first, mid)[None],
       add_batch_axis(state.acting),
       state.key,
-      *condition,
+      conditioning,
     )
     decision = Decision(
       action[0], log_prob[0], state.acting.core, jnp.asarray(version)
@@ -119,7 +119,7 @@ class STACActor(actors.GenericActor):
     Args:
       core: of `make_actor_core`.
       random_key: a key for sampling.
-      variable_client: of `variable_names(config)`.
+      variable_client: of `ACTOR_VARIABLES`.
       environment_spec: specs of the environment.
       config: the agent's configuration.
       adder: where experience goes; None when evaluating.

@@ -21,7 +21,7 @@ from acme_stac.networks import STACNetworks, make_networks
 from acme_stac.training.adder import Decision
 from acme_stac.training.builder import AgentBuilder
 from acme_stac.training.samples import Batches, Sample
-from acme_stac.training.variables import variable_names
+from acme_stac.training.variables import ACTOR_VARIABLES
 
 
 def _program_ends() -> bool:
@@ -117,7 +117,7 @@ class STACBuilder(
     fresh_steps = config.trajectory_length - config.trajectory_overlap
     client = variable_utils.VariableClient(
       variable_source,
-      variable_names(config),
+      ACTOR_VARIABLES,
       update_period=(
         1 if adder else config.variable_update_period * fresh_steps
       ),

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from dm_env import specs
 
-from acme_stac.environments import base, guard, wrappers
+from acme_stac.environments import base, batches, errors, guard, nests, wrappers
 
 _MAX_SHOWN = 10
 
@@ -46,12 +46,12 @@ def check(
   Raises:
     ValueError: with one line for everything that was found.
   """
-  if isinstance(environment, base.EnvironmentOfBatch):
+  if isinstance(environment, batches.EnvironmentOfBatch):
     # What the bridge changes on the way must not hide what is wrong.
     environment = environment.batch
   if isinstance(environment, dm_env.Environment):
     check_specs(environment)
-    environment = base.BatchOfEnvironments([environment])
+    environment = batches.BatchOfEnvironments([environment])
   elif isinstance(environment, base.BatchedEnvironment):
     check_specs(environment)
   else:
@@ -120,7 +120,9 @@ class _Findings:
     self, step: dm_env.TimeStep, observation_spec: Any, reward_spec: Any
   ):
     """Compares the time step of one member with its specs."""
-    parts, problems = base.observation_parts(observation_spec, step.observation)
+    parts, problems = nests.observation_parts(
+      observation_spec, step.observation
+    )
     for name, spec, value in parts:
       if value.dtype.kind == "f" and not np.all(np.isfinite(value)):
         problems.append(f"{name} has a nan or infinity.")
@@ -150,7 +152,7 @@ class _Member(wrappers.Wrapper):
   def __init__(self, environment: dm_env.Environment, findings: _Findings):
     super().__init__(environment)
     self._findings = findings
-    self._observation_spec = base.plain_nest(environment.observation_spec())
+    self._observation_spec = nests.plain_nest(environment.observation_spec())
     self._reward_spec = _call(environment, "reward_spec")
 
   def reset(self) -> dm_env.TimeStep:
@@ -186,9 +188,9 @@ def _play(
 ):
   """Plays a batch at random and adds what is found."""
   # By the members, before the batch hides what they return.
-  looked_at = isinstance(batch, base.BatchOfEnvironments)
-  if isinstance(batch, base.BatchOfEnvironments):
-    batch = base.BatchOfEnvironments(
+  looked_at = isinstance(batch, batches.BatchOfEnvironments)
+  if isinstance(batch, batches.BatchOfEnvironments):
+    batch = batches.BatchOfEnvironments(
       [_Member(member, findings) for member in batch.members]
     )
   watched = guard.GuardedEnvironment(batch)
@@ -238,7 +240,7 @@ def _call(environment: Any, method: str, *arguments: Any) -> Any:
     return getattr(environment, method)(*arguments)
   except Exception as error:  # Whatever a user's environment may raise.
     raise _RaisedError(
-      f"The environment's {method}() raised {base.describe_error(error)}."
+      f"The environment's {method}() raised {errors.describe_error(error)}."
     ) from error
 
 
@@ -257,7 +259,7 @@ def _spec_problems(observation_spec: Any, action_spec: Any) -> list[str]:
     problems.append(
       f"action_spec() must be a dm_env.specs.Array, got {action_spec!r}."
     )
-  named = base.named_leaves("observation_spec()", observation_spec)
+  named = nests.named_leaves("observation_spec()", observation_spec)
   if not any(math.prod(getattr(spec, "shape", ())) for _, spec in named):
     problems.append(
       f"observation_spec() has no elements: it is {observation_spec!r}."

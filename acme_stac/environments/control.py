@@ -11,7 +11,7 @@ import numpy as np
 from dm_env import specs
 
 from acme_stac import checks
-from acme_stac.environments import base, wrappers
+from acme_stac.environments import batches, wrappers
 
 _RENDERER = "MUJOCO_GL"
 # Renderer -> its library and Debian's package of it.
@@ -172,7 +172,7 @@ class _Drawn(wrappers.Wrapper):
     return specs.BoundedArray(self._shape, np.uint8, 0, 255, name="pixels")
 
 
-class Control(base.BatchOfEnvironments):
+class Control(batches.BatchOfEnvironments):
   """A task from its features.
 
   Features are in the task's own order, flattened to one float32 vector. A task
@@ -221,7 +221,7 @@ class Control(base.BatchOfEnvironments):
     return draw(member.physics, self._level, camera_of(self._level))
 
 
-class ControlPixels(base.BatchOfEnvironments):
+class ControlPixels(batches.BatchOfEnvironments):
   """A task from what a camera sees: uint8 [height, width, 3 · frame_stack]."""
 
   def __init__(

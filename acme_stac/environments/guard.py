@@ -14,15 +14,12 @@ import dm_env
 import jax
 import numpy as np
 
-from acme_stac.environments import base, precision
+from acme_stac.environments import base, errors, nests, precision
+from acme_stac.environments.errors import EnvironmentFailedError
 
 _KEPT_ACTIONS = 10
 # Plain numbers: NumPy takes microseconds to compare with members of an enum.
 _FIRST, _LAST = int(dm_env.StepType.FIRST), int(dm_env.StepType.LAST)
-
-
-class EnvironmentFailedError(Exception):
-  """An environment raised, or gave what its specs do not allow."""
 
 
 class GuardedEnvironment(base.BatchedEnvironment):
@@ -61,7 +58,7 @@ class GuardedEnvironment(base.BatchedEnvironment):
     ]
     self._structure: Any = jax.tree_util.tree_structure(spec)
     self._single = jax.tree_util.treedef_is_leaf(self._structure)
-    self._observation_spec = base.environment_spec(environment).observations
+    self._observation_spec = precision.narrow_spec(nests.plain_nest(spec))
     self._is_wide = any(
       map(precision.is_wide, jax.tree_util.tree_leaves(spec))
     )
@@ -118,7 +115,7 @@ class GuardedEnvironment(base.BatchedEnvironment):
     # request to stop and not as an exception.
     except (Exception, SystemExit, KeyboardInterrupt) as error:
       raise self.failure(
-        f"The environment raised {base.describe_error(error)}."
+        f"The environment raised {errors.describe_error(error)}."
       ) from error
     finally:
       self._busy = False
@@ -215,4 +212,4 @@ class GuardedEnvironment(base.BatchedEnvironment):
 
   def close(self):
     self._closed.set()
-    base.close(self._environment)
+    errors.close(self._environment)

@@ -13,7 +13,7 @@ import numpy as np
 from dm_env import specs
 
 from acme_stac import checks
-from acme_stac.environments import base
+from acme_stac.environments import base, batches, errors, nests
 
 try:
   import gymnasium
@@ -98,7 +98,7 @@ def make(
       )
     # Gymnasium's checker says less than `check`, and says it in every process.
     options = {"disable_env_checker": True, **options}
-    return base.BatchOfEnvironments([
+    return batches.BatchOfEnvironments([
       _SingleEnvironment(gymnasium.make(name, **options), seed + member)
       for member in range(num_environments)
     ])
@@ -114,7 +114,8 @@ def make(
         " what Gymnasium's classic control, Box2D and MuJoCo tasks need."
       )
     raise ValueError(
-      f"Gymnasium cannot make {level!r}: {base.describe_error(error)}.{advice}"
+      f"Gymnasium cannot make {level!r}: {errors.describe_error(error)}."
+      f"{advice}"
     ) from error
 
 
@@ -389,9 +390,9 @@ def _cast(spec: Any, observation: Any) -> Any:
   if isinstance(spec, specs.Array):
     return cast((), spec, observation)
   try:
-    selected = base.select(spec, observation)
+    selected = nests.select(spec, observation)
   except (LookupError, TypeError) as error:
-    _, problems = base.observation_parts(spec, observation)
+    _, problems = nests.observation_parts(spec, observation)
     raise ValueError(" ".join(problems)) from error
   return jax.tree_util.tree_map_with_path(cast, spec, selected)
 

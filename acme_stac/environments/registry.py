@@ -3,87 +3,48 @@
 import importlib
 import inspect
 import sys
-import typing
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import dm_env
 import numpy as np
 
 from acme_stac import checks
-from acme_stac.environments import base
+from acme_stac.environments import base, batches, errors
 from acme_stac.environments.catch import Catch
 from acme_stac.environments.check import check_specs
 
-# The imports wait until a name asks for them: each brings a large package.
+
+class _Family(NamedTuple):
+  """A family of environments; its module brings a large package.
+
+  Attributes:
+    form: how its names are written after the family's own.
+    module: of this package, imported when a name asks for it.
+    maker: what there takes level, number of members, seed, and options by name.
+    options: dataclass there with options that `maker` takes as keywords.
+  """
+
+  form: str
+  module: str
+  maker: str
+  options: str | None = None
 
 
-def _gymnasium() -> Callable[..., base.BatchedEnvironment]:
-  from acme_stac.environments import gymnasium
-
-  return gymnasium.make
-
-
-def _atari() -> Callable[..., base.BatchedEnvironment]:
-  from acme_stac.environments.atari import Atari
-
-  return Atari
-
-
-def _control() -> Callable[..., base.BatchedEnvironment]:
-  from acme_stac.environments.control import Control
-
-  return Control
-
-
-def _control_pixels() -> Callable[..., base.BatchedEnvironment]:
-  from acme_stac.environments.control import ControlPixels
-
-  return ControlPixels
-
-
-def _real_world() -> Callable[..., base.BatchedEnvironment]:
-  from acme_stac.environments.rwrl import RealWorld
-
-  return RealWorld
-
-
-def _catch() -> Callable[..., base.BatchedEnvironment]:
-  def make_catch(
-    level: str,
-    num_environments: int,
-    seed: int,
-    rows: int = 10,
-    columns: int = 5,
-  ) -> Catch:
-    if level:
-      raise ValueError(f"catch has no levels, got 'catch:{level}'.")
-    return Catch(num_environments, seed, rows, columns)
-
-  return make_catch
-
-
-# Each returns what takes level, number of members, seed, and options by name.
-_FAMILIES: dict[str, Callable[[], Callable[..., base.BatchedEnvironment]]] = {
-  "atari": _atari,
-  "catch": _catch,
-  "control": _control,
-  "control_pixels": _control_pixels,
-  "gymnasium": _gymnasium,
-  "rwrl": _real_world,
+_FAMILIES = {
+  "atari": _Family("GAME", "atari", "Atari"),
+  "control": _Family("DOMAIN/TASK", "control", "Control"),
+  "control_pixels": _Family("DOMAIN/TASK", "control", "ControlPixels"),
+  "gymnasium": _Family("ID", "gymnasium", "make"),
+  "rwrl": _Family("DOMAIN/TASK/LEVEL", "rwrl", "RealWorld", "Challenges"),
 }
-# How the names of each family are written.
-NAME_FORMS = (
-  "atari:GAME",
-  "catch",
-  "control:DOMAIN/TASK",
-  "control_pixels:DOMAIN/TASK",
-  "gymnasium:ID",
-  "python:MODULE:FACTORY",
-  "rwrl:DOMAIN/TASK/LEVEL",
-)
-_PYTHON = "python"
-_GYMNASIUM = "gymnasium"
+_CATCH, _GYMNASIUM, _PYTHON = "catch", "gymnasium", "python"
+# How names are written.
+NAME_FORMS = tuple(sorted([
+  _CATCH,
+  f"{_PYTHON}:MODULE:FACTORY",
+  *(f"{name}:{family.form}" for name, family in _FAMILIES.items()),
+]))
 _OPTION_TYPES = (bool, int, float, str, tuple)
 _NOT_OPTIONS = ("level", "num_environments", "seed")
 
@@ -167,7 +128,7 @@ def _from_factory(
     except Exception as error:  # Whatever a user's factory may raise.
       raise ValueError(
         f"{factory!r} with seed={seed + number} and options {options} raised"
-        f" {base.describe_error(error)}."
+        f" {errors.describe_error(error)}."
       ) from error
   for member in members:
     if not isinstance(member, dm_env.Environment):
@@ -176,7 +137,7 @@ def _from_factory(
         f" {type(member).__name__}.{_advice(member)}"
       )
   check_specs(members[0])
-  return base.BatchOfEnvironments(members)
+  return batches.BatchOfEnvironments(members)
 
 
 def _advice(made: Any) -> str:
@@ -195,19 +156,103 @@ def _advice(made: Any) -> str:
   return ""
 
 
-def _resolve(
-  environment: str | Callable[..., Any],
-) -> tuple[Callable[..., Any], str | None]:
-  """Returns what makes environments, and their level; a factory has none."""
+class _Maker(NamedTuple):
+  """What makes environments.
+
+  Attributes:
+    make: takes number of members, seed, and options by name.
+    options: the types of the options that it declares, by name.
+    takes_any: whether it takes further options.
+  """
+
+  make: Callable[..., base.BatchedEnvironment]
+  options: dict[str, Any]
+  takes_any: bool
+
+  def check(self, environment: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Returns options as plain numbers; see `check_options`."""
+    checked = {}
+    for name, value in options.items():
+      if name not in self.options and not self.takes_any:
+        raise ValueError(
+          checks.unknown(
+            f"option of environment {environment!r}", name, self.options
+          )
+        )
+      if isinstance(value, np.generic):
+        value = value.item()
+      kind = self.options.get(name)
+      if kind is float and type(value) is int:
+        value = float(value)
+      if kind is tuple and isinstance(value, list):
+        value = tuple(value)
+      if kind in _OPTION_TYPES and value is not None and (
+        type(value) is not kind
+      ):
+        raise ValueError(
+          f"Option {name} of environment {environment!r} must be of type"
+          f" {kind.__name__}, got {value!r}."
+        )
+      checked[name] = value
+    return checked
+
+
+def _resolve(environment: str | Callable[..., Any]) -> _Maker:
+  """Returns what makes environments of a name or factory.
+
+  Raises:
+    ValueError: for an unknown name, with near matches, and for a factory that
+      cannot be imported.
+  """
   if not isinstance(environment, str):
-    return environment, None
-  family, _, level = environment.partition(":")
-  if family == _PYTHON:
-    return import_factory(level, "Environment", "a seed"), None
-  if family not in _FAMILIES:
-    known = [*_FAMILIES, _PYTHON]
-    raise ValueError(checks.unknown("environment", family, known))
-  return _FAMILIES[family](), level
+    return _factory_maker(environment)
+  name, _, level = environment.partition(":")
+  if environment == _CATCH:
+    return _factory_maker(Catch)
+  if name == _CATCH:
+    raise ValueError(f"catch has no levels, got {environment!r}.")
+  if name == _PYTHON:
+    return _factory_maker(import_factory(level, "Environment", "a seed"))
+  if name not in _FAMILIES:
+    known = [*_FAMILIES, _CATCH, _PYTHON]
+    raise ValueError(checks.unknown("environment", name, known))
+  family = _FAMILIES[name]
+  module = importlib.import_module(f"acme_stac.environments.{family.module}")
+  maker = getattr(module, family.maker)
+  options, takes_any = _parameters(maker)
+  if family.options:
+    options |= _parameters(getattr(module, family.options))[0]
+    takes_any = False
+  return _Maker(
+    lambda *args, **kwargs: maker(level, *args, **kwargs), options, takes_any
+  )
+
+
+def _factory_maker(factory: Callable[..., Any]) -> _Maker:
+  def make_batch(*args: Any, **options: Any) -> base.BatchedEnvironment:
+    return _from_factory(factory, *args, **options)
+
+  return _Maker(make_batch, *_parameters(factory))
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
+  """Returns the types of a function's options, and if it takes any other."""
+  try:
+    signature = inspect.signature(function, eval_str=True)
+  except (NameError, AttributeError):
+    # Annotations as texts may name what only a type checker imports.
+    signature = inspect.signature(function)
+  parameters = signature.parameters.items()
+  takes_any = any(
+    parameter.kind is inspect.Parameter.VAR_KEYWORD
+    for _, parameter in parameters
+  )
+  return {
+    name: checks.plain_type(parameter.annotation)
+    for name, parameter in parameters
+    if name not in _NOT_OPTIONS
+    and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+  }, takes_any
 
 
 def option_types(environment: str | Callable[..., Any]) -> dict[str, type]:
@@ -221,34 +266,9 @@ def option_types(environment: str | Callable[..., Any]) -> dict[str, type]:
   """
   return {
     name: option_type
-    for name, option_type in _options(_resolve(environment)[0]).items()
+    for name, option_type in _resolve(environment).options.items()
     if option_type in _OPTION_TYPES
   }
-
-
-def _options(function: Callable[..., Any]) -> dict[str, Any]:
-  """Returns what a family or factory takes by name, with its types."""
-  parameters = inspect.signature(function).parameters
-  try:
-    is_class = isinstance(function, type)
-    hints = typing.get_type_hints(
-      inspect.getattr_static(function, "__init__") if is_class else function
-    )
-  except Exception:  # A user's annotations may name what is not there.
-    hints = {}
-  options = {
-    name: checks.plain_type(hints.get(name))
-    for name, parameter in parameters.items()
-    if name not in _NOT_OPTIONS
-    and parameter.kind is not inspect.Parameter.VAR_KEYWORD
-  }
-  # A class that takes many has them in a dataclass.
-  if hasattr(function, "OPTIONS"):
-    options.update({
-      name: checks.plain_type(hint)
-      for name, hint in typing.get_type_hints(function.OPTIONS).items()
-    })
-  return options
 
 
 def check_options(
@@ -262,50 +282,9 @@ def check_options(
 
   Raises:
     ValueError: for an unknown environment or option, with near matches, and for
-      an option of another type than the family or factory says.
+      an option of another type than the family or factory declares.
   """
-  return _check_options(environment, _resolve(environment)[0], options)
-
-
-def _check_options(
-  environment: str | Callable[..., Any],
-  function: Callable[..., Any],
-  options: dict[str, Any],
-) -> dict[str, Any]:
-  """Returns options as plain numbers.
-
-  Raises:
-    ValueError: for an unknown option, with near matches, and for one of another
-      type than the family or factory says.
-  """
-  known = _options(function)
-  takes_any = any(
-    parameter.kind is inspect.Parameter.VAR_KEYWORD
-    for parameter in inspect.signature(function).parameters.values()
-  ) and not hasattr(function, "OPTIONS")
-  checked = {}
-  for name, value in options.items():
-    if name not in known and not takes_any:
-      raise ValueError(
-        checks.unknown(f"option of environment {environment!r}", name, known)
-      )
-    if isinstance(value, np.generic):
-      value = value.item()
-    option_type = known.get(name)
-    if option_type is float and type(value) is int:
-      value = float(value)
-    if (
-      option_type in _OPTION_TYPES
-      and value is not None
-      and type(value) is not option_type
-      and not (option_type is tuple and isinstance(value, list))
-    ):
-      raise ValueError(
-        f"Option {name} of environment {environment!r} must be of type"
-        f" {option_type.__name__}, got {value!r}."
-      )
-    checked[name] = value
-  return checked
+  return _resolve(environment).check(environment, options)
 
 
 def make_batched(
@@ -339,17 +318,15 @@ def make_batched(
   checks.check_integer("seed", seed, minimum=0)
   if seed + num_environments > 2**31:
     raise ValueError(f"seed must be at most 2**31 - 1, got {seed}.")
-  function, level = _resolve(environment)
-  options = _check_options(environment, function, options)
-  if level is None:
-    return _from_factory(function, num_environments, seed, **options)
-  return function(level, num_environments, seed, **options)
+  maker = _resolve(environment)
+  options = maker.check(environment, options)
+  return maker.make(num_environments, seed, **options)
 
 
 def make(
   environment: str | Callable[..., Any], seed: int = 0, **options: Any
 ) -> dm_env.Environment:
   """Makes one environment; arguments are those of `make_batched`."""
-  return base.EnvironmentOfBatch(
+  return batches.EnvironmentOfBatch(
     make_batched(environment, 1, seed, **options)
   )

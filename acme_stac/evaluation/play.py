@@ -61,7 +61,7 @@ class Task(NamedTuple):
     except Exception as error:  # Environments may raise anything.
       raise ValueError(
         f"{self.environment} with options {self.options} cannot be made:"
-        f" {str(error) or environments.base.describe_error(error)}"
+        f" {str(error) or environments.errors.describe_error(error)}"
       ) from error
 
 

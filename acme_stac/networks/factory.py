@@ -13,7 +13,7 @@ import numpy as np
 from acme_stac.config import STACConfig
 from acme_stac.core.distributions import Distribution
 from acme_stac.core.types import Array, CoreState, NetworkOutput, Params
-from acme_stac.environments import base
+from acme_stac.environments import nests
 from acme_stac.networks import actions, preprocessing, torsos
 
 
@@ -24,11 +24,12 @@ class STACNetworks:
   Attributes:
     init: (random key) -> params.
     unroll: (params, observation [T, B, ...], core_state [B, ...],
-      step_type [T, B]) -> NetworkOutput [T, B, P, ...]. The core is reset
-      before every row of type FIRST. If metaparameters are embedded, their
-      values [P, K] of `core.conditioning` are a fifth argument.
-    step: (params, observation [B, ...], core_state [B, ...], step_type [B]) ->
-      (NetworkOutput [B, P, ...], core_state). What `unroll` does at one row.
+      step_type [T, B], conditioning [P, K]) -> NetworkOutput [T, B, P, ...].
+      The core is reset before every row of type FIRST. `core.conditioning`
+      gives the values of the K embedded metaparameters; K may be 0.
+    step: (params, observation [B, ...], core_state [B, ...], step_type [B],
+      conditioning [P, K]) -> (NetworkOutput [B, P, ...], core_state); one row
+      of `unroll`.
     initial_state: (batch size) -> core state [B, ...]; () without a core.
     action_space: the policy's family and what its actions are.
   """
@@ -58,12 +59,12 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
       floats, or the torso cannot take the observations.
   """
   space = actions.make_action_space(environment_spec.actions, config)
-  observation_spec = base.plain_nest(environment_spec.observations)
+  observation_spec = nests.plain_nest(environment_spec.observations)
   preprocess = preprocessing.make_preprocessor(
     observation_spec, config.torso, config.image_channels
   )
 
-  def forward(observation, core_state, step_type, condition=None):
+  def forward(observation, core_state, step_type, conditioning):
     """Applies torso, core and heads to rows [T, B, ...]."""
     time, batch = step_type.shape
     rows = jax.tree_util.tree_map(
@@ -78,7 +79,7 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
         core, (features, reset), hk.LSTMState(*core_state)
       )
       core_state = tuple(state)
-    embed = _make_embedding(config, condition)
+    embed = _make_embedding(config, conditioning)
     policies, values = [], []
     for head in range(config.num_heads):
       inputs = embed(features, head)
@@ -106,24 +107,23 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
       lambda spec: jnp.asarray(np.zeros((1, 1, *spec.shape), spec.dtype)),
       observation_spec,
     )
-    condition = jnp.zeros((config.num_heads, len(config.embedded)))
     return transformed.init(
       key,
       observation,
       initial_state(1),
       jnp.zeros((1, 1), jnp.int32),
-      condition,
+      jnp.zeros((config.num_heads, len(config.embedded))),
     )
 
-  def unroll(params, observation, core_state, step_type, *condition):
+  def unroll(params, observation, core_state, step_type, conditioning):
     return transformed.apply(
-      params, observation, core_state, step_type, *condition
+      params, observation, core_state, step_type, conditioning
     )[0]
 
-  def step(params, observation, core_state, step_type, *condition):
+  def step(params, observation, core_state, step_type, conditioning):
     rows = jax.tree_util.tree_map(lambda x: x[None], observation)
     output, core_state = transformed.apply(
-      params, rows, core_state, step_type[None], *condition
+      params, rows, core_state, step_type[None], conditioning
     )
     return jax.tree_util.tree_map(lambda x: x[0], output), core_state
 
@@ -154,7 +154,7 @@ def _head(
 
 
 def _make_embedding(
-  config: STACConfig, condition: Array | None
+  config: STACConfig, conditioning: Array
 ) -> Callable[[Array, int], Array]:
   """Returns (features [..., D], head) -> the head's input.
 
@@ -163,11 +163,6 @@ def _make_embedding(
   """
   if not config.embedded:
     return lambda features, head: features
-  if condition is None:
-    raise ValueError(
-      f"These networks embed {config.embedded}: give their values as the last"
-      " argument (acme_stac.core.conditioning)."
-    )
 
   def linear(name: str) -> hk.Linear:
     return hk.Linear(config.embedding_size, with_bias=False, name=name)
@@ -176,7 +171,7 @@ def _make_embedding(
 
   def embed(features: Array, head: int) -> Array:
     layer = shared or linear(f"embedding_{head}")
-    embedding = layer(condition[head].astype(features.dtype))
+    embedding = layer(conditioning[head].astype(features.dtype))
     shape = (*features.shape[:-1], config.embedding_size)
     return jnp.concatenate(
       [features, jnp.broadcast_to(embedding, shape)], axis=-1

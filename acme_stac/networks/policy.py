@@ -32,8 +32,8 @@ class Policy:
 
   Attributes:
     select_action: (params, observation [N, ...], step_type [N], ActingState,
-      key) -> (action [N, ...], log-probability [N], ActingState, key). If
-      metaparameters are embedded, their values [P, K] are the last argument.
+      key, conditioning [P, K]) -> (action [N, ...], log-probability [N],
+      ActingState, key).
     initial_state: (N) -> ActingState.
     to_environment: from those actions to the environment's.
   """
@@ -55,10 +55,10 @@ def make_policy(
   """
   distribution = networks.distribution
 
-  def select_action(params, observation, step_type, state, key, *condition):
+  def select_action(params, observation, step_type, state, key, conditioning):
     key, head_key, sample_key = jax.random.split(key, 3)
     output, core_state = networks.step(
-      params, observation, state.core, step_type, *condition
+      params, observation, state.core, step_type, conditioning
     )
     policies = acting_output(output, config).policy
     head = state.head

@@ -27,7 +27,7 @@ import numpy as np
 from dm_env import specs
 
 from acme_stac.core.types import Array
-from acme_stac.environments import base
+from acme_stac.environments import nests
 
 # Columns of one part that is one-hot.
 MAX_ONE_HOT = 1024
@@ -65,9 +65,10 @@ def make_preprocessor(
     ValueError: if the torso cannot take such observations, or nothing says
       where an image has its channels.
   """
-  spec = base.plain_nest(spec)
+  spec = nests.plain_nest(spec)
   used = {}
-  for number, (name, leaf) in enumerate(base.named_leaves("observation", spec)):
+  named = nests.named_leaves("observation", spec)
+  for number, (name, leaf) in enumerate(named):
     if leaf.dtype.kind not in "biuf":
       raise ValueError(
         f"Observations must be real numbers or truth values, but {name} is of"
@@ -84,7 +85,7 @@ def make_preprocessor(
     }
 
     def features(observation: Any) -> Array:
-      leaves = jax.tree_util.tree_leaves(base.plain_nest(observation))
+      leaves = jax.tree_util.tree_leaves(nests.plain_nest(observation))
       parts = [
         part(leaves[number].reshape(leaves[number].shape[0], -1))
         for number, part in columns.items()
@@ -103,7 +104,7 @@ def make_preprocessor(
   [(image_number, (name, leaf))] = used.items()
   image = _make_image(name, leaf, torso, image_channels)
   return lambda observation: image(
-    jax.tree_util.tree_leaves(base.plain_nest(observation))[image_number]
+    jax.tree_util.tree_leaves(nests.plain_nest(observation))[image_number]
   )
 
 

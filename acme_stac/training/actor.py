@@ -28,7 +28,7 @@ class Actor:
     Args:
       policy: how to act.
       random_key: a key for sampling.
-      variable_client: has the variables of `variable_names`. Its device is that
+      variable_client: has the variables `ACTOR_VARIABLES`. Its device is that
         of inference.
       adder: where experience goes; None when evaluating.
       update_period: trajectories between fetches of parameters. Without an
@@ -59,12 +59,12 @@ class Actor:
 
   def select_action(self, observation: Any) -> np.ndarray:
     """Returns the environments' actions [N, ...] for observations [N, ...]."""
-    params, version, *condition = self._variables.params
+    params, version, conditioning = self._variables.params
     before = self._state
     assert before is not None, "observe_first comes before select_action"
     # Runs where key, state and parameters are committed to.
     action, log_prob, self._state, self._key = self._select(
-      params, observation, self._step_type, before, self._key, *condition
+      params, observation, self._step_type, before, self._key, conditioning
     )
     self._decision = Decision(
       np.asarray(action), np.asarray(log_prob), before.core, version

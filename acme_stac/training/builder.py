@@ -13,9 +13,9 @@ from acme_stac.training.learner import Learner
 from acme_stac.training.local_queue import LocalQueue, Queue, Writer
 from acme_stac.training.samples import Batches, Sample
 from acme_stac.training.variables import (
+  ACTOR_VARIABLES,
   VariableClient,
   VariableSource,
-  variable_names,
 )
 
 
@@ -120,7 +120,7 @@ class AgentBuilder:
     fresh_steps = config.trajectory_length - config.trajectory_overlap
     client = VariableClient(
       variable_source,
-      variable_names(config),
+      ACTOR_VARIABLES,
       self._inference_device or jax.local_devices(backend="cpu")[0],
       update_period=1 if adder else period * fresh_steps,
     )

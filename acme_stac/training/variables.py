@@ -6,8 +6,6 @@ from typing import Any, Protocol
 
 import jax
 
-from acme_stac.config import STACConfig
-
 
 class VariableSource(Protocol):
   """Has variables: a learner, or a client of one."""
@@ -16,9 +14,8 @@ class VariableSource(Protocol):
     """Returns variables by name."""
 
 
-def variable_names(config: STACConfig) -> list[str]:
-  """Returns the names of the learner's variables that an actor needs."""
-  return ["policy", "version"] + ["conditioning"] * bool(config.embedded)
+# The learner's variables that an actor needs.
+ACTOR_VARIABLES = ("policy", "version", "conditioning")
 
 
 class VariableClient:

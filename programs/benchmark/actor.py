@@ -16,8 +16,10 @@ import reverb
 
 from acme_stac import environment_loop, environments
 from acme_stac.agent import queues
+from acme_stac.config import STACConfig
+from acme_stac.core import conditioning, init_metaparams
 from acme_stac.environments.check import random_action
-from acme_stac.networks import make_networks, make_policy
+from acme_stac.networks import STACNetworks, make_networks, make_policy
 from acme_stac.training import AgentBuilder
 from programs.benchmark import cases, measuring
 from programs.run import experiment as experiment_lib
@@ -60,10 +62,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 class _Variables:
-  """A variable source that always has the same parameters."""
+  """A variable source whose parameters never change."""
 
-  def __init__(self, params: Any):
-    self._variables = {"policy": params, "version": 0, "conditioning": None}
+  def __init__(self, networks: STACNetworks, config: STACConfig):
+    self._variables = jax.device_get({
+      "policy": networks.init(jax.random.PRNGKey(0)),
+      "version": 0,
+      "conditioning": conditioning(init_metaparams(config), config),
+    })
 
   def get_variables(self, names):
     return [self._variables[name] for name in names]
@@ -85,9 +91,7 @@ def measure(
   agent = AgentBuilder(experiment.config, environments_per_actor=members)
   spec = experiment.environment_spec
   networks = make_networks(spec, experiment.config)
-  variables = _Variables(
-    jax.device_get(networks.init(jax.random.PRNGKey(0)))
-  )
+  variables = _Variables(networks, experiment.config)
   policy = make_policy(networks, experiment.config)
 
   def make_actor(adder=None):

@@ -13,14 +13,13 @@ from typing import Any
 
 import courier
 import launchpad as lp
-from pybind11_abseil.status import StatusNotOk
 
 from acme_stac.agent import queues
-from acme_stac.training.variables import variable_names
+from acme_stac.training.variables import ACTOR_VARIABLES
 from programs.launch import node_process
 from programs.nodes import building
 from programs.nodes.actor import Actor
-from programs.nodes.calls import PatientClient, patiently
+from programs.nodes.calls import PatientClient, StatusNotOk, patiently
 from programs.nodes.counter import make_counter
 from programs.nodes.evaluator import Evaluator
 from programs.nodes.failures import EndedError
@@ -84,7 +83,7 @@ class _Peers:
         "The variable server", *self._arguments,
       )
 
-    return VariableSender(send, variable_names(experiment.config))
+    return VariableSender(send, ACTOR_VARIABLES)
 
 
 def _run_learner(experiment: Experiment, replays, counter, variables):

@@ -108,12 +108,12 @@ def _probe(
   except Exception as error:  # Environments may raise anything.
     raise ValueError(
       f"Environment {name!r} with options {options} cannot be made:"
-      f" {environments.base.describe_error(error)}"
+      f" {environments.errors.describe_error(error)}"
     ) from error
   try:
     yield environment
   finally:
-    environments.base.close(environment)
+    environments.errors.close(environment)
 
 
 def _check_action_repeat(
@@ -190,16 +190,15 @@ def _apply_networks(networks: Any, experiment: Experiment):
       lambda leaf: jax.ShapeDtypeStruct((*shape, *leaf.shape), leaf.dtype),
       experiment.environment_spec.observations,
     )
-    condition = jax.ShapeDtypeStruct(
-      (config.num_heads, len(config.embedded)), np.float32
-    )
     return jax.eval_shape(
       function,
       params,
       observation,
       jax.eval_shape(lambda: networks.initial_state(config.batch_size)),
       jax.ShapeDtypeStruct(shape, np.int32),
-      *[condition] * bool(config.embedded),
+      jax.ShapeDtypeStruct(
+        (config.num_heads, len(config.embedded)), np.float32
+      ),
     )
 
   core.check_output(apply(rows, networks.unroll), rows, config)

@@ -29,6 +29,17 @@ def setup(config, seed=0, continuous=False, **kwargs):
   return networks, update, state, trajectory
 
 
+def unroll(networks, params, trajectory):
+  """Applies networks that embed no metaparameter."""
+  return networks.unroll(
+    params,
+    trajectory.observation,
+    trajectory.core_state,
+    trajectory.step_type,
+    helpers.NOTHING_EMBEDDED,
+  )
+
+
 def to_float64(tree):
   return jax.tree_util.tree_map(
     lambda x: np.asarray(x, np.float64)
@@ -71,11 +82,9 @@ class Reference:
     self._networks, self._config = networks, config
     self._state, self._trajectory = state, trajectory
     self._held_out = held_out
-    # The values of this moment go to the networks, as numbers.
-    self._condition = []
-    if config.embedded:
-      sigma = [1 / (1 + np.exp(-state.metaparams[n])) for n in config.embedded]
-      self._condition = [np.stack(sigma, -1)]
+    # The current values go to the networks, as numbers.
+    sigma = [1 / (1 + np.exp(-state.metaparams[n])) for n in config.embedded]
+    self._conditioning = np.reshape(sigma, (-1, config.num_heads)).T
     self._old = self._unroll(state.params, held_out)
     self._frozen = self._unroll(self.new_params(state.metaparams), held_out)
 
@@ -85,7 +94,7 @@ class Reference:
       trajectory.observation,
       trajectory.core_state,
       trajectory.step_type,
-      *self._condition,
+      self._conditioning,
     )
 
   def gradient(self, eta):
@@ -366,12 +375,7 @@ def test_nothing_self_tuned_is_impala_bit_for_bit(heads):
   @jax.jit
   def impala(params, optimizer_state, trajectory):
     def loss(params):
-      output = networks.unroll(
-        params,
-        trajectory.observation,
-        trajectory.core_state,
-        trajectory.step_type,
-      )
+      output = unroll(networks, params, trajectory)
       per_head, _ = jax.vmap(
         lambda policy, value: core.loss(
           policy, value, trajectory, outer, networks.distribution, inner=False
@@ -550,9 +554,7 @@ def test_batch_without_a_transition_is_no_skipped_update(agent):
 def test_truncated_weights_are_counted_beyond_rounding(rounding, share):
   config = helpers.small_config("impala")
   networks, update, state, trajectory = setup(config, episode_ends=False)
-  output = networks.unroll(
-    state.params, trajectory.observation, (), trajectory.step_type
-  )
+  output = unroll(networks, state.params, trajectory)
   log_prob = networks.distribution.log_prob(
     output.policy[..., 0, :], trajectory.action
   )
@@ -575,9 +577,7 @@ def test_kl_is_measured_where_the_outer_loss_has_none(agent, overrides):
     held_out = helpers.trajectory(config, 1)
   new, metrics = jax.jit(update.update)(state, trajectory, held_out)
   policies = [
-    networks.unroll(
-      params, held_out.observation, (), held_out.step_type
-    ).policy[..., 0, :]
+    unroll(networks, params, held_out).policy[..., 0, :]
     for params in (new.params, state.params)
   ]
   expected = core.kl_loss(
@@ -662,12 +662,7 @@ def test_random_ensemble_measures_every_head():
   config = helpers.small_config("stacx_random_ensemble", kl_cost=0.0)
   networks, update, state, trajectory = setup(config)
   new, metrics = jax.jit(update.update)(state, trajectory)
-  output = networks.unroll(
-    new.params,
-    trajectory.observation,
-    trajectory.core_state,
-    trajectory.step_type,
-  )
+  output = unroll(networks, new.params, trajectory)
   each = [
     core.loss(
       output.policy[:, :, head],
@@ -697,12 +692,7 @@ def test_value_of_the_average_is_learned():
   step = jax.jit(update.update)
 
   def error(params):
-    output = networks.unroll(
-      params,
-      trajectory.observation,
-      trajectory.core_state,
-      trajectory.step_type,
-    )
+    output = unroll(networks, params, trajectory)
     acting = core.acting_output(output, config)
     return core.loss(
       acting.policy[..., 0, :],
@@ -777,9 +767,7 @@ def test_cosine_of_the_two_gradients():
 
   def gradient(params, trajectory, hyperparameters):
     def loss(params):
-      output = networks.unroll(
-        params, trajectory.observation, (), trajectory.step_type
-      )
+      output = unroll(networks, params, trajectory)
       return core.loss(
         output.policy[:, :, 0],
         output.value[:, :, 0],
@@ -836,9 +824,7 @@ def test_a2c_on_policy_learns_from_n_step_returns():
     "a2c_meta_gamma", trajectory_length=5, batch_size=1
   )
   networks, _, state, trajectory = setup(config, episode_ends=False)
-  output = networks.unroll(
-    state.params, trajectory.observation, (), trajectory.step_type
-  )
+  output = unroll(networks, state.params, trajectory)
   policy, value = output.policy[:, :, 0], np.asarray(output.value[:, :, 0])
   trajectory = trajectory._replace(
     behaviour_log_prob=networks.distribution.log_prob(

@@ -10,7 +10,6 @@ import pytest
 from dm_env import specs
 
 from acme_stac import environments
-from acme_stac.environments import base
 
 
 class Good(dm_env.Environment):
@@ -188,7 +187,7 @@ def test_all_members_of_a_batch_are_played():
   broken = Good(seed=1)
   broken.observation = lambda: {"position": np.zeros(3, "f"), "goal": 1}
   with pytest.raises(ValueError, match="'position'] must have shape"):
-    environments.check(base.BatchOfEnvironments([Good(), broken]))
+    environments.check(environments.BatchOfEnvironments([Good(), broken]))
 
 
 def test_batches_of_their_own_are_checked_as_wholes():
@@ -225,7 +224,7 @@ def test_everything_is_named_at_once():
 
 def test_good_environments_pass():
   environments.check(Good())
-  environments.check(base.BatchOfEnvironments([Good(), Good(seed=1)]))
+  environments.check(environments.BatchOfEnvironments([Good(), Good(seed=1)]))
   for name in (
     "catch", "gymnasium:CartPole-v1", "gymnasium:Pendulum-v1", "atari:pong",
     "control:humanoid/run",

@@ -9,7 +9,6 @@ from dm_env import specs
 
 from acme_stac import environments
 from acme_stac.config import STACConfig
-from acme_stac.environments import base
 from acme_stac.networks.actions import make_action_space
 from tests.support import playing
 
@@ -57,15 +56,16 @@ def test_seeds(name):
     environment.close()
     return np.stack([step.observation for step in trace])
 
-  np.testing.assert_array_equal(observations(1), observations(1))
-  assert np.any(observations(1) != observations(2))
-  assert np.any(observations(1)[:, 0] != observations(1)[:, 1])
+  first = observations(1)
+  np.testing.assert_array_equal(first, observations(1))
+  assert np.any(first != observations(2))
+  assert np.any(first[:, 0] != first[:, 1])
 
 
 def test_a_second_reset_does_not_repeat_the_first():
   for name in NAMES:
     environment = environments.make_batched(name, 4, seed=0)
-    starts = [np.array(environment.reset().observation) for _ in range(4)]
+    starts = [np.array(environment.reset().observation) for _ in range(3)]
     assert any(np.any(starts[0] != other) for other in starts[1:]), name
 
 
@@ -165,18 +165,15 @@ def test_numpy_scalars_are_numbers():
 
 
 @pytest.mark.parametrize("name", ["catch", "atari:breakout"])
-@pytest.mark.parametrize(
-  "actions",
-  [
-    np.full(3, 99), np.full(3, -1), np.full(3, np.nan), np.array(1),
-    np.zeros(1, int), np.zeros((3, 1), int),
-  ],
-)
-def test_actions_that_are_none(name, actions):
+def test_actions_that_are_none(name):
   environment = environments.make_batched(name, 3, seed=0)
   environment.reset()
-  with pytest.raises(ValueError, match="Actions must be"):
-    environment.step(actions)
+  for actions in (
+    np.full(3, 99), np.full(3, -1), np.full(3, np.nan), np.array(1),
+    np.zeros(1, int), np.zeros((3, 1), int),
+  ):
+    with pytest.raises(ValueError, match="Actions must be"):
+      environment.step(actions)
   environment.step(np.zeros(3, np.int64))
 
 
@@ -217,7 +214,7 @@ def test_one_is_a_dm_env_environment(name):
 
 def test_batch_of_environments():
   members = [environments.make("catch", seed=s) for s in range(3)]
-  batch = base.BatchOfEnvironments(members)
+  batch = environments.BatchOfEnvironments(members)
   singles = [environments.make("catch", seed=s) for s in range(3)]
   step = batch.reset()
   expected = [single.reset() for single in singles]
@@ -232,11 +229,11 @@ def test_batch_of_environments():
     step = batch.step(actions)
     expected = [single.step(t % 3) for single in singles]
   with pytest.raises(ValueError, match="equal specs"):
-    base.BatchOfEnvironments(
+    environments.BatchOfEnvironments(
       [members[0], environments.make("gymnasium:CartPole-v1", seed=0)]
     )
   with pytest.raises(ValueError, match="at least one"):
-    base.BatchOfEnvironments([])
+    environments.BatchOfEnvironments([])
 
 
 def test_options_of_gymnasium():
@@ -267,7 +264,8 @@ def test_catch_is_drawn():
   # As one that is to be the member of another batch.
   single = environments.make("catch", seed=0)
   single.reset()
-  assert base.BatchOfEnvironments([single]).render().shape == (240, 120, 3)
+  batch = environments.BatchOfEnvironments([single])
+  assert batch.render().shape == (240, 120, 3)
 
 
 class Drawn(gymnasium.Env):
@@ -427,10 +425,10 @@ def test_whole_numbers_of_every_type_are_chosen(dtype):
   """The agent's choices reach the environment in its type, files included."""
   spec = specs.DiscreteArray(5, np.dtype(dtype))
   observations = specs.Array((2,), np.float32)
-  described = json.loads(json.dumps(base.spec_to_json(
-    base.EnvironmentSpec(observations, spec, None, None)
+  described = json.loads(json.dumps(environments.spec_to_json(
+    environments.EnvironmentSpec(observations, spec, None, None)
   )))
-  read = base.spec_from_json(described).actions
+  read = environments.spec_from_json(described).actions
   assert (read.num_values, read.dtype) == (5, np.dtype(dtype))
   for one in (spec, read):
     actions = make_action_space(one, STACConfig()).to_environment(
@@ -452,15 +450,16 @@ OBSERVATIONS = {
 
 
 def described(observations):
-  spec = base.EnvironmentSpec(
+  spec = environments.EnvironmentSpec(
     observations, specs.DiscreteArray(2), None, None
   )
-  return json.loads(json.dumps(base.spec_to_json(spec), allow_nan=False))
+  json_spec = environments.spec_to_json(spec)
+  return json.loads(json.dumps(json_spec, allow_nan=False))
 
 
 def test_files_have_the_bounds_of_observations():
   spec = described(OBSERVATIONS)
-  read = base.spec_from_json(spec).observations
+  read = environments.spec_from_json(spec).observations
   assert read.keys() == OBSERVATIONS.keys()
   for name, leaf in OBSERVATIONS.items():
     assert read[name] == leaf
@@ -485,8 +484,10 @@ def test_files_have_the_bounds_of_observations():
 ])
 def test_policies_take_observations_that_mean_the_same(part, leaf, fits):
   other = described({**OBSERVATIONS, part: leaf})
-  assert base.observations_fit(other, described(OBSERVATIONS)) == fits
+  assert environments.observations_fit(other, described(OBSERVATIONS)) == fits
   if part in ("place", "image") and other != described(OBSERVATIONS):
     # A file of an older version does not say.
-    before = base.without_bounds(base.spec_from_json(described(OBSERVATIONS)))
-    assert base.observations_fit(other, described(before.observations))
+    before = environments.without_bounds(
+      environments.spec_from_json(described(OBSERVATIONS))
+    )
+    assert environments.observations_fit(other, described(before.observations))

@@ -79,8 +79,10 @@ def test_close_that_raises_is_a_warning_and_closes_the_others(error):
       closed.append(self)
       raise error
 
-  members = [base.EnvironmentOfBatch(Member(1, seed)) for seed in range(2)]
-  batch = base.BatchOfEnvironments(members)
+  members = [
+    environments.EnvironmentOfBatch(Member(1, seed)) for seed in range(2)
+  ]
+  batch = environments.BatchOfEnvironments(members)
   with pytest.warns(UserWarning, match=r"close\(\) raised \w+: lost"):
     environments.GuardedEnvironment(batch).close()
   assert len(closed) == 2

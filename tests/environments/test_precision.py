@@ -55,7 +55,7 @@ BEYOND = [
 
 
 def guarded(rows):
-  batch = base.BatchOfEnvironments([Wide(rows), Wide(rows)])
+  batch = environments.BatchOfEnvironments([Wide(rows), Wide(rows)])
   return environments.GuardedEnvironment(batch)
 
 
@@ -153,7 +153,8 @@ def test_policies_refuse_what_does_not_fit(name, value, message):
   )
   networks = acme_stac.make_networks(spec, config)
   policy = trained_policy.TrainedPolicy(
-    config, spec, networks, networks.init(jax.random.PRNGKey(0))
+    config, spec, networks, networks.init(jax.random.PRNGKey(0)),
+    helpers.NOTHING_EMBEDDED,
   )
   state = policy.initial_state()
   policy(environment.reset().observation, state)

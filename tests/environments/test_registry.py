@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from acme_stac import environments
-from acme_stac.environments import base
 from acme_stac.environments.catch import Catch
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -49,7 +48,7 @@ def test_it_trains(corridor):
       sys.executable, "-m", "programs.train",
       "--config=configs/small.py:python:corridor:Corridor",
       "--config.environment_options.length=6", "--launch=serial",
-      "--config.agent=stac", "--config.num_environment_steps=12800",
+      "--config.agent=stac", "--config.num_environment_steps=6400",
       "--config.stac.torso_sizes=(16,)", "--config.stac.head_sizes=(16,)",
       f"--workdir={corridor / 'run'}",
     ],
@@ -58,7 +57,7 @@ def test_it_trains(corridor):
          "HOME": str(corridor)},
   )
   assert result.returncode == 0, result.stderr
-  assert "12,800/12,800 steps" in result.stdout
+  assert "6,400/6,400 steps" in result.stdout
 
 
 def test_batched_environments_step_themselves():
@@ -112,7 +111,7 @@ def test_options():
 
 def test_members_are_written_into_one_array():
   """No copies beyond the one into the batch; it is used again."""
-  batch = base.BatchOfEnvironments(
+  batch = environments.BatchOfEnvironments(
     [environments.make("catch", seed=s) for s in range(3)]
   )
   first = batch.reset().observation

@@ -11,16 +11,23 @@ import pathlib
 import dm_env
 import numpy as np
 import pytest
-from dm_control import suite
 from dm_env import specs
 
 from acme_stac import environments
-from acme_stac.environments import challenges as ch
-from acme_stac.environments import rwrl
-from acme_stac.environments.challenges import Challenges
+from acme_stac.environments import control, rwrl
+from acme_stac.environments.rwrl import (
+  ChallengedEnvironment,
+  Challenges,
+  stages,
+)
+from acme_stac.environments.rwrl.challenges import suite_data
+from acme_stac.environments.rwrl.faults import CORRECTED, PUBLISHED
+from acme_stac.environments.rwrl.schedule import Schedule
 from programs.run import validation
 from tests.data import record_rwrl
 
+# Imported by this name it has a renderer that works here.
+suite = control.suite
 TASKS = {
   "cartpole": ["balance", "swingup"],
   "walker": ["stand", "walk", "run"],
@@ -74,6 +81,13 @@ def rng(seed=0):
   return np.random.default_rng(seed)
 
 
+def challenged(environment, exact=False, **challenges):
+  return ChallengedEnvironment(
+    environment, Challenges(**challenges), rng(),
+    faults=PUBLISHED if exact else CORRECTED,
+  )
+
+
 def load(domain, task, level="none", seed=0, exact=False, **options):
   return rwrl.load(
     domain,
@@ -113,128 +127,47 @@ def assert_same(trace, other):
 # Numbers.
 
 
-@pytest.mark.parametrize("domain", TASKS)
-@pytest.mark.parametrize(
-  "level,delays,std,probability,steps,repetition,dummies",
-  [
-    ("easy", (3, 3, 10), 0.1, 0.01, 1, 1, 10),
-    ("medium", (6, 6, 20), 0.3, 0.05, 5, 2, 20),
-    ("hard", (9, 9, 40), 1.0, 0.1, 10, 3, 50),
-  ],
-)
-def test_levels(
-  domain, level, delays, std, probability, steps, repetition, dummies
-):
-  c = Challenges.combined(domain, level)
-  assert (c.action_delay, c.observation_delay, c.reward_delay) == delays
-  assert c.action_noise == c.observation_noise == std
-  for kind in ("dropped", "stuck"):
-    assert getattr(c, f"{kind}_observations_probability") == probability
-    assert getattr(c, f"{kind}_observations_steps") == steps
-    assert getattr(c, f"{kind}_actions_probability") == 0.0
-    assert getattr(c, f"{kind}_actions_steps") == 1
-  assert c.repetition_probability == 1.0
-  assert c.repetition_steps == repetition
-  assert c.random_observations == dummies
-  assert c.perturbation_scheduler == "uniform"
-  assert c.perturbation_period == 1
-  assert not c.safety and not c.multi_objective
-
-
-@pytest.mark.parametrize(
-  "domain,parameter,start,easy,medium,hard",
-  [
-    ("cartpole", "pole_length", 1.0, (0.9, 1.1, 0.02), (0.7, 1.7, 0.1),
-     (0.5, 2.3, 0.15)),
-    ("walker", "thigh_length", 0.225, (0.225, 0.25, 0.002),
-     (0.225, 0.4, 0.015), (0.225, 0.55, 0.04)),
-    ("quadruped", "shin_length", 0.25, (0.25, 0.3, 0.005), (0.25, 0.8, 0.05),
-     (0.25, 1.4, 0.1)),
-    ("humanoid", "contact_friction", 0.7, (0.6, 0.8, 0.02), (0.5, 0.9, 0.04),
-     (0.4, 1.0, 0.06)),
-  ],
-)
-def test_perturbations_of_levels(domain, parameter, start, easy, medium, hard):
-  for level, numbers in (("easy", easy), ("medium", medium), ("hard", hard)):
-    c = Challenges.combined(domain, level)
-    assert c.perturbation == parameter
-    assert c.perturbation_start == start
-    assert numbers == (
-      c.perturbation_min, c.perturbation_max, c.perturbation_std
-    )
-  assert Challenges.combined(domain, "none") == Challenges()
-
-
-def test_ranges_of_parameters():
-  """The ranges that hold if nothing but the parameter is named."""
-  expected = {
-    "cartpole": {
-      "pole_length": (1.0, 0.3, 3.0, 0.3),
-      "pole_mass": (0.1, 0.1, 10.0, 0.5),
-      "joint_damping": (2e-6, 2e-6, 0.2, 0.02),
-      "slider_damping": (5e-4, 5e-4, 3.0, 0.3),
-    },
-    "walker": {
-      "thigh_length": (0.225, 0.1, 0.7, 0.05),
-      "torso_length": (0.3, 0.1, 0.7, 0.05),
-      "joint_damping": (0.1, 0.1, 10.0, 0.5),
-      "contact_friction": (0.7, 0.01, 2.0, 0.05),
-    },
-    "quadruped": {
-      "shin_length": (0.25, 0.25, 2.0, 0.1),
-      "torso_density": (1000.0, 500.0, 10000.0, 500.0),
-      "joint_damping": (30.0, 10.0, 150.0, 10.0),
-      "contact_friction": (1.5, 0.1, 4.5, 0.5),
-    },
-    "humanoid": {
-      "contact_friction": (0.7, 0.05, 1.2, 0.1),
-      "joint_damping": (0.2, 0.01, 2.5, 0.2),
-      "head_size": (0.09, 0.01, 0.19, 0.02),
-    },
-  }
-  for domain, parameters in expected.items():
-    data = ch.suite_data()["domains"][domain]["perturb_params"]
-    assert {
-      name: (x["start"], x["min"], x["max"], x["std"])
-      for name, x in data.items()
-    } == parameters
-    for name, (start, low, high, _) in parameters.items():
-      environment = load(domain, TASKS[domain][0], perturbation=name)
-      environment.reset()
-      # Constant unless said otherwise.
-      assert environment.perturbation == start
-      for end, scheduler in ((low, "drift_neg"), (high, "drift_pos")):
-        # A step that is sure to reach the end of the range.
+def test_parameters_move_within_their_ranges():
+  for domain, data in suite_data()["domains"].items():
+    for name, numbers in data["parameters"].items():
+      for scheduler, end in (
+        ("constant", "start"), ("drift_neg", "min"), ("drift_pos", "max")
+      ):
         environment = load(
           domain,
           TASKS[domain][0],
           perturbation=name,
           perturbation_scheduler=scheduler,
-          perturbation_std=1e6 * high,
+          # A step that is sure to reach the end of the range.
+          perturbation_std=1e6 * numbers["max"],
         )
         environment.reset()
-        assert environment.perturbation == end
+        assert environment.perturbation == numbers[end]
 
 
-@pytest.mark.parametrize("domain,task", BENCHMARK)
-def test_sizes_and_times(domain, task):
-  data = ch.suite_data()["domains"][domain]
-  assert data["tasks"] == TASKS[domain]
-  assert data["benchmark_task"] == task
+@pytest.mark.parametrize("domain,task,seconds,substeps,sizes", [
+  ("cartpole", "swingup", 0.01, 1, {"position": 3, "velocity": 2}),
+  (
+    "walker", "walk", 0.025, 10,
+    {"orientations": 14, "height": 1, "velocity": 9},
+  ),
+  ("quadruped", "walk", 0.02, 4, {
+    "egocentric_state": 44, "torso_velocity": 3, "torso_upright": 1, "imu": 6,
+    "force_torque": 24,
+  }),
+  ("humanoid", "walk", 0.025, 5, {
+    "joint_angles": 21, "head_height": 1, "extremities": 12,
+    "torso_vertical": 3, "com_velocity": 3, "velocity": 27,
+  }),
+])
+def test_sizes_and_times(domain, task, seconds, substeps, sizes):
   environment = load(domain, task)
-  assert environment.physics.timestep() == data["physics_timestep"]
-  seconds = environment.control_timestep()
-  np.testing.assert_allclose(seconds, data["control_timestep"])
+  np.testing.assert_allclose(environment.control_timestep(), seconds)
   np.testing.assert_allclose(
-    seconds, data["n_sub_steps"] * data["physics_timestep"]
+    environment.physics.timestep() * substeps, seconds
   )
-  np.testing.assert_allclose(
-    seconds * data["steps_per_episode"], data["time_limit"]
-  )
-  assert environment.action_spec().shape == (data["action_dim"],)
   observation = environment.reset().observation
-  assert {k: np.size(v) for k, v in observation.items()} == data["obs"]
-  assert list(observation) == list(data["obs"])
+  assert [(k, np.size(v)) for k, v in observation.items()] == [*sizes.items()]
 
 
 @pytest.mark.parametrize(
@@ -248,7 +181,7 @@ def test_sizes_and_times(domain, task):
 )
 def test_flat_observations(domain, sizes):
   for task in TASKS[domain]:
-    for level, size in zip(ch.LEVELS, sizes, strict=True):
+    for level, size in zip(rwrl.LEVELS, sizes, strict=True):
       name = f"rwrl:{domain}/{task}/{level}"
       batch = environments.make_batched(name, 2, seed=0)
       spec = batch.observation_spec()
@@ -290,8 +223,9 @@ def test_quadruped_action_bounds():
 def test_delayed_actions(delay, exact):
   """Step t applies a_max(1, t-d), counted from the start of the episode."""
   inside = Line(length=10)
-  environment = ch.wrap(
-    inside, Challenges(action_delay=delay), rng(), exact=exact
+  environment = ChallengedEnvironment(
+    inside, Challenges(action_delay=delay), rng(),
+    faults=PUBLISHED if exact else CORRECTED,
   )
   environment.reset()
   given = []
@@ -314,11 +248,11 @@ def test_delayed_actions(delay, exact):
 @pytest.mark.parametrize("as_dict", [False, True])
 def test_delayed_observations(delay, exact, as_dict):
   """Resets count as calls; what is delayed is whole observations."""
-  environment = ch.wrap(
+  environment = ChallengedEnvironment(
     Line(length=10, as_dict=as_dict),
     Challenges(observation_delay=delay),
     rng(),
-    exact=exact,
+    faults=PUBLISHED if exact else CORRECTED,
   )
   trace = play(environment, 32)
   for call, step in enumerate(trace):
@@ -339,7 +273,7 @@ def test_delayed_observations(delay, exact, as_dict):
 
 def test_observations_belong_to_the_caller():
   """A late observation may be given several times; each is a copy."""
-  environment = ch.wrap(
+  environment = ChallengedEnvironment(
     Line(as_dict=False), Challenges(observation_delay=3), rng()
   )
   for t in range(8):
@@ -353,8 +287,9 @@ def test_observations_belong_to_the_caller():
 def test_returns_of_delayed_rewards(delay, exact):
   """The return is (d+1) r_1 + Σ_{t=2..T-d} r_t; exact goes on with the rest."""
   length = 30
-  environment = ch.wrap(
-    Line(length), Challenges(reward_delay=delay), rng(), exact=exact
+  environment = ChallengedEnvironment(
+    Line(length), Challenges(reward_delay=delay), rng(),
+    faults=PUBLISHED if exact else CORRECTED,
   )
   r = np.arange(1.0, length + 1)
   first = (delay + 1) * r[0] + r[1 : length - delay].sum()
@@ -375,7 +310,7 @@ def test_reset_before_the_end_is_clean():
     repetition_probability=1.0, repetition_steps=3,
   )
   inside = Line(length=10)
-  environment = ch.wrap(inside, c, rng())
+  environment = ChallengedEnvironment(inside, c, rng())
   for _ in range(3):
     step = environment.reset()
     inside.applied.clear()
@@ -400,14 +335,14 @@ def test_reset_before_the_end_is_clean():
   ],
 )
 def test_repetition(steps, expected):
-  stage = ch.Repetition(1.0, steps, rng())
+  stage = stages.Repetition(1.0, steps, rng())
   assert [stage(t) for t in range(1, 10)] == expected
 
 
 def test_share_of_repetition():
   """A cycle is one step with 1-p and k with p: 1 / (1 + p(k-1)) is fresh."""
   p, k, n = 0.3, 4, 40_000
-  stage = ch.Repetition(p, k, rng())
+  stage = stages.Repetition(p, k, rng())
   fresh = np.mean([stage(t) == t for t in range(n)])
   assert abs(fresh - 1 / (1 + p * (k - 1))) < 0.01
 
@@ -422,7 +357,7 @@ def test_shares_of_dropped_and_stuck(level, share, kind):
   p = getattr(c, f"{kind}_observations_probability")
   k = getattr(c, f"{kind}_observations_steps")
   assert abs(p * k / (p * k + 1 - p) - share) < 5e-4
-  stage = (ch.Dropped if kind == "dropped" else ch.Stuck)(p, k, rng())
+  stage = (stages.Dropped if kind == "dropped" else stages.Stuck)(p, k, rng())
   size, calls = 4_000, 400
   hit = np.zeros((calls, size), bool)
   previous = None
@@ -454,13 +389,13 @@ def test_shares_of_dropped_and_stuck(level, share, kind):
 
 
 def test_stuck_keeps_what_was_dropped():
-  stuck = ch.Stuck(1.0, 3, rng())
+  stuck = stages.Stuck(1.0, 3, rng())
   # The first value is its own predecessor.
   assert [float(stuck(np.array(x))) for x in (0.0, 1.0, 2.0)] == [0.0] * 3
 
 
 def test_gaussian_noise():
-  noise = ch.GaussianNoise(0.3, rng())
+  noise = stages.GaussianNoise(0.3, rng())
   value = np.linspace(-5, 5, 20_000)
   error = noise(value) - value
   assert abs(error.mean()) < 0.01 and abs(error.std() - 0.3) < 0.01
@@ -470,7 +405,7 @@ def test_gaussian_noise():
 def test_noisy_actions_are_clipped():
   """Noise first, then the bounds; the agent's own action is not clipped."""
   inside = Line(length=3000)
-  environment = ch.wrap(inside, Challenges(action_noise=1.0), rng())
+  environment = challenged(inside, action_noise=1.0)
   environment.reset()
   for _ in range(3000):
     environment.step(np.array([3.0, 0.0]))
@@ -483,14 +418,14 @@ def test_noisy_actions_are_clipped():
 
 
 def test_random_observations():
-  environment = ch.wrap(
+  environment = ChallengedEnvironment(
     Line(length=2000, as_dict=False), Challenges(random_observations=3), rng()
   )
   assert environment.observation_spec().shape == (5,)
   trace = play(environment, 1999)
   extra = np.stack([step.observation[2:] for step in trace])
   assert abs(extra.mean()) < 0.05 and abs(extra.std() - 1) < 0.05
-  environment = ch.wrap(Line(), Challenges(random_observations=2), rng())
+  environment = challenged(Line(), random_observations=2)
   assert list(environment.reset().observation) == [
     "vector", "scalar", "dummy-0", "dummy-1",
   ]
@@ -507,7 +442,8 @@ def test_order_of_observations():
     observation_delay=2,
     random_observations=2,
   )
-  for step in play(ch.wrap(Line(offset=50.0), everything, rng()), 15):
+  environment = ChallengedEnvironment(Line(offset=50.0), everything, rng())
+  for step in play(environment, 15):
     assert not step.observation["vector"].any()
     assert step.observation["scalar"] == 0
     assert step.observation["dummy-0"] != 0
@@ -517,7 +453,7 @@ def test_order_of_observations():
     stuck_observations_probability=1.0,
     stuck_observations_steps=3,
   )
-  trace = play(ch.wrap(Line(offset=50.0), stuck, rng()), 15)
+  trace = play(ChallengedEnvironment(Line(offset=50.0), stuck, rng()), 15)
   assert len({float(step.observation["scalar"]) for step in trace}) == 1
   assert trace[0].observation["scalar"] != 50.0
 
@@ -525,7 +461,7 @@ def test_order_of_observations():
 def test_order_of_actions():
   """The last stage repeats, so that what is held is what was dropped."""
   inside = Line(length=400)
-  environment = ch.wrap(
+  environment = ChallengedEnvironment(
     inside,
     Challenges(
       action_noise=0.1,
@@ -545,17 +481,19 @@ def test_order_of_actions():
   assert np.unique(applied[:, 0][applied[:, 0] != 0]).size > 80
 
 
-def test_wrappers_compose():
-  """Any order, any environment."""
+def test_challenges_of_any_environment():
   catch = environments.make("catch", seed=0)
-  board = ch.Observations(catch, ch.Dropped(0.5, 2, rng()))
-  environment = ch.Rewards(ch.Actions(board, ch.Delay(1)), ch.Delay(2))
+  challenges = Challenges(
+    dropped_observations_probability=0.5, dropped_observations_steps=2,
+    action_delay=1, reward_delay=2,
+  )
+  environment = ChallengedEnvironment(catch, challenges, rng())
   trace = [environment.reset(), *(environment.step(0) for _ in range(20))]
   assert trace[0].observation.shape == (10, 5)
   assert trace[0].observation.dtype == np.float32
   assert min(step.observation.sum() for step in trace) < 2
   assert environment.action_spec().num_values == 3
-  noisy = ch.wrap(catch, Challenges(observation_noise=0.1), rng())
+  noisy = ChallengedEnvironment(catch, Challenges(observation_noise=0.1), rng())
   assert not isinstance(noisy.observation_spec(), specs.BoundedArray)
   assert noisy.reset().observation.min() < 0
 
@@ -566,10 +504,10 @@ def test_noise_needs_numbers_with_a_point():
       return specs.Array((2,), np.uint8, name="pixels")
 
   with pytest.raises(ValueError, match="'observation' is uint8"):
-    ch.wrap(Pixels(as_dict=False), Challenges(observation_noise=0.1), rng())
-  ch.wrap(Pixels(as_dict=False), Challenges(observation_delay=3), rng())
-  with pytest.raises(ValueError, match="floating-point actions"):
-    ch.wrap(
+    challenged(Pixels(as_dict=False), observation_noise=0.1)
+  challenged(Pixels(as_dict=False), observation_delay=3)
+  with pytest.raises(ValueError, match="'action' is int32"):
+    ChallengedEnvironment(
       environments.make("catch", seed=0), Challenges(action_noise=0.1), rng()
     )
 
@@ -581,11 +519,13 @@ def values(scheduler, n=400, exact=False, seed=0, **numbers):
   numbers = {
     "start": 1.0, "minimum": 0.5, "maximum": 2.0, "std": 0.05, **numbers,
   }
-  schedule = ch.Schedule(scheduler, rng=rng(seed), exact=exact, **numbers)
+  schedule = Schedule(
+    scheduler, rng=rng(seed), saw_wave_forgets=exact, **numbers
+  )
   return np.array([numbers["start"], *(schedule.next() for _ in range(n))])
 
 
-@pytest.mark.parametrize("scheduler", ch.SCHEDULERS)
+@pytest.mark.parametrize("scheduler", rwrl.SCHEDULERS)
 @pytest.mark.parametrize("exact", [False, True])
 def test_schedules_keep_to_their_range(scheduler, exact):
   v = values(scheduler, exact=exact)
@@ -780,7 +720,7 @@ def test_perturbation_changes_physics_when_its_value_does():
 @pytest.mark.parametrize("level", ["easy", "medium", "hard"])
 def test_perturbed_values_of_levels(domain, task, level):
   environment = load(domain, task, level)
-  numbers = ch.suite_data()["domains"][domain]["perturb"][level]
+  numbers = suite_data()["domains"][domain]["levels"][level]
   seen = []
   for _ in range(4):
     environment.reset()
@@ -1324,24 +1264,20 @@ def test_unknown_names(name, message):
     ({"safety": True, "safety_coefficient": 2}, "safety_coefficient"),
     (
       {"safety": True, "safety_constraints": ["upright"]},
-      "Unknown walker constraint: 'upright'. Did you mean 'torso_upright'",
+      "Unknown constraint: 'upright'. Did you mean 'torso_upright'",
     ),
     ({"safety_constraints": "joint_angle"}, "must be of type tuple"),
-    (
-      {"safety": True, "safety_constraints": ("joint_angle",) * 2},
-      "names one twice",
-    ),
-    ({"safety_coefficient": 0.5}, "nothing reads it. Set safety=True too"),
-    ({"safety_constraints": ("joint_angle",)}, "nothing reads it"),
+    ({"safety_coefficient": 0.5}, "has no effect. Set safety=True too"),
+    ({"safety_constraints": ("joint_angle",)}, "has no effect"),
     ({"multi_objective_alpha": 0.5}, "Set safety=True too"),
     ({"multi_objective_observed": True}, "Set safety=True too"),
     ({"perturbation": "tigh_length"}, "Did you mean 'thigh_length'"),
     ({"perturbation": "shin_length"}, "Unknown walker perturbation"),
     ({"perturbation_scheduler": "sawwave"}, "Did you mean 'saw_wave'"),
     ({"perturbation_period": 0}, "at least 1"),
-    ({"perturbation_min": 0.3}, "nothing reads it. Set perturbation to"),
-    ({"perturbation_scheduler": "uniform"}, "nothing reads it"),
-    ({"perturbation_period": 3}, "nothing reads it"),
+    ({"perturbation_min": 0.3}, "has no effect. Set perturbation too"),
+    ({"perturbation_scheduler": "uniform"}, "has no effect"),
+    ({"perturbation_period": 3}, "has no effect"),
     (
       {"perturbation": "thigh_length", "perturbation_start": 5.0},
       r"must lie in its range, \[0.1, 0.7\]",
@@ -1356,7 +1292,7 @@ def test_unknown_names(name, message):
         "perturbation_min": 0.3,
         "perturbation_max": 0.2,
       },
-      "must not be larger than perturbation_max",
+      "range of thigh_length is empty",
     ),
     (
       {"perturbation": "thigh_length", "perturbation_min": 0.9},
@@ -1378,23 +1314,3 @@ def test_bad_arguments():
     Challenges.combined("walker", "extreme")
   with pytest.raises(ValueError, match="Unknown domain"):
     Challenges.combined("fish", "easy")
-
-
-@pytest.mark.parametrize(
-  "fields,message",
-  [
-    ({"reward_delay": 1.5}, "reward_delay must be a whole number"),
-    ({"safety": 1}, "must be True or False"),
-    ({"safety_constraints": "joint_angle"}, "must be a tuple of names"),
-    ({"safety_constraints": 5}, "must be a tuple of names"),
-  ],
-)
-def test_bad_challenges(fields, message):
-  with pytest.raises(ValueError, match=message):
-    Challenges(**fields)
-
-
-def test_batches_are_no_single_environments():
-  batch = environments.make_batched("catch", 2, seed=0)
-  with pytest.raises(ValueError, match="before they are made a batch"):
-    ch.wrap(batch, Challenges(), np.random.default_rng(0))

@@ -58,12 +58,16 @@ def test_unroll_is_step_after_step(torso, sizes, spec, lstm_size):
   data, core, step_type = rows(
     networks, config, observation=spec.get("observation", (4,))
   )
-  output = jax.jit(networks.unroll)(params, data, core, step_type)
+  output = jax.jit(networks.unroll)(
+    params, data, core, step_type, helpers.NOTHING_EMBEDDED
+  )
   assert output.policy.shape == (5, 3, 3, helpers.NUM_ACTIONS)
   assert output.value.shape == (5, 3, 3)
   step = jax.jit(networks.step)
   for t in range(5):
-    one, core = step(params, data[t], core, step_type[t])
+    one, core = step(
+      params, data[t], core, step_type[t], helpers.NOTHING_EMBEDDED
+    )
     np.testing.assert_allclose(one.policy, output.policy[t], atol=2e-5)
     np.testing.assert_allclose(one.value, output.value[t], atol=2e-5)
 
@@ -73,17 +77,23 @@ def test_core_is_reset_where_an_episode_starts():
   networks = helpers.networks(config)
   params = networks.init(jax.random.PRNGKey(0))
   data, core, step_type = rows(networks, config)
-  before = networks.unroll(params, data, core, step_type).value
+  before = networks.unroll(
+    params, data, core, step_type, helpers.NOTHING_EMBEDDED
+  ).value
   other = data.copy()
   other[:2] += 1.0
-  after = networks.unroll(params, other, core, step_type).value
+  after = networks.unroll(
+    params, other, core, step_type, helpers.NOTHING_EMBEDDED
+  ).value
   changed = np.any(np.asarray(before != after), axis=-1)
   # Member 1 starts an episode at row 2: nothing older reaches it.
   assert not changed[2:, 1].any()
   assert changed[2:, 0].all()
   # Member 2 starts one at row 0: its stored state does not matter.
   moved = jax.tree_util.tree_map(lambda x: x + 1.0, core)
-  again = networks.unroll(params, data, moved, step_type).value
+  again = networks.unroll(
+    params, data, moved, step_type, helpers.NOTHING_EMBEDDED
+  ).value
   np.testing.assert_array_equal(again[:, 2], before[:, 2])
   assert np.any(again[:, 0] != before[:, 0])
 
@@ -156,7 +166,9 @@ def test_average_ensemble_has_one_value_more():
   networks = helpers.networks(config)
   params = networks.init(jax.random.PRNGKey(0))
   data, core, step_type = rows(networks, config)
-  output = networks.unroll(params, data, core, step_type)
+  output = networks.unroll(
+    params, data, core, step_type, helpers.NOTHING_EMBEDDED
+  )
   assert output.value.shape == (5, 3, 4)
   acting = acme_stac.core.acting_output(output, config)
   np.testing.assert_allclose(
@@ -186,8 +198,6 @@ def test_embedding(per_head):
     difference = getattr(before, part) != getattr(after, part)
     difference = np.asarray(difference).reshape(5 * 3, 3, -1).any((0, 2))
     np.testing.assert_array_equal(difference, [False, True, False])
-  with pytest.raises(ValueError, match="These networks embed"):
-    networks.unroll(params, data, core, step_type)
 
 
 def test_channels_first_and_last_are_the_same_image():
@@ -199,8 +209,12 @@ def test_channels_first_and_last_are_the_same_image():
   )
   params = first.init(jax.random.PRNGKey(0))
   step_type = jnp.ones((1, 2), jnp.int32)
-  a = first.unroll(params, image, (), step_type)
-  b = last.unroll(params, np.moveaxis(image, 2, -1), (), step_type)
+  a = first.unroll(
+    params, image, (), step_type, helpers.NOTHING_EMBEDDED
+  )
+  b = last.unroll(
+    params, np.moveaxis(image, 2, -1), (), step_type, helpers.NOTHING_EMBEDDED
+  )
   np.testing.assert_allclose(a.policy, b.policy, rtol=1e-5)
 
 
@@ -215,7 +229,9 @@ def test_nested_observations():
   networks = acme_stac.make_networks(spec, config)
   params = networks.init(jax.random.PRNGKey(0))
   data = {"a": np.zeros((1, 3, 2)), "b": np.zeros((1, 3), int)}
-  out = networks.unroll(params, data, (), np.ones((1, 3), np.int32))
+  out = networks.unroll(
+    params, data, (), np.ones((1, 3), np.int32), helpers.NOTHING_EMBEDDED
+  )
   assert out.value.shape == (1, 3, 3)
 
 

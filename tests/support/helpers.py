@@ -9,6 +9,8 @@ from acme_stac import core
 from acme_stac.environments import EnvironmentSpec
 
 NUM_ACTIONS = 3
+# The conditioning of networks that embed no metaparameter.
+NOTHING_EMBEDDED = np.zeros((1, 0), np.float32)
 CONTINUOUS = specs.BoundedArray((2,), np.float64, [-3.0, 0.0], [1.0, 0.5])
 
 

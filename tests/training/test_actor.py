@@ -1,5 +1,7 @@
 """Actors, loops and learner together, on a queue in this process."""
 
+import functools
+
 import dm_env
 import jax
 import numpy as np
@@ -14,7 +16,7 @@ from tests.support import helpers
 
 
 class Source:
-  def __init__(self, params, conditioning=None):
+  def __init__(self, params, conditioning=helpers.NOTHING_EMBEDDED):
     self.variables = {
       "policy": params, "version": 0, "conditioning": conditioning
     }
@@ -97,7 +99,7 @@ def test_unrolling_a_stored_sequence_reproduces_the_behaviour(
       trajectory.observation,
       trajectory.core_state,
       trajectory.step_type,
-      *([] if condition is None else [condition]),
+      condition,
     )
     policies = core.acting_output(output, config).policy
     errors = np.stack([
@@ -158,7 +160,9 @@ def test_random_ensemble_keeps_its_head_for_an_episode():
   params = networks.init(jax.random.PRNGKey(0))
   policy = make_policy(networks, config)
   state, key = policy.initial_state(200), jax.random.PRNGKey(1)
-  select = jax.jit(policy.select_action)
+  select = functools.partial(
+    jax.jit(policy.select_action), conditioning=helpers.NOTHING_EMBEDDED
+  )
   observation = np.random.default_rng(0).normal(size=(200, 4)).astype("f")
   first = np.zeros(200, np.int32)
   _, _, start, key = select(params, observation, first, state, key)
@@ -171,7 +175,9 @@ def test_random_ensemble_keeps_its_head_for_an_episode():
   action, log_prob, later, _ = select(params, observation, half, start, key)
   np.testing.assert_array_equal(later.head[:100], start.head[:100])
   assert np.mean(later.head[100:] == start.head[100:]) < 0.5
-  output, _ = networks.step(params, observation, (), half)
+  output, _ = networks.step(
+    params, observation, (), half, helpers.NOTHING_EMBEDDED
+  )
   chosen = np.asarray(output.policy)[np.arange(200), later.head]
   np.testing.assert_allclose(
     log_prob, networks.distribution.log_prob(chosen, action), rtol=1e-4
@@ -188,8 +194,11 @@ def test_average_ensemble_acts_by_the_mean_logits():
   action, log_prob, _, _ = policy.select_action(
     params, observation, step_type, policy.initial_state(64),
     jax.random.PRNGKey(0),
+    helpers.NOTHING_EMBEDDED,
   )
-  output, _ = networks.step(params, observation, (), step_type)
+  output, _ = networks.step(
+    params, observation, (), step_type, helpers.NOTHING_EMBEDDED
+  )
   logits = np.mean(output.policy, axis=1)
   expected = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
   np.testing.assert_allclose(
@@ -236,7 +245,7 @@ def test_an_episode_beyond_the_limit_is_cut_off_and_counted(ends_after):
     def action_spec(self):
       return specs.DiscreteArray(3)
 
-  environment = environments.base.BatchOfEnvironments([Endless(), Endless()])
+  environment = environments.BatchOfEnvironments([Endless(), Endless()])
   actor = make_actor(environment, helpers.small_config())
   progress = []
   found = environment_loop.evaluate(
@@ -257,7 +266,9 @@ def test_greedy_policy_takes_the_mode():
   params = networks.init(jax.random.PRNGKey(0))
   observation = np.random.default_rng(0).normal(size=(64, 4)).astype("f")
   step_type = np.ones(64, np.int32)
-  logits = networks.step(params, observation, (), step_type)[0].policy[:, 0]
+  logits = networks.step(
+    params, observation, (), step_type, helpers.NOTHING_EMBEDDED
+  )[0].policy[:, 0]
   policy = make_policy(networks, config, greedy=True)
   greedy, _, _, _ = policy.select_action(
     params,
@@ -265,6 +276,7 @@ def test_greedy_policy_takes_the_mode():
     step_type,
     policy.initial_state(64),
     jax.random.PRNGKey(0),
+    helpers.NOTHING_EMBEDDED,
   )
   np.testing.assert_array_equal(greedy, np.argmax(logits, -1))
   policy = make_policy(networks, config)
@@ -274,5 +286,6 @@ def test_greedy_policy_takes_the_mode():
     step_type,
     policy.initial_state(64),
     jax.random.PRNGKey(0),
+    helpers.NOTHING_EMBEDDED,
   )
   assert np.any(sampled != greedy)
