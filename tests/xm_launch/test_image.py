@@ -153,7 +153,7 @@ def test_a_missing_file_is_named(tmp_path):
   (tmp_path / "xm_launch").mkdir()
   shutil.copy(ROOT / image.DOCKERFILE, tmp_path / image.DOCKERFILE)
   shutil.copy(ROOT / ".dockerignore", tmp_path)
-  with pytest.raises(FileNotFoundError, match="copies requirements.lock, which is not"):
+  with pytest.raises(FileNotFoundError, match="copies requirements.lock"):
     image.build(tmp_path / "image", tmp_path)
 
 
