@@ -152,8 +152,8 @@ def load(
 ) -> tuple[Any, dict[str, Any]] | None:
   """Reads the newest checkpoint that is whole.
 
-  Logs an error for one that is damaged, or comes from another program or a newer
-  version of this one, and reads the one before.
+  Logs an error for one that is damaged, or comes from another program or a
+  newer version of this one, and reads the one before.
 
   Args:
     directory: where checkpoints are.
