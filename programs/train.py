@@ -53,15 +53,16 @@ def _isolate(parsed: argparse.Namespace) -> bool:
 def main(argv: list[str]) -> int:
   """Runs the command; returns its exit code."""
   parsed = run_flags.parse_flags(argv, __doc__)
+  mode = modes.MODES[parsed.launch]
   isolated = _isolate(parsed)
   # An environment may start some, even while it is only checked here.
   ending.leave_no_children()
   machine.use_compilation_cache()
   # Of all processes only the learner's takes the accelerator.
   learner_environment = {"JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "")}
-  if modes.MODES[parsed.launch].has_processes:
+  if mode.has_processes:
     os.environ["JAX_PLATFORMS"] = "cpu"
-  machine.check()
+  machine.check(mode.is_distributed)
   # Launchpad reads flags of its own.
   flags.FLAGS(["programs.train"])
   parsed.config = run_flags.load_config(parsed)

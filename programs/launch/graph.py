@@ -13,14 +13,13 @@ from typing import Any
 
 import courier
 import launchpad as lp
-from pybind11_abseil.status import StatusNotOk
 
 from acme_stac.agent import queues
 from acme_stac.training.variables import ACTOR_VARIABLES
 from programs.launch import node_process
 from programs.nodes import building
 from programs.nodes.actor import Actor
-from programs.nodes.calls import PatientClient, patiently
+from programs.nodes.calls import PatientClient, StatusNotOk, patiently
 from programs.nodes.counter import make_counter
 from programs.nodes.evaluator import Evaluator
 from programs.nodes.failures import EndedError

@@ -45,23 +45,25 @@ class Mode(NamedTuple):
 
   Attributes:
     module: has a function `run` that takes a `Launch`.
+    is_distributed: whether it needs Launchpad, Reverb and Acme.
     has_processes: whether nodes are processes of their own, so that the
       launching one needs no accelerator.
     has_hosts: whether the run spans several hosts.
   """
 
   module: str
+  is_distributed: bool
   has_processes: bool = False
   has_hosts: bool = False
 
 
 MODES = {
-  "serial": Mode("programs.launch.serial"),
-  "local_mt": Mode("programs.launch.threads"),
-  "local_mp": Mode("programs.launch.processes", has_processes=True),
-  "colocated": Mode("programs.launch.colocated"),
+  "serial": Mode("programs.launch.serial", False),
+  "local_mt": Mode("programs.launch.threads", True),
+  "local_mp": Mode("programs.launch.processes", True, has_processes=True),
+  "colocated": Mode("programs.launch.colocated", False),
   "hosts": Mode(
-    "programs.launch.processes", has_processes=True, has_hosts=True
+    "programs.launch.processes", True, has_processes=True, has_hosts=True
   ),
 }
 

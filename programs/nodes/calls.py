@@ -5,7 +5,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pybind11_abseil.status import StatusCode, StatusNotOk
+# Courier's client first: it makes the other package importable.
+from courier.python.client import StatusNotOk
+from pybind11_abseil.status import StatusCode
 
 from programs.nodes.failures import EndedError, NotReadyError, SilentError
 

@@ -1,7 +1,7 @@
 """The learner's node: updates, checkpoints, and news for the other nodes."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from acme_stac.training.builder import queue_metrics
@@ -77,15 +77,12 @@ class Learner:
     )
     self._dataset = builder.make_batches(replay)
     self._episode_return = float("nan")
-    self._logger = logs.Enriched(
-      logs.make_logger(experiment, "learner", dashboards=True),
-      lambda: {"episode_return": self._episode_return},
-    )
+    self._logger = logs.make_logger(experiment, "learner", dashboards=True)
     self._learner = builder.make_learner(
       random_key(experiment, 0, Part.LEARNER),
       builder.make_networks(experiment.environment_spec),
       self._dataset,
-      write_row=self._logger.write,
+      write_row=self._write_row,
       extra_metrics=lambda: queue_metrics(replay, self._dataset),
     )
     if checkpoint_every_seconds is None:
@@ -97,6 +94,9 @@ class Learner:
     self._last_look = float("-inf")
     # How much had come by the last look, if the learner waited for more.
     self._waited_after: int | None = None
+
+  def _write_row(self, row: Mapping[str, Any]):
+    self._logger.write({**row, "episode_return": self._episode_return})
 
   def _stopping(self) -> bool:
     return self._publisher.failed or self._should_stop()

@@ -6,7 +6,7 @@ import os
 import pathlib
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -213,22 +213,3 @@ class _Dispatcher(Logger):
   def close(self):
     for logger in self._loggers:
       logger.close()
-
-
-class Enriched(Logger):
-  """Adds fields to every row."""
-
-  def __init__(
-    self, logger: Logger, fields: Callable[[], Mapping[str, Any]]
-  ):
-    """Takes the logger to write to and a function that returns the fields."""
-    self._logger = logger
-    self._fields = fields
-
-  def write(self, data: Mapping[str, Any]):
-    """Writes a row."""
-    self._logger.write({**data, **self._fields()})
-
-  def close(self):
-    """Closes the logger."""
-    self._logger.close()

@@ -14,15 +14,23 @@ from collections.abc import Iterable
 
 from programs.run.errors import UserError
 
-# Imported by every run; the order puts the most telling errors first.
+# Imported by every run, and by distributed ones; the order puts the most
+# telling errors first.
 _MODULES = (
-  "numpy", "jax", "haiku", "ml_collections", "gymnasium", "ale_py", "reverb",
-  "launchpad", "courier", "acme",
+  "numpy", "jax", "haiku", "ml_collections", "gymnasium", "ale_py"
 )
+_DISTRIBUTED_MODULES = ("reverb", "launchpad", "courier", "acme")
 
 
-def check():
-  """Raises UserError where the distributed program cannot run at all."""
+def check(distributed: bool = True):
+  """Raises UserError where a run cannot work at all.
+
+  Args:
+    distributed: whether it needs Launchpad, Reverb and Acme.
+  """
+  if not distributed:
+    _check_modules(_MODULES)
+    return
   if sys.version_info[:2] != (3, 10) or sys.platform != "linux":
     version = ".".join(map(str, sys.version_info[:3]))
     raise UserError(
@@ -30,7 +38,11 @@ def check():
       " exist for Python 3.10 on Linux x86-64 only. 'make setup' makes such an"
       " environment in .venv; run .venv/bin/python -m programs.train."
     )
-  for module in _MODULES:
+  _check_modules(_MODULES + _DISTRIBUTED_MODULES)
+
+
+def _check_modules(modules: Iterable[str]):
+  for module in modules:
     try:
       importlib.import_module(module)
     except ModuleNotFoundError as error:

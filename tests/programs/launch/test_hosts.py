@@ -14,13 +14,13 @@ import time
 
 import pytest
 import yaml
-from pybind11_abseil.status import StatusNotOk
 
 from acme_stac import checkpointing
 from programs.launch import ending, hosts, supervision
 from programs.launch.cluster import Cluster
 from programs.launch.progress import Progress
 from programs.nodes import counter
+from programs.nodes.calls import StatusNotOk
 from programs.run.errors import UserError
 from tests.support import namespaces
 from tests.support.runs import (

@@ -1,6 +1,7 @@
 """Runs of one thread."""
 
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -37,6 +38,44 @@ def test_a_run_that_is_killed_and_resumed_ends_as_one_that_was_not(tmp_path):
   assert first.keys() == second.keys()
   for name, array in first.items():
     np.testing.assert_array_equal(array, second[name])
+
+
+BLOCKED = """
+import importlib.abc, sys
+
+class Block(importlib.abc.MetaPathFinder):
+  def find_spec(self, name, path=None, target=None):
+    if name.partition(".")[0] in (
+      "acme", "courier", "launchpad", "reverb", "tensorflow"
+    ):
+      raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Block())
+from programs.launch import colocated
+from programs import train
+sys.exit(train.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_of_one_process_needs_no_package_of_the_distributed_layer(
+  tmp_path,
+):
+  _, _, _, *arguments = runs.command(
+    tmp_path,
+    "--launch=serial",
+    "--config.num_environment_steps=3200",
+    *runs.SMALL,
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", BLOCKED, *arguments],
+    capture_output=True, text=True, env=runs.environment(), timeout=300,
+    check=False,
+  )
+  assert result.returncode == 0, result.stderr
+  assert "Done." in result.stdout
+  assert runs.rows(tmp_path / "logs" / "evaluator.csv")
+  assert list((tmp_path / "tensorboard").iterdir())
 
 
 @pytest.mark.slow

@@ -2,9 +2,9 @@ import time
 
 import courier
 import pytest
-from pybind11_abseil.status import StatusCode, StatusNotOk
 
 from programs.nodes import calls
+from programs.nodes.calls import StatusCode, StatusNotOk
 from programs.nodes.failures import EndedError, NotReadyError, SilentError
 
 
