@@ -1,7 +1,7 @@
 # make train   set up, then train the default agent on this machine
 # make test    set up, then lint, type-check and test
 # make setup   only set up: a virtual environment in .venv from requirements.lock
-# make lint    ruff and mypy
+# make lint    ruff, mypy, and the layers of imports (import-linter)
 # make docs    the documentation as a site, in site/
 # make xm      XManager in .venv-xm, to launch on Vertex AI (docs/cloud.md)
 # make lock    bring requirements.lock up to date with pyproject.toml, and remake
@@ -39,6 +39,7 @@ train: setup
 lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+	PYTHONPATH=. .venv/bin/lint-imports --no-logo
 
 test: lint
 	$(VENV_PYTHON) -m pytest -n 2 --dist worksteal $(FLAGS)

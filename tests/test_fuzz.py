@@ -197,9 +197,9 @@ CONFIGS = st.one_of(
     "raises.py:KeyError", "raises.py:TypeError", "syntax.py", "none.py",
     "dict.py", "strange.py", "missing.py",
   ]),
-  st.tuples(st.sampled_from(sorted(set(
+  st.tuples(st.sampled_from(sorted({
     path.partition(":")[0] for path in FAMILIES.values()
-  ))), TEXTS).map(":".join),
+  })), TEXTS).map(":".join),
 )
 WORKDIRS = st.sampled_from(["run", "file", "file/run", "/proc/none", "a" * 300])
 

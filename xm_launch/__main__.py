@@ -10,83 +10,71 @@ import os
 import subprocess
 import sys
 
+from programs import commands
+from programs.run import arguments
 from programs.run.errors import UserError
 from xm_launch import description, kubernetes, vertex
+
+# Has programs.train check its arguments and start nothing.
+_CHECK = """
+import sys
+from programs import train
+from programs.run.errors import UserError
+try:
+  train.check(sys.argv[1:])
+except UserError as error:
+  sys.exit(f'{error}')
+"""
 
 
 def main(argv: list[str]) -> int:
   """Runs the command; returns its exit code."""
-  from absl import flags
-
-  parsed = flags.FlagValues()
-  flags.DEFINE_string(
-    "config", None, "Description of the run, a YAML file.", flag_values=parsed
+  parser = arguments.Parser("xm_launch", __doc__)
+  parser.add_argument(
+    "--config", required=True, help="description of the run, a YAML file"
   )
-  flags.DEFINE_enum(
-    "engine",
-    "kubernetes",
-    ["kubernetes", "vertex"],
-    "Where to launch.",
-    flag_values=parsed,
+  parser.add_argument(
+    "--engine", choices=["kubernetes", "vertex"], default="kubernetes",
+    help="where to launch",
   )
-  flags.DEFINE_bool(
-    "dry_run", False, "Print what would be submitted.", flag_values=parsed
+  parser.add_argument(
+    "--dry_run", action="store_true", help="print what would be submitted"
   )
-  flags.DEFINE_bool(
-    "check",
-    True,
-    "First check the arguments of programs.train, which needs the environment"
-    " that 'make setup' makes.",
-    flag_values=parsed,
+  parser.add_argument(
+    "--nocheck", action="store_true",
+    help="do not check the arguments of programs.train first, which takes some"
+    " seconds and needs the environment that 'make setup' makes",
   )
-  if {"--help", "-h"} & set(argv[1:]):
-    print(__doc__)
-    print(parsed.get_help())
-    return 0
-  try:
-    rest = parsed(argv)
-  except flags.Error as error:
-    raise UserError(str(error)) from error
-  if len(rest) > 1 or not parsed.config:
-    raise UserError(
-      "Usage: python -m xm_launch --config=FILE.yaml"
-      " [--engine=kubernetes|vertex] [--dry_run]"
-    )
-  run = description.load(parsed.config)
-  # What is wrong with the description itself is said before the slow check.
-  if parsed.engine == "kubernetes":
-    items = kubernetes.manifests(run)
+  options = parser.parse_args(argv)
+  run = description.load(options.config)
+  # Errors in the description itself are reported before the slow check.
+  if options.engine == "kubernetes":
+    manifests = kubernetes.manifests(run)
   else:
     vertex.job(run)
-  if parsed.check:
+  if not options.nocheck:
     _check_training(run)
-  if parsed.engine == "vertex":
-    return vertex.submit(run, parsed.dry_run)
-  if parsed.dry_run:
-    print(kubernetes.to_yaml(items), end="")
+  if options.engine == "vertex":
+    return vertex.submit(run, options.dry_run)
+  if options.dry_run:
+    print(kubernetes.to_yaml(manifests), end="")
     return 0
-  return kubernetes.apply(run, items)
+  return kubernetes.apply(run, manifests)
 
 
 def _check_training(run: description.Run):
-  """Has programs.train check its arguments, and do nothing else.
+  """Checks the arguments of programs.train in a process of its own.
 
   Raises:
     UserError: with what it said.
   """
-  arguments = [
+  of_train = [
     argument
     for argument in run.arguments("unused")
     if not argument.startswith("--launch=")
   ]
-  code = (
-    "import sys; from programs import train\n"
-    "from programs.run.errors import UserError\n"
-    "try: train.check(sys.argv[1:])\n"
-    "except UserError as error: sys.exit(f'{error}')"
-  )
   result = subprocess.run(
-    [sys.executable, "-c", code, *arguments],
+    [sys.executable, "-c", _CHECK, *of_train],
     stderr=subprocess.PIPE,
     stdout=subprocess.DEVNULL,
     text=True,
@@ -99,8 +87,4 @@ def _check_training(run: description.Run):
 
 
 if __name__ == "__main__":
-  try:
-    sys.exit(main(sys.argv))
-  except UserError as error:
-    print(f"Error: {error}", file=sys.stderr)
-    sys.exit(2)
+  commands.run(main)

@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
         self.error(f"Unknown flag {flag}.{near_matches(flag, self._known)}")
     return super().parse_args(args, namespace)
 
-  def error(self, message: str):  # type: ignore[override]
+  def error(self, message: str):
     """Raises UserError with the message and where to read on."""
     message = message[:1].upper() + message[1:]
     stop = "" if message.endswith((".", "?")) else "."

@@ -1,15 +1,13 @@
 import ale_py
 import cv2
 import dm_env
-import jax
 import numpy as np
 import pytest
 from ale_py import roms
 
-from acme_stac import core, environments
+from acme_stac import environments
 from acme_stac.environments import atari
 from acme_stac.evaluation import scores
-from tests.support import helpers as test_helpers
 from tests.support import playing
 
 FIRST, MID, LAST = (
@@ -139,7 +137,7 @@ def test_atari_options():
   environment = environments.make_batched(
     "atari:pong", 1, seed=0, full_action_set=True
   )
-  assert environment.action_spec().num_values == 18
+  assert environment.action_spec().num_values == atari.NUM_ACTIONS == 18
   assert environment.action_repeat == 4
   actions = [np.array([t % 6]) for t in range(100)]
 
@@ -153,63 +151,37 @@ def test_atari_options():
   assert np.any(frames(0.25) != frames(0.0))
 
 
-@pytest.mark.parametrize("game", ["freeway", "ms_pacman", "seaquest"])
-def test_no_ops(game):
-  """Games start after up to 30 frames of doing nothing, each its own number."""
-  ale = Emulator(game).ale
-  ale.reset_game()
-  after = [Emulator.frame(ale.getScreenGrayscale()).astype(int)]
-  for _ in range(30):
-    ale.act(0)
-    after.append(Emulator.frame(ale.getScreenGrayscale()).astype(int))
-
-  def numbers(**options):
-    """Returns how many no-ops each start can be after."""
-    environment = environments.make_batched(
-      f"atari:{game}", 16, seed=0, **options
-    )
-    starts = environment.reset().observation[:, -1].astype(int)
-    return [
-      {n for n, frame in enumerate(after) if np.abs(frame - start).max() <= 1}
-      for start in starts
-    ]
-
-  found = numbers()
-  assert all(found)
-  assert all(0 in one for one in numbers(max_noops=0))
-  few = numbers(max_noops=3)
-  assert all(min(one) <= 3 for one in few)
-  # Not all of them stand still so long.
-  assert any(min(one) > 3 for one in found) or game == "seaquest"
-  assert len({min(one) for one in found}) > (3 if game == "freeway" else 0)
-
-
-def test_no_ops_are_as_many_as_said():
-  """From none to the largest number, both included."""
+def test_no_ops():
+  """Games start after 0 to `max_noops` frames of nothing, each its own."""
   ale = Emulator("freeway").ale
-  environment = environments.make_batched(
-    "atari:freeway", 16, seed=0, max_noops=3
-  )
   ale.reset_game()
   after = []
-  for _ in range(6):
+  for _ in range(32):
     after.append(Emulator.frame(ale.getScreenGrayscale()).astype(int))
     ale.act(0)
-  seen = set()
-  for _ in range(4):
-    for start in environment.reset().observation[:, -1].astype(int):
-      (number,) = [
-        n for n, frame in enumerate(after) if np.abs(frame - start).max() <= 1
-      ]
-      seen.add(number)
-  assert seen == {0, 1, 2, 3}
+
+  def numbers(resets, **options):
+    """Returns how many no-ops each start can be after."""
+    environment = environments.make_batched(
+      "atari:freeway", 4, seed=0, **options
+    )
+    return [
+      {n for n, frame in enumerate(after) if np.abs(frame - start).max() <= 1}
+      for _ in range(resets)
+      for start in environment.reset().observation[:, -1].astype(int)
+    ]
+
+  found = [min(one) for one in numbers(1)]
+  assert len(set(found)) > 2 and max(found) > 3
+  assert all(0 in one for one in numbers(1, max_noops=0))
+  # From none to the largest number, both included.
+  assert {min(one) for one in numbers(4, max_noops=3)} == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize("protocol", ["papers", "machado"])
-def test_no_limit(protocol):
+def test_no_limit():
   """0 frames are no limit, and the games go on."""
   environment = environments.make_batched(
-    "atari:pong", 2, seed=0, protocol=protocol, max_frames_per_episode=0
+    "atari:pong", 2, seed=0, max_frames_per_episode=0
   )
   trace = playing.play(environment, 100)
   assert all((step.step_type == MID).all() for step in trace[1:])
@@ -222,29 +194,6 @@ def test_no_limit(protocol):
 def test_names(name, rom):
   assert atari.rom_name(name) == rom
   environments.make_batched(f"atari:{name}", 1, seed=0)
-
-
-def test_rewards_are_clipped_for_learning_alone():
-  """The learner's clipping, on a game whose points are far above 1."""
-  environment = environments.make_batched("atari:qbert", 8, seed=0)
-  raw = np.stack([step.reward for step in playing.play(environment, 200)])
-  assert raw.max() >= 25.0
-  config = test_helpers.small_config(max_abs_reward=1.0, self_tuned=())
-  update = core.make_update(test_helpers.networks(config), config)
-  state = update.init(jax.random.PRNGKey(0))
-  step = jax.jit(update.update)
-
-  def learned(rewards):
-    trajectory = test_helpers.trajectory(config)
-    rows = np.resize(rewards, trajectory.reward.shape).astype(np.float32)
-    return step(state, trajectory._replace(reward=rows))[0].params
-
-  jax.tree_util.tree_map(
-    np.testing.assert_array_equal,
-    learned(raw[raw != 0]),
-    learned(np.clip(raw[raw != 0], -1.0, 1.0)),
-  )
-
 
 
 @pytest.mark.parametrize("protocol", ["papers", "machado"])
@@ -273,16 +222,6 @@ def test_protocols(protocol):
     trace(protocol="machdo")
 
 
-def test_machado_protocol():
-  """Sticky actions of 0.25, 18 actions, whole games, no no-ops (table 2)."""
-  assert atari.PROTOCOLS["machado"] == {
-    "life_loss_is_terminal": False,
-    "sticky_action_probability": 0.25,
-    "full_action_set": True,
-    "max_noops": 0,
-  }
-
-
 def test_the_newest_frame_is_drawn():
   environment = environments.make_batched("atari:breakout", 2, seed=0)
   steps = [environment.reset()]
@@ -294,14 +233,6 @@ def test_the_newest_frame_is_drawn():
         picture[::3, ::3, channel], steps[-1].observation[0, -1]
       )
     steps.append(environment.step(np.array([t % 4, 0])))
-
-
-def test_the_full_action_set_has_so_many():
-  for game in ("pong", "breakout"):
-    environment = environments.make_batched(
-      f"atari:{game}", 1, seed=0, full_action_set=True
-    )
-    assert environment.action_spec().num_values == atari.NUM_ACTIONS
 
 
 def test_every_game_of_the_benchmark_is_there():

@@ -56,15 +56,16 @@ def test_seeds(name):
     environment.close()
     return np.stack([step.observation for step in trace])
 
-  np.testing.assert_array_equal(observations(1), observations(1))
-  assert np.any(observations(1) != observations(2))
-  assert np.any(observations(1)[:, 0] != observations(1)[:, 1])
+  first = observations(1)
+  np.testing.assert_array_equal(first, observations(1))
+  assert np.any(first != observations(2))
+  assert np.any(first[:, 0] != first[:, 1])
 
 
 def test_a_second_reset_does_not_repeat_the_first():
   for name in NAMES:
     environment = environments.make_batched(name, 4, seed=0)
-    starts = [np.array(environment.reset().observation) for _ in range(4)]
+    starts = [np.array(environment.reset().observation) for _ in range(3)]
     assert any(np.any(starts[0] != other) for other in starts[1:]), name
 
 
@@ -164,18 +165,15 @@ def test_numpy_scalars_are_numbers():
 
 
 @pytest.mark.parametrize("name", ["catch", "atari:breakout"])
-@pytest.mark.parametrize(
-  "actions",
-  [
-    np.full(3, 99), np.full(3, -1), np.full(3, np.nan), np.array(1),
-    np.zeros(1, int), np.zeros((3, 1), int),
-  ],
-)
-def test_actions_that_are_none(name, actions):
+def test_actions_that_are_none(name):
   environment = environments.make_batched(name, 3, seed=0)
   environment.reset()
-  with pytest.raises(ValueError, match="Actions must be"):
-    environment.step(actions)
+  for actions in (
+    np.full(3, 99), np.full(3, -1), np.full(3, np.nan), np.array(1),
+    np.zeros(1, int), np.zeros((3, 1), int),
+  ):
+    with pytest.raises(ValueError, match="Actions must be"):
+      environment.step(actions)
   environment.step(np.zeros(3, np.int64))
 
 

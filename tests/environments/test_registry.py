@@ -48,7 +48,7 @@ def test_it_trains(corridor):
       sys.executable, "-m", "programs.train",
       "--config=configs/small.py:python:corridor:Corridor",
       "--config.environment_options.length=6", "--launch=serial",
-      "--config.agent=stac", "--config.num_environment_steps=12800",
+      "--config.agent=stac", "--config.num_environment_steps=6400",
       "--config.stac.torso_sizes=(16,)", "--config.stac.head_sizes=(16,)",
       f"--workdir={corridor / 'run'}",
     ],
@@ -57,7 +57,7 @@ def test_it_trains(corridor):
          "HOME": str(corridor)},
   )
   assert result.returncode == 0, result.stderr
-  assert "12,800/12,800 steps" in result.stdout
+  assert "6,400/6,400 steps" in result.stdout
 
 
 def test_batched_environments_step_themselves():

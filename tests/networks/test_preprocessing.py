@@ -249,9 +249,13 @@ def test_networks_take_every_kind_at_once(recwarn):
   }
   step_type = np.ones((4, 3), np.int32)
   core = networks.initial_state(3)
-  output = jax.jit(networks.unroll)(params, rows, core, step_type)
+  output = jax.jit(networks.unroll)(
+    params, rows, core, step_type, helpers.NOTHING_EMBEDDED
+  )
   for t in range(4):
     row = {name: x[t] for name, x in rows.items()}
-    one, core = jax.jit(networks.step)(params, row, core, step_type[t])
+    one, core = jax.jit(networks.step)(
+      params, row, core, step_type[t], helpers.NOTHING_EMBEDDED
+    )
     np.testing.assert_allclose(one.policy, output.policy[t], atol=2e-5)
   assert not [w for w in recwarn if "truncated" in str(w.message)]

@@ -177,7 +177,7 @@ def test_other_budgets_are_said(tmp_path):
   assert report.main([str(tmp_path), f"--output={output}"]) == 0
   text = text_of(output / "index.html")
   assert "All are compared at 32,000, where the first of stac ends" in text
-  (row,) = [row for row in cells(output / "index.html", "impala", "1")]
+  (row,) = list(cells(output / "index.html", "impala", "1"))
   assert row[2] == "0.500"
 
 

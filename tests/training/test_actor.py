@@ -1,5 +1,7 @@
 """Actors, loops and learner together, on a queue in this process."""
 
+import functools
+
 import dm_env
 import jax
 import numpy as np
@@ -158,7 +160,9 @@ def test_random_ensemble_keeps_its_head_for_an_episode():
   params = networks.init(jax.random.PRNGKey(0))
   policy = make_policy(networks, config)
   state, key = policy.initial_state(200), jax.random.PRNGKey(1)
-  select = jax.jit(policy.select_action)
+  select = functools.partial(
+    jax.jit(policy.select_action), conditioning=helpers.NOTHING_EMBEDDED
+  )
   observation = np.random.default_rng(0).normal(size=(200, 4)).astype("f")
   first = np.zeros(200, np.int32)
   _, _, start, key = select(params, observation, first, state, key)

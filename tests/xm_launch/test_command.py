@@ -36,11 +36,11 @@ def test_help():
 
 
 @pytest.mark.parametrize("arguments, message", [
-  ([], "Usage: python -m xm_launch --config=FILE.yaml"),
-  (["--config=x", "y"], "Usage: "),
+  ([], "required: --config"),
+  (["--config=x", "y"], "Unrecognized arguments: y"),
   (["--config=x"], "--config: x cannot be read (No such file"),
-  (["--config=x", "--engine=slurm"], "should be one of <kubernetes|vertex>"),
-  (["--config=x", "--dryrun"], "Unknown command line flag 'dryrun'. Did you"),
+  (["--config=x", "--engine=slurm"], "invalid choice: 'slurm'"),
+  (["--config=x", "--dryrun"], "Unknown flag --dryrun. Did you mean '--dry_"),
 ])
 def test_mistakes(arguments, message):
   result = launch(*arguments)
@@ -52,12 +52,10 @@ def test_mistakes(arguments, message):
 
 @pytest.mark.parametrize("argument, message", [
   (
-      "--config.agent=stacy",
-      "train: --config.agent: Unknown agent: 'stacy'. Did you mean",
-    ),
-  ("--config.agnet=stacx", "train: --config: Unknown field of --config"),
-  ("--config.stac.discount=2", "train: --config.stac.discount"),
-  ("--num_actor=2", "train: Unknown command line flag 'num_actor'"),
+    "--config.agent=stacy",
+    "train: --config.agent: Unknown agent: 'stacy'. Did you mean",
+  ),
+  ("--num_actor=2", "train: Unknown flag --num_actor"),
 ])
 def test_arguments_of_train_are_checked(tmp_path, argument, message):
   data = changed("train", ["--config=configs/small.py:catch", argument])
