@@ -39,7 +39,7 @@ train: setup
 lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/mypy
-	PYTHONPATH=. .venv/bin/lint-imports --no-logo
+	PYTHONPATH=. .venv/bin/lint-imports --no-logo --no-cache
 
 test: lint
 	$(VENV_PYTHON) -m pytest -n 2 --dist worksteal $(FLAGS)

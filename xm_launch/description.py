@@ -1,8 +1,7 @@
-"""A run on a cluster as data: a YAML file, read and checked.
+"""The description of a run on a cluster: a YAML file, read and checked.
 
-Everything that can be wrong with a description is found here or by the module
-of the engine, before anything is submitted. docs/cloud.md says what every field
-means.
+Errors are found here, or by the module of the engine, before anything is
+submitted. docs/cloud.md explains every field.
 """
 
 import collections.abc
@@ -17,41 +16,38 @@ from typing import Any
 
 import yaml
 
-from acme_stac.checks import unknown
+from acme_stac.checks import Choice, check_integer, unknown
 from programs.run.errors import UserError
 
-# The learner's host listens on this one and those behind it. Nothing else
-# listens anywhere.
+# First port of the learner's host; the others follow. Actors' hosts listen on
+# none.
 PORT = 7070
 LEARNER = "learner"
 
-_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_OBJECT = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MEMORY = re.compile(r"([1-9]\d*)(Mi|Gi|Ti)")
 _BYTES = {"Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|PRIVATE|API_?KEY")
-# Flags of programs.train that say where it runs: the launcher's to set.
+# Flags of programs.train that the launcher sets.
 _OUR_FLAGS = (
   "cluster", "host", "launch", "num_actors", "terminal", "workdir",
   "config.num_queues",
 )
+# As programs.train --launch=hosts has them.
 _MAX_QUEUES = 64
-# Of programs.train --launch=hosts.
 _MAX_ACTORS_PER_HOST = 1000
-# What a single environment variable may hold, on Linux: 128 KiB.
+# Below the 128 KiB that an environment variable can hold on Linux.
 _MAX_CLUSTER_BYTES = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
 class AcceleratorKind:
-  """What the engines call an accelerator; None where one does not have it.
+  """Names of an accelerator at the engines; None where there is no such one.
 
   Attributes:
     gke: value of GKE's node label.
-    xmanager: the name in XManager's requirements, of those for which XManager
-      0.8.5 finds a machine that Vertex AI has.
-    topologies: of a TPU, those that are one host, with their chips.
+    xmanager: name in XManager's requirements, if XManager 0.8.5 finds a machine
+      for it at Vertex AI.
+    topologies: for a TPU: single-host topologies -> number of chips.
   """
 
   gke: str | None
@@ -85,7 +81,7 @@ class Accelerator:
 
   Attributes:
     type: a name in `ACCELERATORS`.
-    count: how many a host has; chips of a TPU (cores for v2 and v3).
+    count: number per host; of a TPU, the chips (v2 and v3: cores).
     topology: of a TPU on Kubernetes, for example "2x2".
   """
 
@@ -96,7 +92,7 @@ class Accelerator:
   def __post_init__(self):
     if self.type not in ACCELERATORS:
       raise ValueError(unknown("type", self.type, ACCELERATORS))
-    _check_at_least("count", self.count, 1)
+    check_integer("count", self.count, 1)
     topologies = self.kind.topologies
     if self.topology is None:
       if topologies:
@@ -119,26 +115,26 @@ class Accelerator:
 
   @property
   def kind(self) -> AcceleratorKind:
-    """What the engines call it."""
+    """Its names at the engines."""
     return ACCELERATORS[self.type]
 
   @property
   def is_tpu(self) -> bool:
-    """Whether this is a TPU, and else a GPU."""
+    """Whether this is a TPU, rather than a GPU."""
     return self.kind.topologies is not None
 
 
 @dataclasses.dataclass(frozen=True)
 class NodeGroup:
-  """Hosts that are alike.
+  """A group of identical hosts.
 
   Attributes:
-    cpu: virtual CPUs of each.
-    memory: of each, for example "16Gi".
-    hosts: how many; the learner is one.
+    cpu: virtual CPUs of each host.
+    memory: of each host, for example "16Gi".
+    hosts: number of hosts; 1 for the learner.
     image: container image, if not the run's.
-    accelerator: of each; only the learner uses one.
-    spot: whether they may be taken away at any time, at a lower price.
+    accelerator: of each host; only the learner uses one.
+    spot: whether the provider may take hosts away, for a lower price.
     node_selector: labels that their nodes must have (Kubernetes).
   """
 
@@ -151,9 +147,9 @@ class NodeGroup:
   node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
-    _check_at_least("cpu", self.cpu, 1)
-    _check_at_least("hosts", self.hosts, 1)
-    _check_size("memory", self.memory)
+    check_integer("cpu", self.cpu, 1)
+    check_integer("hosts", self.hosts, 1)
+    _check_text("memory", self.memory, _MEMORY, "a number of Mi, Gi or Ti")
     if self.image is not None:
       _check_image(self.image)
 
@@ -170,8 +166,9 @@ class Storage:
 
   Attributes:
     claim: name of the PersistentVolumeClaim.
-    size: for example "20Gi", and the claim is made; without, it must be there.
-    storage_class: of a claim that is made, if not the cluster's default.
+    size: makes the claim, for example of "20Gi"; without it the claim must
+      exist.
+    storage_class: of the claim to make, if not the cluster's default.
   """
 
   claim: str
@@ -181,14 +178,14 @@ class Storage:
   def __post_init__(self):
     _check_object("claim", self.claim)
     if self.size is not None:
-      _check_size("size", self.size)
+      _check_text("size", self.size, _MEMORY, "a number of Mi, Gi or Ti")
     elif self.storage_class is not None:
-      raise ValueError("storage_class without size: no claim is made then.")
+      raise ValueError("storage_class without size: then no claim is made.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Secret:
-  """An environment variable whose value only the cluster knows.
+  """An environment variable from a Kubernetes Secret.
 
   Attributes:
     variable: name of the variable.
@@ -207,13 +204,13 @@ class Secret:
 
 @dataclasses.dataclass(frozen=True)
 class Kubernetes:
-  """What only Kubernetes needs to know.
+  """Settings for Kubernetes.
 
   Attributes:
     storage: the volume of the learner's work directory.
-    namespace: where everything is made; it must be there.
-    provider: whose labels choose accelerators and spot nodes: "gke", or "any"
-      for none but those of `node_selector`.
+    namespace: where everything is made; must exist.
+    provider: whose labels select accelerators and spot nodes: "gke", or "any",
+      with which only `node_selector` does.
     restarts: how often a host that failed by itself is started again.
     secrets: environment variables from Secrets.
     image_pull_secrets: names of Secrets to pull the image with.
@@ -228,16 +225,15 @@ class Kubernetes:
 
   def __post_init__(self):
     _check_object("namespace", self.namespace)
-    if self.provider not in ("any", "gke"):
-      raise ValueError(unknown("provider", self.provider, ("any", "gke")))
-    _check_at_least("restarts", self.restarts, 0)
+    Choice(any="", gke="").check("provider", self.provider)
+    check_integer("restarts", self.restarts, 0)
     for name in self.image_pull_secrets:
       _check_object("image_pull_secrets", name)
 
 
 @dataclasses.dataclass(frozen=True)
 class Vertex:
-  """What only Vertex AI needs to know.
+  """Settings for Vertex AI.
 
   Attributes:
     project: the Google Cloud project.
@@ -250,10 +246,10 @@ class Vertex:
   workdir: str
 
   def __post_init__(self):
-    if not re.fullmatch(r"gs://[a-z0-9][-_.a-z0-9]+/\S+", self.workdir):
-      raise ValueError(
-        f"workdir must be gs://BUCKET/PATH, got {self.workdir!r}."
-      )
+    _check_text(
+      "workdir", self.workdir, r"gs://[a-z0-9][-_.a-z0-9]+/\S+",
+      "gs://BUCKET/PATH",
+    )
 
   @property
   def bucket(self) -> str:
@@ -262,7 +258,7 @@ class Vertex:
 
   @property
   def mounted_workdir(self) -> str:
-    """The work directory where Vertex AI mounts buckets."""
+    """The work directory in Vertex AI's mount of the bucket."""
     return "/gcs/" + self.workdir.removeprefix("gs://").rstrip("/")
 
 
@@ -271,7 +267,7 @@ class Run:
   """A run on a cluster.
 
   Attributes:
-    name: of the run and, with a suffix, of everything that is made for it.
+    name: of the run and, with a suffix, of everything made for it.
     image: container image with a tag or digest.
     train: arguments of programs.train, for example
       "--config=configs/atari.py:pong".
@@ -279,8 +275,8 @@ class Run:
     nodes: "learner", and one or more groups of actors by any name.
     queues: Reverb nodes on the learner's host that share the trajectories.
     environment: environment variables of every host; no secrets.
-    kubernetes: needed to launch there.
-    vertex: needed to launch there.
+    kubernetes: settings to launch there.
+    vertex: settings to launch there.
   """
 
   name: str
@@ -296,23 +292,30 @@ class Run:
   def __post_init__(self):
     _check_name("name", self.name)
     _check_image(self.image)
-    _check_at_least("actors_per_host", self.actors_per_host, 1)
-    if self.actors_per_host > _MAX_ACTORS_PER_HOST:
-      raise ValueError(
-        f"actors_per_host must be at most {_MAX_ACTORS_PER_HOST}, got"
-        f" {self.actors_per_host}."
-      )
-    _check_at_least("queues", self.queues, 1)
-    if self.queues > _MAX_QUEUES:
-      raise ValueError(
-        f"queues must be at most {_MAX_QUEUES}, got {self.queues}."
-      )
+    check_integer(
+      "actors_per_host", self.actors_per_host, 1, _MAX_ACTORS_PER_HOST
+    )
+    check_integer("queues", self.queues, 1, _MAX_QUEUES)
+    self._check_train()
+    self._check_nodes()
+    for name in self.environment:
+      _check_variable(name)
+      if _SECRET.search(name.upper()):
+        raise ValueError(
+          f"environment: {name} looks like a secret, which would be readable in"
+          " the job's description. Name a Kubernetes Secret that holds it in"
+          " kubernetes.secrets."
+        )
+
+  def _check_train(self):
     for argument in self.train:
       flag = argument.lstrip("-").partition("=")[0]
       if not argument.startswith("--"):
         raise ValueError(f"train: write {argument!r} as --FLAG=VALUE.")
       if flag in _OUR_FLAGS:
         raise ValueError(f"train: --{flag} is set by the launcher.")
+
+  def _check_nodes(self):
     if LEARNER not in self.nodes:
       raise ValueError(
         f"nodes: {LEARNER!r} is missing, got {', '.join(self.nodes) or 'none'}."
@@ -325,14 +328,6 @@ class Run:
       _check_name("nodes", name)
       if group.accelerator is not None:
         raise ValueError(f"nodes.{name}: actors use no accelerator.")
-    for name in self.environment:
-      _check_variable(name)
-      if _SECRET.search(name.upper()):
-        raise ValueError(
-          f"environment: {name} looks like a secret, which would be readable in"
-          " the job's description. Name a Kubernetes Secret that holds it in"
-          " kubernetes.secrets."
-        )
 
   @property
   def learner(self) -> NodeGroup:
@@ -346,19 +341,19 @@ class Run:
 
   @property
   def pools(self) -> dict[str, str]:
-    """Name in the cluster's specification -> name of the group."""
+    """Name of the pool in CLUSTER_SPEC -> name of the group."""
     names = [LEARNER, *self.actors]
     return {f"workerpool{i}": name for i, name in enumerate(names)}
 
   @property
   def num_actors(self) -> int:
-    """All actor processes."""
+    """Number of actor processes on all hosts."""
     hosts = sum(group.hosts for group in self.actors.values())
     return hosts * self.actors_per_host
 
   @property
   def ports(self) -> dict[str, int]:
-    """The learner's host's ports by the names of what listens there."""
+    """Ports of the learner's host, by the name of the node."""
     more = [f"replay-{i}" for i in range(1, self.queues)]
     names = ["replay", "counter", "variables", *more]
     return {name: PORT + i for i, name in enumerate(names)}
@@ -381,8 +376,8 @@ class Run:
     """Returns the environment variables of a group's hosts."""
     variables = {}
     if group.accelerator is not None:
-      # If the accelerator does not come up, say for want of its packages in the
-      # image, this is an error then; else JAX would go on without it.
+      # An accelerator that does not start, for example because the image lacks
+      # its packages, is an error then; JAX would go on without it otherwise.
       platform = "tpu" if group.accelerator.is_tpu else "cuda"
       variables["JAX_PLATFORMS"] = f"{platform},cpu"
     return {**variables, **self.environment}
@@ -393,10 +388,10 @@ def cluster_spec(hosts: Mapping[str, list[str]], pool: str) -> str:
 
   Args:
     hosts: pool -> its hosts.
-    pool: whose hosts are told.
+    pool: the pool that gets the value.
 
   Raises:
-    ValueError: if there are more hosts than an environment variable can name.
+    ValueError: if there are more hosts than an environment variable can hold.
   """
   spec = json.dumps({"cluster": hosts, "task": {"type": pool}})
   if len(spec) > _MAX_CLUSTER_BYTES:
@@ -412,75 +407,79 @@ def load(path: str) -> Run:
   """Reads a description.
 
   Raises:
-    UserError: if there is no such file, or anything in it is wrong.
+    UserError: if the file cannot be read, or anything in it is wrong.
   """
   try:
     data = yaml.safe_load(pathlib.Path(path).read_text())
-  except (OSError, UnicodeDecodeError) as error:
-    reason = getattr(error, "strerror", None) or error
+    return _read(Run, data, "")
+  except OSError as error:
     raise UserError(
-      f"--config: {path} cannot be read ({reason})."
+      f"--config: {path} cannot be read ({error.strerror})."
       " xm_launch/pong.yaml is an example."
     ) from error
-  except yaml.YAMLError as error:
+  # Text that is not UTF-8 is a ValueError.
+  except (ValueError, yaml.YAMLError) as error:
     raise UserError(f"{path}: {' '.join(str(error).split())}") from error
-  try:
-    return _read(Run, data, "")
-  except ValueError as error:
-    raise UserError(f"{path}: {error}") from error
+
+
+_TYPES = {str: "text (put it in quotes)", int: "a whole number",
+          bool: "true or false", list: "a list", dict: "a mapping"}
 
 
 def _read(hint: Any, value: Any, where: str) -> Any:
-  """Returns a value of YAML as the type of a field.
+  """Converts a value of YAML to the type of a field.
+
+  Args:
+    hint: the type.
+    value: the value.
+    where: the value's place in the file, for messages.
 
   Raises:
-    ValueError: if it is of another type, or its class refuses it.
+    ValueError: if it has another type, or its class refuses it.
   """
   origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-  if origin is types.UnionType:
-    return None if value is None else _read(arguments[0], value, where)
+  if origin is types.UnionType:  # T | None
+    return _read(arguments[0], value, where)
   if origin is tuple:
-    _check_type(where, value, list, "a list")
+    _check_type(where, value, list)
     return tuple(
       _read(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)
     )
   if origin is collections.abc.Mapping:
-    _check_type(where, value, dict, "a mapping")
+    _check_type(where, value, dict)
     for key in value:
-      _check_type(f"{where}: name {key!r}", key, str, "text (put it in quotes)")
+      _check_type(f"{where}: name {key!r}", key, str)
     return {
       key: _read(arguments[1], item, f"{where}.{key}")
       for key, item in value.items()
     }
   if dataclasses.is_dataclass(hint):
     return _read_fields(hint, value, where)
-  allowed = {str: "text (put it in quotes)", int: "a whole number",
-             bool: "true or false"}
-  _check_type(where, value, hint, allowed[hint])
+  _check_type(where, value, hint)
   return value
 
 
 def _read_fields(cls: Any, data: Any, where: str) -> Any:
-  """Returns an instance of a dataclass of this module."""
-  prefix = f"{where}: " if where else ""
-  _check_type(where or "the file", data, dict, "a mapping")
+  """Makes a dataclass of this module from a mapping."""
+  _check_type(where or "the file", data, dict)
+  # A name with nothing behind it counts as missing.
+  given = {name: value for name, value in data.items() if value is not None}
   fields = {field.name: field for field in dataclasses.fields(cls)}
-  for name in data:
+  hints = typing.get_type_hints(cls)
+  prefix = f"{where}: " if where else ""
+  for name in given:
     if name not in fields:
       raise ValueError(prefix + unknown("field", name, fields))
   for name, field in fields.items():
-    required = (
+    is_required = (
       field.default is dataclasses.MISSING
       and field.default_factory is dataclasses.MISSING
     )
-    if required and data.get(name) is None:
+    if is_required and name not in given:
       raise ValueError(f"{prefix}{name} is missing.")
-  hints = typing.get_type_hints(cls)
   values = {
     name: _read(hints[name], value, f"{where}.{name}" if where else name)
-    for name, value in data.items()
-    # A name with nothing behind it is as if it were not there.
-    if value is not None
+    for name, value in given.items()
   }
   try:
     return cls(**values)
@@ -488,51 +487,45 @@ def _read_fields(cls: Any, data: Any, where: str) -> Any:
     raise ValueError(f"{prefix}{error}") from error
 
 
-def _check_type(where: str, value: Any, allowed: type, text: str):
-  # YAML's true is Python's True, which is an int.
+def _check_type(where: str, value: Any, allowed: type):
+  # A bool is an int in Python.
   if not isinstance(value, allowed) or (
     isinstance(value, bool) and allowed is int
   ):
-    raise ValueError(f"{where} must be {text}, got {value!r}.")
+    raise ValueError(f"{where} must be {_TYPES[allowed]}, got {value!r}.")
 
 
-def _check_at_least(name: str, value: int, least: int):
-  if value < least:
-    raise ValueError(f"{name} must be at least {least}, got {value}.")
-
-
-def _check_size(name: str, value: str):
-  if not _MEMORY.fullmatch(value):
-    raise ValueError(f"{name} must be a number of Mi, Gi or Ti, got {value!r}.")
+def _check_text(
+  name: str, value: str, pattern: str | re.Pattern[str], meaning: str
+):
+  if not re.fullmatch(pattern, value):
+    raise ValueError(f"{name} must be {meaning}, got {value!r}.")
 
 
 def _check_name(name: str, value: str):
-  if not _NAME.fullmatch(value) or len(value) > 50:
-    raise ValueError(
-      f"{name} {value!r} is no name: use small letters, digits and -, a letter"
-      " first, at most 50."
-    )
+  _check_text(
+    name, value, r"(?=.{1,50}$)[a-z]([-a-z0-9]*[a-z0-9])?",
+    "at most 50 small letters, digits and -, a letter first",
+  )
 
 
 def _check_object(name: str, value: str):
-  if not _OBJECT.fullmatch(value):
-    raise ValueError(
-      f"{name} {value!r} is no name of a Kubernetes object: small letters,"
-      " digits, - and dots."
-    )
+  _check_text(
+    name, value, r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?",
+    "the name of a Kubernetes object: small letters, digits, - and dots",
+  )
 
 
 def _check_variable(name: str):
-  if not _VARIABLE.fullmatch(name):
-    raise ValueError(f"{name!r} is no name of an environment variable.")
+  _check_text("variable", name, r"[A-Za-z_][A-Za-z0-9_]*",
+              "the name of an environment variable")
   if name in ("CLUSTER_SPEC", "JOB_COMPLETION_INDEX"):
     raise ValueError(f"{name} is set by the engine.")
 
 
 def _check_image(image: str):
-  # Behind the last slash, since a registry's address may have a port.
-  last = image.rpartition("/")[2]
-  tag = last.partition(":")[2]
+  # Behind the last slash: a registry's address may have a port.
+  tag = image.rpartition("/")[2].partition(":")[2]
   if "@sha256:" not in image and tag in ("", "latest"):
     raise ValueError(
       f"image {image!r} needs a tag (not latest) or a digest: a host that is"

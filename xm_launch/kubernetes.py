@@ -1,14 +1,14 @@
 """A run as Kubernetes manifests.
 
     Service <run>                  headless: gives the pods names
-    NetworkPolicy <run>            nothing reaches the run's pods ...
-    NetworkPolicy <run>-learner    ... but they the learner's ports
+    NetworkPolicy <run>            lets nothing connect to the run's pods ...
+    NetworkPolicy <run>-learner    ... except these to the learner's ports
     PersistentVolumeClaim          the learner's work directory
     Job <run>-learner              one pod, <run>-learner-0
     Job <run>-<group>              pods <run>-<group>-0, -1, ...: actors
 
-Each pod runs the same command, which supervises what is on its host; that it is
-started again when it ends with an error, or its node goes, is Kubernetes' part.
+Each pod runs the same command, which supervises the processes on its host.
+Kubernetes starts the pod again when the command fails or the node is lost.
 """
 
 import subprocess
@@ -26,11 +26,11 @@ from xm_launch.description import (
   cluster_spec,
 )
 
-# Of the user in the image, xm_launch/Dockerfile.
+# The user in the image, see xm_launch/Dockerfile.
 _USER = 1000
-# programs.train has 60 s to save and end.
+# programs.train takes up to 60 s to save and end.
 _GRACE_SECONDS = 75
-# A wrong configuration, which another try does not mend.
+# Exit code for a wrong configuration, with which another try fails too.
 _WRONG_CONFIGURATION = 2
 _DATA = "/data"
 _MAX_HOSTNAME = 63
@@ -39,11 +39,10 @@ Manifest = dict[str, Any]
 
 
 def manifests(run: Run) -> list[Manifest]:
-  """Returns everything that is made for a run, in the order to make it.
+  """Returns the manifests of a run, in the order in which to apply them.
 
   Raises:
-    UserError: if the description has no section kubernetes, or something in it
-      is not for Kubernetes.
+    UserError: if the description does not suit Kubernetes.
   """
   try:
     engine = _check(run)
@@ -59,7 +58,7 @@ def manifests(run: Run) -> list[Manifest]:
 
 
 def hosts(run: Run) -> dict[str, list[str]]:
-  """Returns pool -> names of its pods in the cluster's DNS."""
+  """Returns pool -> DNS names of its pods, the learner's with its port."""
   names = {
     pool: [
       f"{_job_name(run, name)}-{index}.{run.name}"
@@ -77,10 +76,10 @@ def to_yaml(items: list[Manifest]) -> str:
 
 
 def apply(run: Run, items: list[Manifest]) -> int:
-  """Gives manifests to kubectl and its current context; returns its exit code.
+  """Applies manifests with kubectl; returns its exit code.
 
   Raises:
-    UserError: if there is no kubectl.
+    UserError: if kubectl is not installed.
   """
   try:
     code = subprocess.run(
@@ -88,31 +87,31 @@ def apply(run: Run, items: list[Manifest]) -> int:
     ).returncode
   except FileNotFoundError as error:
     raise UserError(
-      "kubectl is not installed. With --dry_run the manifests are printed, to"
-      " be applied elsewhere."
+      "kubectl is not installed. --dry_run prints the manifests, to be applied"
+      " elsewhere."
     ) from error
   if code == 0:
     assert run.kubernetes is not None
     print(
       f"kubectl -n {run.kubernetes.namespace} logs -f"
       f" job/{_job_name(run, 'learner')}   shows the progress.\n"
-      "docs/cloud.md says how to watch, stop and resume."
+      "docs/cloud.md explains how to watch, stop and resume."
     )
   return code
 
 
 class _Dumper(yaml.SafeDumper):
-  """Writes what occurs twice twice, rather than naming it."""
+  """Writes repeated values in full instead of as YAML aliases."""
 
   def ignore_aliases(self, data: Any) -> bool:
     return True
 
 
 def _check(run: Run) -> Kubernetes:
-  """Returns the section kubernetes.
+  """Returns the settings for Kubernetes.
 
   Raises:
-    ValueError: if it is missing, or something is not for Kubernetes.
+    ValueError: if there are none, or a group does not suit Kubernetes.
   """
   engine = run.kubernetes
   if engine is None:
@@ -127,7 +126,7 @@ def _check(run: Run) -> Kubernetes:
       )
     if group.spot and engine.provider == "any":
       raise ValueError(
-        f"{where}: spot needs kubernetes.provider, or choose such nodes by"
+        f"{where}: spot needs kubernetes.provider; or select such nodes with"
         " node_selector."
       )
     accelerator = group.accelerator
@@ -136,7 +135,7 @@ def _check(run: Run) -> Kubernetes:
     if accelerator.kind.gke is None:
       raise ValueError(f"{where}: Kubernetes has no {accelerator.type}.")
     if accelerator.is_tpu and engine.provider != "gke":
-      raise ValueError(f"{where}: TPUs are with kubernetes.provider gke only.")
+      raise ValueError(f"{where}: TPUs need kubernetes.provider gke.")
   return engine
 
 
@@ -157,7 +156,7 @@ def _labels(run: Run, group: str | None = None) -> dict[str, str]:
 def _manifest(
   api: str, kind: str, run: Run, name: str, group: str | None = None
 ) -> Manifest:
-  """Returns the head of a manifest."""
+  """Returns a manifest without its specification."""
   assert run.kubernetes is not None
   return {
     "apiVersion": api,
@@ -171,7 +170,7 @@ def _manifest(
 
 
 def _service(run: Run) -> Manifest:
-  """Returns the headless service, which only gives pods names."""
+  """Returns the headless service that gives pods their names."""
   return {
     **_manifest("v1", "Service", run, run.name),
     "spec": {
@@ -187,7 +186,7 @@ def _service(run: Run) -> Manifest:
 
 
 def _deny_all(run: Run) -> Manifest:
-  """Returns a policy by which nothing may connect to the run's pods."""
+  """Returns the policy that lets nothing connect to the run's pods."""
   return {
     **_manifest("networking.k8s.io/v1", "NetworkPolicy", run, run.name),
     "spec": {
@@ -198,10 +197,10 @@ def _deny_all(run: Run) -> Manifest:
 
 
 def _allow_learner(run: Run) -> Manifest:
-  """Returns the exception: the run's own pods may call the learner's.
+  """Returns the exception: the run's own pods may connect to the learner's.
 
-  Courier unpickles what it is sent and neither it nor Reverb asks who sends, so
-  whoever reaches these ports runs code in the learner's pod.
+  Courier unpickles what it receives, and neither it nor Reverb authenticates
+  the sender: whoever reaches these ports can run code in the learner's pod.
   """
   return {
     **_manifest(
@@ -221,9 +220,9 @@ def _allow_learner(run: Run) -> Manifest:
 
 
 def _claim(run: Run, engine: Kubernetes) -> list[Manifest]:
-  """Returns the claim of the learner's volume, if it is to be made.
+  """Returns the claim of the learner's volume, if it has to be made.
 
-  It is not labelled as the run's: deleting by label must not delete results.
+  It lacks the run's label, so that deleting by label keeps the results.
   """
   storage = engine.storage
   if storage.size is None:
@@ -248,7 +247,7 @@ def _job(run: Run, engine: Kubernetes, pool: str) -> Manifest:
     "completions": group.hosts,
     "parallelism": group.hosts,
     "podFailurePolicy": {
-      # The first rule that fits decides.
+      # The first rule that matches decides.
       "rules": [
         {
           "action": "FailJob",
@@ -259,19 +258,19 @@ def _job(run: Run, engine: Kubernetes, pool: str) -> Manifest:
           },
         },
         {
-          # Evicted, preempted, or its node was drained: no fault of its own.
+          # Evicted, preempted, or its node was drained: not counted.
           "action": "Ignore",
           "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
         },
       ],
     },
-    # Never two learners at once in a work directory.
+    # Never two learners at once in one work directory.
     "podReplacementPolicy": "Failed",
   }
   if name == "learner":
     spec["backoffLimit"] = engine.restarts
   else:
-    # One bad host must not use up the restarts of all.
+    # One bad host must not use up the restarts of all hosts.
     spec["backoffLimitPerIndex"] = engine.restarts
   return {
     **_manifest("batch/v1", "Job", run, _job_name(run, name), name),
@@ -302,7 +301,7 @@ def _pod(run: Run, engine: Kubernetes, pool: str) -> dict[str, Any]:
       "runAsUser": _USER,
       "runAsGroup": _USER,
       "fsGroup": _USER,
-      # A volume with many files is not gone through at every start.
+      # Do not walk through all files of the volume at every start.
       "fsGroupChangePolicy": "OnRootMismatch",
       "seccompProfile": {"type": "RuntimeDefault"},
     },
@@ -361,13 +360,13 @@ def _environment(
   """Returns the environment variables of a pool's pods."""
   group = run.nodes[run.pools[pool]]
   plain = {
-    # Which of a pool's hosts a pod is, it has from JOB_COMPLETION_INDEX.
+    # JOB_COMPLETION_INDEX is the pod's index in the pool.
     "CLUSTER_SPEC": cluster_spec(hosts(run), pool),
     # The image's files cannot be written.
     "HOME": "/tmp",
     # On the learner's volume, so that a restart need not compile again.
     "XDG_CACHE_HOME": f"{_DATA}/cache",
-    # XLA would count the machine's cores, not the pod's. Actors have a thread.
+    # XLA would count the machine's cores, not the pod's.
     "NPROC": str(group.cpu),
     **run.environment_of(group),
   }
@@ -398,7 +397,7 @@ def _resources(group: NodeGroup) -> dict[str, dict[str, str]]:
 def _placement(
   group: NodeGroup, engine: Kubernetes
 ) -> tuple[dict[str, str], list[dict[str, str]]]:
-  """Returns which nodes a group's pods want, and which taints they bear."""
+  """Returns the node selector and the tolerations of a group's pods."""
   selector: dict[str, str] = {}
   tolerated: list[str] = []
   accelerator = group.accelerator
@@ -425,7 +424,7 @@ def _placement(
 def _volumes(
   engine: Kubernetes, name: str, group: NodeGroup
 ) -> dict[str, tuple[str, dict[str, Any]]]:
-  """Returns volume -> (where it is mounted, what it is)."""
+  """Returns volume -> (mount path, source)."""
   if name == "learner":
     claim = {"claimName": engine.storage.claim}
     data: dict[str, Any] = {"persistentVolumeClaim": claim}
@@ -434,8 +433,8 @@ def _volumes(
     data = {"emptyDir": {}}
   volumes = {"data": (_DATA, data), "tmp": ("/tmp", {"emptyDir": {}})}
   if group.accelerator is not None and group.accelerator.count > 1:
-    # NCCL exchanges through it, and a container's own has 64 MiB. It counts as
-    # the container's memory.
+    # For NCCL: a container's own has 64 MiB. It counts as the container's
+    # memory.
     shared = {"medium": "Memory", "sizeLimit": "1Gi"}
     volumes["shm"] = ("/dev/shm", {"emptyDir": shared})
   return volumes

@@ -244,7 +244,7 @@ def test_tpus_need_gke(tmp_path):
   del data["nodes"]["spare"]
   path = tmp_path / "run.yaml"
   path.write_text(yaml.safe_dump(data))
-  with pytest.raises(UserError, match="TPUs are with kubernetes.provider gke"):
+  with pytest.raises(UserError, match="TPUs need kubernetes.provider gke"):
     kubernetes.manifests(description.load(str(path)))
 
 

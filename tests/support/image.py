@@ -1,24 +1,18 @@
-"""What an image's folder /app holds, made without Docker.
+"""Makes the contents of an image without Docker.
 
-  python -m xm_launch.image DIRECTORY
-
-follows the COPY instructions of xm_launch/Dockerfile and the patterns of
-.dockerignore, so that one can look at the result, and run the entry point
-there.
+Follows the COPY instructions of xm_launch/Dockerfile and the patterns of
+.dockerignore, so that tests can look at the result and run the entry point in
+it.
 """
 
-import argparse
 import json
 import os
 import pathlib
 import re
 import shutil
-import sys
 from collections.abc import Sequence
 
-from programs.run.errors import UserError
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCKERFILE = pathlib.Path("xm_launch", "Dockerfile")
 
 
@@ -104,7 +98,7 @@ def build(
     The image's working directory, in `destination`, and its entry point.
 
   Raises:
-    UserError: if an instruction copies what the context does not have.
+    FileNotFoundError: if an instruction copies what the context does not have.
   """
   files = context(root)
   workdir = pathlib.PurePosixPath("/")
@@ -142,30 +136,10 @@ def _copy(
       if name.startswith(f"{source}/")
     }
   if not names:
-    raise UserError(
+    raise FileNotFoundError(
       f"{DOCKERFILE} copies {source}, which is not there or kept out by"
       " .dockerignore."
     )
   for name, path in names.items():
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(root / name, path)
-
-
-def main(argv: list[str]) -> int:
-  """Runs the command; returns its exit code."""
-  parser = argparse.ArgumentParser(
-    "xm_launch.image", description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  parser.add_argument("directory", type=pathlib.Path)
-  folder, entry_point = build(parser.parse_args(argv[1:]).directory)
-  print(f"{folder}: {' '.join(entry_point)}")
-  return 0
-
-
-if __name__ == "__main__":
-  try:
-    sys.exit(main(sys.argv))
-  except UserError as error:
-    print(f"Error: {error}", file=sys.stderr)
-    sys.exit(2)
