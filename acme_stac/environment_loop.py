@@ -50,7 +50,7 @@ class Episode(NamedTuple):
 
 
 class BatchedEnvironmentLoop:
-  """Steps N environments with one actor and keeps the books on episodes.
+  """Steps N environments with one actor and counts their episodes.
 
   Attributes:
     num_steps: steps of the batch so far (N actions each).
@@ -75,20 +75,20 @@ class BatchedEnvironmentLoop:
     self.seconds = {"environment": 0.0, "inference": 0.0, "writing": 0.0}
 
   def replace_environment(self, environment: BatchedEnvironment):
-    """Goes on with other environments; what was unfinished is forgotten."""
+    """Continues with other environments; drops unfinished episodes."""
     self._environment = environment
     self._timestep = None
     self._actor.forget()
 
   def reset(self):
-    """Starts anew in every environment; unfinished episodes are forgotten."""
+    """Resets every environment; drops unfinished episodes."""
     self._timestep = self._environment.reset()
     self._returns[:] = 0.0
     self._lengths[:] = 0
     self._actor.observe_first(self._timestep)
 
   def unfinished(self, min_length: int) -> list[Episode]:
-    """Returns, as truncated, running episodes of at least so many actions."""
+    """Returns running episodes of at least `min_length` actions, truncated."""
     return [
       Episode(
         int(member), float(self._returns[member]), int(self._lengths[member]),
@@ -101,8 +101,8 @@ class BatchedEnvironmentLoop:
     """Acts once in every environment.
 
     Args:
-      wait_for_variables: fetch parameters in the foreground when they are due:
-        they are the newest, and a run of one process is repeatable.
+      wait_for_variables: fetch parameters in the foreground when they are due,
+        which makes a run of one process repeatable.
 
     Returns:
       The episodes that ended with this step.
@@ -125,7 +125,7 @@ class BatchedEnvironmentLoop:
     self.seconds["environment"] += stepped - inferred
     self.seconds["writing"] += written - stepped
 
-    # What a FIRST step carries belongs to no transition.
+    # The reward of a FIRST step belongs to no transition.
     transition = timestep.step_type != dm_env.StepType.FIRST
     self._returns += np.where(transition, timestep.reward, 0.0)
     self._lengths += transition
@@ -149,7 +149,7 @@ class Evaluation(NamedTuple):
 
   Attributes:
     episodes: all of them.
-    num_cut_off: how many reached the limit of steps, and count as truncated.
+    num_cut_off: how many reached the limit of steps; they are truncated.
   """
 
   episodes: list[Episode]
@@ -164,18 +164,18 @@ def evaluate(
   max_episode_steps: int = MAX_EPISODE_STEPS,
   report_progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation | None:
-  """Runs whole episodes with the actor's parameters of this moment.
+  """Runs whole episodes with the actor's current parameters.
 
-  Every environment contributes the same number of its first episodes: taking
-  those that end first would favour short ones.
+  Every environment contributes the same number of episodes: taking those that
+  end first would favour short ones.
 
   Args:
     environment: N environments.
     actor: acts; its `update` is not called.
     num_episodes: episodes to run, rounded up to a multiple of N.
     should_stop: ends the evaluation early if True.
-    max_episode_steps: actions after which an episode is cut off. Its member's
-      next one begins when that one ends, or with the others.
+    max_episode_steps: actions after which an episode is cut off. The next one
+      of its environment begins when it ends, or with the others.
     report_progress: called after every step with the number of episodes so far.
 
   Returns:
@@ -183,14 +183,14 @@ def evaluate(
   """
   members = environment.num_environments
   remaining = np.full(members, -(-num_episodes // members))
-  # Members whose episode was cut off and goes on all the same.
+  # Members whose episode was cut off, and still goes on.
   beyond = np.zeros(members, bool)
   episodes: list[Episode] = []
   num_cut_off = 0
   loop = BatchedEnvironmentLoop(environment, actor, update=False)
   while remaining.any():
     if not (remaining * ~beyond).any():
-      # A batch is reset as a whole, so now that nobody is in an episode.
+      # A batch can only be reset as a whole: once no episode counts.
       loop.reset()
       beyond[:] = False
     if should_stop():

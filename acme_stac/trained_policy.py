@@ -1,6 +1,6 @@
-"""Trained policies as plain files, and how to act by them.
+"""Saves, loads, exports and runs trained policies.
 
-Needs JAX and Haiku: neither Launchpad, Reverb, TensorFlow nor Acme.
+Needs JAX and Haiku, but neither Launchpad, Reverb, TensorFlow nor Acme.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from acme_stac.networks import (
 
 
 class _Acting(NamedTuple):
-  """What acting takes of a `core.TrainingState`, under the same names."""
+  """The part of a `core.TrainingState` that acting needs, same names."""
 
   params: Any
   metaparams: Any
@@ -36,11 +36,12 @@ class _Acting(NamedTuple):
 
 @dataclasses.dataclass
 class EpisodeState:
-  """What a policy remembers of the episodes it is in; it changes with them.
+  """A policy's memory of the current episodes; changed by every action.
 
   Attributes:
     begins: which of the N environments are at the first step of an episode,
-      [N] bool. All at first; none after an action. Set it where one begins.
+      [N] bool. All of them initially, none after an action. Set it where an
+      episode begins.
   """
 
   begins: np.ndarray
@@ -50,16 +51,16 @@ class EpisodeState:
 
   @property
   def head(self) -> np.ndarray:
-    """Which of the policies that may act did last in each environment, [N].
+    """Index of the head that acted last in each environment, [N].
 
-    A head's number with the behaviour "random_head", which draws one for each
-    episode; otherwise there is one policy, 0.
+    Always 0 unless the behaviour is "random_head", which draws a head for each
+    episode.
     """
     return np.asarray(self._acting.head)
 
 
 class ActState(NamedTuple):
-  """What `TrainedPolicy.act` remembers of N environments: only arrays.
+  """The memory of `TrainedPolicy.act` for N environments, as arrays.
 
   Attributes:
     acting: recurrent state and acting head, nest of [N, ...].
@@ -123,11 +124,14 @@ class TrainedPolicy:
     self.metaparameters = metaparameters or {}
     self._spec = environment_spec
     self._leaves = jax.tree_util.tree_leaves(environment_spec.observations)
-    self._policy = make_policy(networks, config, greedy)
-    self._select = jax.jit(self._policy.select_action)
     self._params = params
     self._key = jax.random.PRNGKey(0)
     self._conditioning = conditioning
+    self._prepare(networks)
+
+  def _prepare(self, networks: STACNetworks):
+    self._policy = make_policy(networks, self.config, self._greedy)
+    self._select = jax.jit(self._policy.select_action)
 
   def initial_state(
     self, num_environments: int | None = None, seed: int | None = None
@@ -137,8 +141,8 @@ class TrainedPolicy:
     Args:
       num_environments: of a batch, whose observations and actions are
         [N, ...]; None for one environment.
-      seed: of the samples. Without one every state has samples of its own, the
-        same ones each time that a policy is loaded.
+      seed: of the samples. By default, every state has samples of its own,
+        which repeat when the policy is loaded again.
 
     Raises:
       ValueError: if there are no environments.
@@ -212,8 +216,8 @@ class TrainedPolicy:
     Args:
       seed: of the environment.
       allow_import: whether the policy's file may choose code to import, as
-        python:<module>:<factory> and gymnasium:<module>:<id> do. Say so only
-        if you know where the file comes from.
+        python:<module>:<factory> and gymnasium:<module>:<id> do. Allow it only
+        for files that you trust.
       **options: in place of those of the run, by name.
 
     Raises:
@@ -224,29 +228,31 @@ class TrainedPolicy:
     if name is None:
       raise ValueError(
         "The policy does not say what it was trained on: make the environment"
-        " by acme_stac.environments.make."
+        " with acme_stac.environments.make."
       )
     options = {**(self.metadata.get("environment_options") or {}), **options}
     if environments.imports_code(name, options) and not allow_import:
       raise ValueError(
         f"The policy was trained with code of its own, {name!r} with options"
         f" {options}. A file does not say what code is to be run: pass"
-        " allow_import=True if you know it."
+        " allow_import=True if you trust it."
       )
     return environments.make(name, seed, **options)
 
-  def __reduce__(self) -> tuple[Any, ...]:
+  def __getstate__(self) -> dict[str, Any]:
     if self._network_factory is None:
       raise TypeError(
-        "This policy cannot be copied or pickled, as it does not know what made"
-        " its networks: give network_factory when it is made."
+        "This policy cannot be copied or pickled without the function that"
+        " made its networks: give network_factory when it is made."
       )
-    return _remake, (
-      self.config, self._spec, self._network_factory,
-      jax.device_get(self._params), jax.device_get(self._conditioning),
-      self.metadata, self._greedy, self.metaparameters,
-      jax.device_get(self._key),
-    )
+    state = vars(self).copy()
+    del state["_policy"], state["_select"]
+    return state
+
+  def __setstate__(self, state: dict[str, Any]):
+    vars(self).update(state)
+    assert self._network_factory is not None
+    self._prepare(self._network_factory(self._spec, self.config))
 
   def __call__(self, observation: Any, state: EpisodeState) -> np.ndarray:
     """Returns the environment's next action and updates the state.
@@ -326,21 +332,6 @@ class TrainedPolicy:
     return jax.tree_util.tree_unflatten(structure, leaves)
 
 
-def _remake(
-  config: STACConfig, spec: Any, network_factory: Any, params: Any,
-  conditioning: Any, metadata: Any, greedy: bool, metaparameters: Any,
-  key: Any,
-) -> TrainedPolicy:
-  """Makes a policy again from what `TrainedPolicy.__reduce__` gives."""
-  policy = TrainedPolicy(
-    config, spec, network_factory(spec, config), params,
-    conditioning, metadata, greedy, metaparameters,
-    network_factory,
-  )
-  policy._key = jnp.asarray(key)
-  return policy
-
-
 def _check_concrete(nest: Any):
   """Raises ValueError for arrays that JAX is tracing."""
   if any(
@@ -364,8 +355,8 @@ def load_policy(
     path: a work directory, whose newest checkpoint is read; or a file: one of
       its checkpoints or what `export_policy` wrote.
     greedy: act by the distribution's mode instead of a sample.
-    network_factory: what made the networks, if the run had a factory of its
-      own: a file never says what code is to be run.
+    network_factory: made the networks, if the run had a factory of its own;
+      files never choose code to run.
 
   Raises:
     CheckpointError: (a ValueError) if there is none, or it is damaged.
@@ -388,7 +379,7 @@ def load_policy(
         networks.init(jax.random.PRNGKey(0)), init_metaparams(config)
       )
     )
-  except Exception as error:
+  except Exception as error:  # Whatever wrong metadata raise; chained.
     raise checkpointing.CheckpointError(
       f"{path} does not say how its agent was made, or another version of"
       f" acme_stac wrote it: {type(error).__name__}: {error}"
@@ -405,10 +396,6 @@ def load_policy(
     raise checkpointing.CheckpointError(
       f"{error}\nIt was read with {hint}"
     ) from error
-  if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
-    raise checkpointing.CheckpointError(
-      f"{path} has parameters that are not finite, which no run writes."
-    )
   squashed = squash(state.metaparams, config)
   return TrainedPolicy(
     config,
@@ -424,7 +411,7 @@ def load_policy(
 
 
 def _image_channels_before(spec: Any) -> dict[str, Any]:
-  """Returns what older versions did, whose files have no `image_channels`."""
+  """Returns the image layout of older files, which do not record it."""
   leaves = jax.tree_util.tree_leaves(spec.observations)
   if len(leaves) != 1 or len(leaves[0].shape) != 3:
     return {}
@@ -433,7 +420,7 @@ def _image_channels_before(spec: Any) -> dict[str, Any]:
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
-  """Returns what a policy's file says of its run.
+  """Returns the metadata of a policy's file.
 
   Args:
     path: what `load_policy` takes.
@@ -474,15 +461,15 @@ def save_policy(
   network_factory: Callable[[Any, STACConfig], STACNetworks] | None = None,
   **metadata: Any,
 ):
-  """Writes the policy of a learner of yours to a file for `load_policy`.
+  """Writes a learner's policy to a file for `load_policy`.
 
   Args:
     output: the file.
-    state: of `core.Update`, or what a `STACLearner` saves.
+    state: of `core.Update`, or of a learner's `save`.
     config: the agent's hyperparameters.
     environment_spec: specs of one environment.
-    network_factory: what made the networks, if it was a function of yours. The
-      file names it, so that `load_policy` can ask for it.
+    network_factory: made the networks, if it was your own function. The file
+      records its name, so that `load_policy` can ask for it.
     **metadata: anything that JSON can hold.
 
   Raises:
@@ -490,8 +477,7 @@ def save_policy(
   """
   acting = _Acting(state.params, state.metaparams)
   if network_factory not in (None, make_networks):
-    name = getattr(network_factory, "__qualname__", repr(network_factory))
-    module = getattr(network_factory, "__module__", "")
+    module, name = network_factory.__module__, network_factory.__qualname__
     metadata.setdefault("networks", f"python:{module}:{name}")
   checkpointing.write(
     pathlib.Path(output),
@@ -502,16 +488,6 @@ def save_policy(
       "environment_spec": environments.spec_to_json(environment_spec),
     },
   )
-
-
-# What readers of the metadata rely on, where it is given.
-_KINDS = {
-  "agent": str,
-  "environment": str,
-  "environment_options": dict,
-  "environment_steps": int,
-  "networks": str,
-}
 
 
 def _read(
@@ -526,26 +502,13 @@ def _read(
     if newest is None:
       raise checkpointing.CheckpointError(
         f"{path} has no checkpoints of this project: it is no work directory of"
-        " programs.train, or its run has not written one yet. What Acme's own"
-        " checkpointer keeps is for its learner: acme_stac.save_policy writes"
-        " that learner's policy."
+        " programs.train, or its run has not written one yet. Acme's own"
+        " checkpoints are for its learner: acme_stac.save_policy writes that"
+        " learner's policy."
       )
     path, arrays, metadata = newest
   else:
     arrays, metadata = checkpointing.read(path)
-  for name, kind in _KINDS.items():
-    found = metadata.get(name)
-    if found is not None and type(found) is not kind:
-      raise checkpointing.CheckpointError(
-        f"{path} does not say what its run was: {name} must be"
-        f" {kind.__name__}, but it is {found!r}."
-      )
-    # Names are printed, and never have such characters.
-    if isinstance(found, str) and not found.isprintable():
-      raise checkpointing.CheckpointError(
-        f"{path} does not say what its run was: {name} has control characters,"
-        f" {found!r}."
-      )
   of_acting = tuple(f".{name}[" for name in _Acting._fields)
   return (
     path,

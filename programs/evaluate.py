@@ -250,8 +250,10 @@ def _task(options: argparse.Namespace, metadata: dict[str, Any]) -> Any:
       " --environment=NAME."
     )
   of_run = (metadata.get("environment_options") or {}) if name == own else {}
+  # Before the environment is asked for its options, which imports it.
+  given_names = (text.partition("=")[0] for text in options.option)
+  _check_trust(options, name, {**of_run, **dict.fromkeys(given_names)})
   given = _options(name, options.option)
-  _check_trust(options, name, {**of_run, **dict.fromkeys(given)})
   task = evaluation.play.Task(name, {**of_run, **given}, [])
   if not options.protocol:
     return task

@@ -5,11 +5,12 @@
   python -m programs.benchmark pipeline
   python -m programs.benchmark peers --rllib=rllib/bin/python
   python -m programs.benchmark environments
+  python -m programs.benchmark soak --workdir=runs/soak --minutes=60
 
 learner times every agent's update, actor what a step costs outside the learner,
-pipeline the whole program, peers other libraries' programs beside it;
-environments steps every environment of the papers and says which could not be
-made. docs/performance.md has what they gave.
+pipeline the whole program, and peers other libraries' programs beside it.
+environments steps every environment of the papers; soak kills and freezes
+processes of a run for an hour. docs/performance.md has results.
 """
 
 import argparse
@@ -20,10 +21,20 @@ import sys
 
 from acme_stac import checks
 from programs import commands
+from programs.benchmark import measuring
 from programs.run import arguments
 from programs.run.errors import UserError
 
-BENCHMARKS = ("learner", "actor", "pipeline", "peers", "environments")
+# Name -> whether it draws its figures. Each is a module with `add_arguments`,
+# `run`, `table` and, if it draws, `plot`.
+BENCHMARKS = {
+  "learner": True,
+  "actor": False,
+  "pipeline": True,
+  "peers": True,
+  "environments": False,
+  "soak": True,
+}
 
 
 class _Help(
@@ -39,7 +50,7 @@ def main(argv: list[str]) -> int:
   name = parser.parse_args(argv[:1]).benchmark
   if name not in BENCHMARKS:
     parser.error(checks.unknown("benchmark", name, BENCHMARKS))
-  # A benchmark loads only what it measures.
+  # Only the one that runs: the learner's needs neither Reverb nor Launchpad.
   module = importlib.import_module(f"programs.benchmark.{name}")
 
   example = f"  python -m programs.benchmark {name} --output={name}.json"
@@ -49,27 +60,14 @@ def main(argv: list[str]) -> int:
   command.formatter_class = _Help
   module.add_arguments(command)
   command.add_argument("--output", help="JSON file for the figures")
-  if hasattr(module, "plot"):
+  if BENCHMARKS[name]:
     command.add_argument("--plot", metavar="FILE.png", help="draw them")
   options = command.parse_args(argv[1:])
-  for flag, value in vars(options).items():
-    for number in value if isinstance(value, list) else [value]:
-      if isinstance(number, int | float) and number <= 0:
-        command.error(f"--{flag} must be positive, got {number}")
-  for name in ("output", "plot"):
-    path = getattr(options, name, None)
-    if path is None:
-      continue
-    if name == "plot" and not path.endswith(".png"):
-      command.error(f"--plot must end in .png, got {path}")
-    try:
-      open(path, "a").close()
-    except OSError as error:
-      command.error(f"--{name} cannot be written: {error}")
-  from programs.benchmark import measuring
+  plot = options.plot if BENCHMARKS[name] else None
+  _check(command, options, plot)
 
   description = measuring.machine()
-  # What a benchmark has started is ended with it.
+  # The programs that a benchmark has started end with it.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   try:
     result = {**description, **module.run(options)}
@@ -79,9 +77,27 @@ def main(argv: list[str]) -> int:
   if options.output:
     with open(options.output, "w") as file:
       json.dump(result, file, indent=2)
-  if getattr(options, "plot", None):
-    module.plot(result).savefig(options.plot, dpi=120)
+  if plot:
+    module.plot(result).savefig(plot, dpi=120)
   return 1 if any("error" in row for row in result["rows"]) else 0
+
+
+def _check(
+  command: arguments.Parser, options: argparse.Namespace, plot: str | None
+):
+  """Raises UserError for numbers and files that cannot be used."""
+  for flag, value in vars(options).items():
+    for number in value if isinstance(value, list) else [value]:
+      if flag != "seed" and isinstance(number, int | float) and number <= 0:
+        command.error(f"--{flag} must be positive, got {number}")
+  if plot and not plot.endswith(".png"):
+    command.error(f"--plot must end in .png, got {plot}")
+  for name, path in {"output": options.output, "plot": plot}.items():
+    if path:
+      try:
+        open(path, "a").close()
+      except OSError as error:
+        command.error(f"--{name} cannot be written: {error}")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,14 @@
-"""Trains for an hour while processes die and freeze, and keeps the books.
-
-  python -m programs.benchmark.soak --workdir=runs/soak --minutes=60
+"""Trains for an hour while processes are killed and frozen.
 
 Every minute a node of a local run, chosen at random, is killed (SIGKILL) or
-stopped for ten seconds (SIGSTOP, SIGCONT). Measured are environment steps per
-second, memory and open files of every process over its life, and how much of
-what the actors had written was never learned from. Writes soak.csv, soak.json
-and soak.png into the work directory.
+frozen for ten seconds (SIGSTOP, SIGCONT). Reports environment steps per second,
+how memory and open files of every process grow over its life, and the share of
+the actors' steps that was never learned from. Fails if the run ends early or a
+process grows by more than 5%.
 """
 
+import argparse
 import collections
-import csv
-import json
 import pathlib
 import random
 import signal
@@ -21,41 +18,110 @@ import time
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import psutil
 from matplotlib import figure
 from scipy import stats
 
 from acme_stac.evaluation import logs
-from programs import commands
+from programs.benchmark import measuring
 from programs.launch import node_process
-from programs.run import arguments
 
 _ARGUMENTS = (
   "--config=configs/small.py:gymnasium:CartPole-v1",
   "--config.num_environment_steps=1000000000",
   "--num_actors=2",
   "--restart=all",
-  # A row for every item, for the books.
+  # A row for every trajectory, to count what was lost.
   "--config.log_every_seconds=0.001",
 )
-# Each of them; a node that dies too often in ten minutes ends the run.
+# How often each is chosen; a node that dies too often in ten minutes ends the
+# run.
 _WEIGHTS = {
   "actor": 2, "evaluator": 1, "variables": 1, "counter": 1, "replay": 1,
   "learner": 1,
 }
 _FROZEN_SECONDS = 10.0
 _SAMPLE_SECONDS = 5.0
-# A process has all that it needs after this, and then grows by less than that.
+# A process has allocated all it needs after this, and then grows by less than
+# that.
 _WARM_UP_SECONDS = 60.0
-_MAX_GROWTH = 0.05
+MAX_GROWTH = 0.05
 
 
-class _Sample(NamedTuple):
+class Sample(NamedTuple):
+  """One process at one moment.
+
+  Attributes:
+    seconds: since the start of the run.
+    node: for example "actor/0".
+    pid: of the process.
+    megabytes: of memory that no other process shares.
+    files: open files.
+  """
+
   seconds: float
   node: str
   pid: int
   megabytes: float
   files: int
+
+
+def add_arguments(parser: argparse.ArgumentParser):
+  """Defines this benchmark's flags."""
+  parser.add_argument(
+    "--workdir", type=pathlib.Path, required=True, help="of the run"
+  )
+  parser.add_argument("--minutes", type=float, default=60, help="of the run")
+  parser.add_argument(
+    "--seconds_between", type=float, default=60, help="two disturbances"
+  )
+  parser.add_argument("--seed", type=int, default=0, help="of the disturbances")
+  parser.add_argument(
+    "train", nargs="*", help="further flags of programs.train, after --"
+  )
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+  """Returns a row for each node, and the run's rates, events and samples."""
+  rng = random.Random(options.seed)
+  started = time.monotonic()
+  samples: list[Sample] = []
+  events: list[tuple[float, str]] = []
+  with subprocess.Popen([
+    sys.executable, "-m", "programs.train", f"--workdir={options.workdir}",
+    *_ARGUMENTS, *options.train,
+  ]) as process:
+    launcher = psutil.Process(process.pid)
+    next_event = started + options.seconds_between
+    try:
+      while (
+        process.poll() is None
+        and time.monotonic() - started < 60 * options.minutes
+      ):
+        samples += _sample(launcher, started)
+        if time.monotonic() > next_event and (nodes := _nodes(launcher)):
+          event = _disturb(nodes, rng)
+          events.append((time.monotonic() - started, event))
+          next_event += options.seconds_between
+          print(event, file=sys.stderr)
+        time.sleep(_SAMPLE_SECONDS)
+    finally:
+      survived = process.poll() is None
+      if survived:
+        process.send_signal(signal.SIGINT)
+  rows = growth(samples)
+  if not survived or process.returncode:
+    rows.append({
+      "node": "run", "error": f"It ended with exit code {process.returncode}."
+    })
+  return {
+    **_rates(options.workdir / "logs"),
+    "events": collections.Counter(event for _, event in events),
+    "event_seconds": [seconds for seconds, _ in events],
+    "samples": [sample._asdict() for sample in samples],
+    "rows": rows,
+  }
 
 
 def _nodes(launcher: psutil.Process) -> dict[str, psutil.Process]:
@@ -72,7 +138,7 @@ def _nodes(launcher: psutil.Process) -> dict[str, psutil.Process]:
 
 
 def _disturb(nodes: dict[str, psutil.Process], rng: random.Random) -> str:
-  """Kills or freezes one of them; returns what was done."""
+  """Kills or freezes a node; returns what was done."""
   names = sorted(nodes)
   weights = [_WEIGHTS[name.partition("/")[0]] for name in names]
   (name,) = rng.choices(names, weights)
@@ -88,12 +154,11 @@ def _disturb(nodes: dict[str, psutil.Process], rng: random.Random) -> str:
     return f"missed {name}"
 
 
-def _take(launcher: psutil.Process, started: float) -> list[_Sample]:
+def _sample(launcher: psutil.Process, started: float) -> list[Sample]:
   samples = []
-  everybody = {"launcher": launcher, **_nodes(launcher)}
-  for name, process in everybody.items():
+  for name, process in {"launcher": launcher, **_nodes(launcher)}.items():
     try:
-      samples.append(_Sample(
+      samples.append(Sample(
         time.monotonic() - started,
         name,
         process.pid,
@@ -105,141 +170,58 @@ def _take(launcher: psutil.Process, started: float) -> list[_Sample]:
   return samples
 
 
-def _growth(samples: list[_Sample]) -> dict[str, Any]:
-  """Returns how memory and files grew in the longest life of each node."""
-  lives = collections.defaultdict(list)
-  for sample in samples:
-    lives[sample.node, sample.pid].append(sample)
-  longest: dict[str, list[_Sample]] = {}
-  for (node, _), life in lives.items():
-    warm = [s for s in life if s.seconds > life[0].seconds + _WARM_UP_SECONDS]
-    if len(warm) > len(longest.get(node, ())):
-      longest[node] = warm
-  return {
-    node: {
-      "minutes": (warm[-1].seconds - warm[0].seconds) / 60,
-      "memory_growth": _trend(warm),
-      "megabytes": warm[-1].megabytes,
-      "files_growth": warm[-1].files - warm[0].files,
-    }
-    for node, warm in sorted(longest.items())
-  }
+def growth(samples: list[Sample]) -> list[dict[str, Any]]:
+  """Returns how memory and files grow in the longest life of each node.
 
+  Memory grows along the median of the lines through any two samples (Theil and
+  Sen): messages in flight, tens of megabytes at a time, make single samples
+  jump.
 
-def _trend(life: list[_Sample]) -> float:
-  """Returns by what share memory grows over a life along a straight line.
-
-  The line is the median of those through any two samples: messages that are on
-  their way, tens of megabytes at a time, make single samples jump.
+  Returns:
+    A row for each node; with "error" if it grows by more than `MAX_GROWTH`.
   """
-  seconds = np.array([sample.seconds for sample in life])
-  values = [sample.megabytes for sample in life]
-  if len(life) < 2:
-    return 0.0
-  slope, intercept, _, _ = stats.theilslopes(values, seconds)
-  start, end = intercept + slope * seconds[[0, -1]]
-  return float(end / start - 1)
+  table = pd.DataFrame(samples, columns=Sample._fields)
+  born = table.groupby(["node", "pid"]).seconds.transform("min")
+  warm = table[table.seconds > born + _WARM_UP_SECONDS]
+  rows = []
+  for node, of_node in warm.groupby("node"):
+    life = of_node[of_node.pid == of_node.pid.mode()[0]]
+    first, last = life.iloc[0], life.iloc[-1]
+    share = 0.0
+    if len(life) > 1:
+      slope, intercept, *_ = stats.theilslopes(life.megabytes, life.seconds)
+      start = intercept + slope * first.seconds
+      share = float(slope * (last.seconds - first.seconds) / start)
+    rows.append({
+      "node": node,
+      "minutes": float(last.seconds - first.seconds) / 60,
+      "megabytes": float(last.megabytes),
+      "memory_growth": share,
+      "files_growth": int(last.files - first.files),
+      **(
+        {"error": f"Its memory grew by {share:.0%}."}
+        if share > MAX_GROWTH
+        else {}
+      ),
+    })
+  return rows
 
 
-def _column(path: pathlib.Path, name: str) -> np.ndarray:
-  return logs.read(path)[name].to_numpy()
+def _rates(directory: pathlib.Path) -> dict[str, float]:
+  """Returns steps written and learned, and steps per second."""
 
-
-def _made_and_learned(logs: pathlib.Path) -> tuple[float, float]:
-  """Returns environment steps that reached the queue, and those learned."""
-
-  def total(values: np.ndarray) -> float:
+  def total(counts: pd.Series) -> float:
     # Every life counts for itself; of a learner, from its checkpoint on.
-    steps = np.diff(values)
-    return float(values[0] + steps[steps > 0].sum())
+    return float(counts.iloc[0] + counts.diff().clip(lower=0.0).sum())
 
   made = 0.0
-  for path in logs.glob("actor_*.csv"):
-    values = _column(path, "actor_environment_steps")
+  for path in directory.glob("actor_*.csv"):
+    counts = logs.read(path)["actor_environment_steps"]
     # A new life begins at nothing, not at its first row.
-    begins = np.flatnonzero(np.diff(values) < 0) + 1
-    made += total(values) + float(values[begins].sum())
-  return made, total(_column(logs / "learner.csv", "environment_steps"))
-
-
-def _plot(samples: list[_Sample], events: list[tuple[float, str]]) -> Any:
-  drawn = figure.Figure(figsize=(10, 6), layout="constrained")
-  for number, name in enumerate(("megabytes", "files"), 1):
-    axes = drawn.add_subplot(2, 1, number)
-    for node in sorted({sample.node for sample in samples}):
-      of_node = [sample for sample in samples if sample.node == node]
-      axes.plot(
-        [s.seconds / 60 for s in of_node], [getattr(s, name) for s in of_node],
-        label=node, linewidth=1,
-      )
-    for seconds, _ in events:
-      axes.axvline(seconds / 60, color="0.85", linewidth=0.5, zorder=0)
-    axes.set_ylabel(name if name == "files" else "memory of its own, MB")
-    axes.set_ylim(bottom=0)
-  axes.set_xlabel("minutes; a line for every process killed or frozen")
-  axes.legend(fontsize=8, ncols=4)
-  return drawn
-
-
-def main(argv: list[str]) -> int:
-  """Runs the command; returns 0 if the run survived and no process grew."""
-  parser = arguments.Parser("programs.benchmark.soak", __doc__)
-  parser.add_argument("--workdir", type=pathlib.Path, required=True)
-  parser.add_argument("--minutes", type=float, default=60)
-  parser.add_argument("--seconds_between", type=float, default=60)
-  parser.add_argument("--seed", type=int, default=0)
-  parser.add_argument(
-    "train", nargs="*", help="further flags of programs.train, after --"
-  )
-  options = parser.parse_args(argv)
-  rng = random.Random(options.seed)
-  started = time.monotonic()
-  command = [
-    sys.executable, "-m", "programs.train", f"--workdir={options.workdir}",
-    *_ARGUMENTS, *options.train,
-  ]
-  samples: list[_Sample] = []
-  events: list[tuple[float, str]] = []
-  with subprocess.Popen(command) as run:
-    launcher = psutil.Process(run.pid)
-    next_event = started + options.seconds_between
-    try:
-      while time.monotonic() - started < 60 * options.minutes:
-        if run.poll() is not None:
-          break
-        samples += _take(launcher, started)
-        if time.monotonic() > next_event and (nodes := _nodes(launcher)):
-          event = _disturb(nodes, rng)
-          events.append((time.monotonic() - started, event))
-          next_event += options.seconds_between
-          print(f"soak: {event}", flush=True)
-        time.sleep(_SAMPLE_SECONDS)
-    finally:
-      survived = run.poll() is None
-      if survived:
-        run.send_signal(signal.SIGINT)
-  result = {
-    "survived": survived,
-    "exit_code": run.returncode,
-    "events": dict(
-      collections.Counter(event for _, event in events).most_common()
-    ),
-    **_rates(options.workdir),
-    "growth": (growth := _growth(samples)),
-    "grew": [
-      node for node, life in growth.items()
-      if life["memory_growth"] > _MAX_GROWTH
-    ],
-  }
-  _write(options.workdir, result, samples, events)
-  print(json.dumps(result, indent=2))
-  return 0 if survived and not run.returncode and not result["grew"] else 1
-
-
-def _rates(workdir: pathlib.Path) -> dict[str, float]:
-  made, learned = _made_and_learned(workdir / "logs")
-  rate = _column(workdir / "logs" / "learner.csv",
-                 "environment_steps_per_second")
+    made += total(counts) + float(counts[counts.diff() < 0.0].sum())
+  learner = logs.read(directory / "learner.csv")
+  learned = total(learner["environment_steps"])
+  rate = learner["environment_steps_per_second"]
   tenth = max(1, len(rate) // 10)
   return {
     "steps_written": made,
@@ -250,19 +232,33 @@ def _rates(workdir: pathlib.Path) -> dict[str, float]:
   }
 
 
-def _write(
-  workdir: pathlib.Path,
-  result: dict[str, Any],
-  samples: list[_Sample],
-  events: list[tuple[float, str]],
-):
-  (workdir / "soak.json").write_text(json.dumps(result, indent=2) + "\n")
-  with open(workdir / "soak.csv", "w", newline="") as file:
-    writer = csv.writer(file)
-    writer.writerow(_Sample._fields)
-    writer.writerows(samples)
-  _plot(samples, events).savefig(workdir / "soak.png", dpi=120)
+def table(result: dict[str, Any]) -> str:
+  """Returns a Markdown table of what `run` returns."""
+  return measuring.table(result["rows"], {
+    "node": lambda row: row["node"],
+    "minutes": lambda row: f"{row['minutes']:.0f}",
+    "memory, MB": lambda row: f"{row['megabytes']:.0f}",
+    "memory grew": lambda row: f"{row['memory_growth']:.1%}",
+    "files grew": lambda row: f"{row['files_growth']}",
+  })
 
 
-if __name__ == "__main__":
-  commands.run(main)
+def plot(result: dict[str, Any]) -> figure.Figure:
+  """Draws memory and open files over time."""
+  samples = pd.DataFrame(result["samples"])
+  drawing = figure.Figure(figsize=(10, 6), layout="constrained")
+  panels = {"megabytes": "memory of its own, MB", "files": "open files"}
+  for axes, (column, label) in zip(
+    drawing.subplots(2, sharex=True), panels.items(), strict=True
+  ):
+    for node, of_node in samples.groupby("node"):
+      axes.plot(
+        of_node.seconds / 60, of_node[column], label=node, linewidth=1
+      )
+    for seconds in result["event_seconds"]:
+      axes.axvline(seconds / 60, color="0.85", linewidth=0.5, zorder=0)
+    axes.set_ylabel(label)
+    axes.set_ylim(bottom=0)
+  axes.set_xlabel("minutes; a line for every process killed or frozen")
+  axes.legend(fontsize=8, ncols=4)
+  return drawing

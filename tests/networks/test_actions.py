@@ -95,18 +95,18 @@ class Reacher(dm_env.Environment):
 
 def test_actor_gives_the_environment_what_it_asks_for():
   from acme_stac import environment_loop, environments
-  from tests.agent.test_acting import Source
+  from acme_stac.networks import make_policy
+  from acme_stac.training import AgentBuilder
+  from tests.training.test_actor import Source
 
   batch = environments.BatchOfEnvironments([Reacher(), Reacher()])
   spec = EnvironmentSpec(
     batch.observation_spec(), batch.action_spec(), None, None
   )
   networks = acme_stac.make_networks(spec, CONFIG)
-  parts = acme_stac.STACBuilder(CONFIG, environments_per_actor=2)
-  actor = parts.make_actor(
+  actor = AgentBuilder(CONFIG).make_actor(
     jax.random.PRNGKey(0),
-    parts.make_policy(networks, spec),
-    spec,
+    make_policy(networks, CONFIG),
     Source(networks.init(jax.random.PRNGKey(0))),
   )
   loop = environment_loop.BatchedEnvironmentLoop(batch, actor)

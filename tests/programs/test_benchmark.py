@@ -10,6 +10,7 @@ from programs.benchmark import (
   peers,
   pipeline,
 )
+from programs.benchmark.peers import race
 from programs.run.errors import UserError
 
 
@@ -135,7 +136,7 @@ def test_pipeline(tmp_path, capsys):
 def test_peers_are_compared():
   def curve(rate, returns, seconds=20):
     return [
-      peers.Point(float(second), rate * second, returns * second)
+      race.Point(float(second), rate * second, returns * second)
       for second in range(seconds)
     ]
 

@@ -8,7 +8,6 @@ from acme_stac import STACConfig, environments
 from acme_stac.presets import AGENTS
 from programs import evaluate, export, report, sweep
 from programs.benchmark import __main__ as benchmark
-from programs.benchmark import soak
 from programs.run import arguments, experiment, validation
 from programs.run import flags as run_flags
 from programs.run.errors import UserError
@@ -19,7 +18,7 @@ COMMANDS = [
   (evaluate.main, ["runs/x", "--opt", "a=b"], "--option"),
   (report.main, ["runs", "--outptu=x"], "--output"),
   (export.main, ["runs/x", "--outp=x"], "--output"),
-  (soak.main, ["--minute=3"], "--minutes"),
+  (benchmark.main, ["soak", "--minute=3"], "--minutes"),
   (sweep.main, ["file.py", "--paralel=3"], "--parallel"),
   (benchmark.main, ["learner", "--round=3"], "--rounds"),
   (benchmark.main, ["lerner"], "learner"),

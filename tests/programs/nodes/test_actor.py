@@ -11,6 +11,7 @@ from programs.nodes.actor import Actor
 from programs.nodes.counter import RunCounter
 from programs.nodes.failures import HopelessError
 from programs.run import validation
+from tests.support import helpers
 
 
 def never():
@@ -28,7 +29,11 @@ class Learner:
 
   def get_variables(self, names):
     time.sleep(self._seconds)
-    values = {"policy": self._policy, "version": np.int32(self.version)}
+    values = {
+      "policy": self._policy,
+      "version": np.int32(self.version),
+      "conditioning": helpers.NOTHING_EMBEDDED,
+    }
     return [values[name] for name in names]
 
 
