@@ -17,7 +17,6 @@ from acme_stac.training import Actor
 from acme_stac.training.variables import ACTOR_VARIABLES, VariableClient
 from tests.support import helpers
 
-
 # Values [P, K] of K = 0 metaparameters for P = 3 heads.
 NOTHING_EMBEDDED = np.zeros((3, 0), np.float32)
 
