@@ -27,8 +27,8 @@ from hypothesis import strategies as st
 from acme_stac import checkpointing
 from acme_stac.config import CHOICES
 from acme_stac.presets import AGENTS, DOMAINS
-from programs import train
 from programs.launch import cluster as cluster_lib
+from programs.launch import session
 from programs.run import experiment as experiment_lib
 from programs.run import flags as run_flags
 from programs.run import resume, validation
@@ -261,7 +261,7 @@ def describe(argv):
   """Does what the command does before it starts anything."""
   with contextlib.redirect_stdout(io.StringIO()):
     try:
-      run = train.describe(run_flags.parse(argv))
+      run = session.describe(run_flags.parse(argv))
     except UserError as error:
       readable(error)
       return None

@@ -168,7 +168,7 @@ class Learner:
     """Returns variables by name, as NumPy arrays.
 
     They are "policy" (parameters), "version" (learner step) and "conditioning"
-    (values of the embedded metaparameters, [P, K], or None).
+    (values of the K embedded metaparameters, [P, K]).
 
     Safe to call from other threads: states are never changed in place.
     """
@@ -184,7 +184,11 @@ class Learner:
     variables = {
       "policy": lambda: state.params,
       "version": lambda: state.step,
-      "conditioning": lambda: conditioning(state.metaparams, self._config),
+      # Without embedded ones it is a constant, which is on no device yet.
+      "conditioning": lambda: jax.device_put(
+        conditioning(state.metaparams, self._config),
+        self._parallel.state_sharding,
+      ),
     }
     return [variables[name]() for name in names]
 

@@ -14,13 +14,18 @@ from acme.jax import variable_utils
 from acme_stac import environments
 from acme_stac.networks import make_policy
 from acme_stac.training import Actor
-from acme_stac.training.variables import VariableClient, variable_names
+from acme_stac.training.variables import ACTOR_VARIABLES, VariableClient
 from tests.support import helpers
+
+# Values [P, K] of K = 0 metaparameters for P = 3 heads.
+NOTHING_EMBEDDED = np.zeros((3, 0), np.float32)
 
 
 class Source(core.VariableSource):
   def __init__(self, params):
-    self._variables = {"policy": params, "version": np.int32(7)}
+    self._variables = {
+      "policy": params, "version": np.int32(7), "conditioning": NOTHING_EMBEDDED
+    }
 
   def get_variables(self, names):
     return [self._variables[name] for name in names]
@@ -56,7 +61,7 @@ def test_acmes_generic_actor_acts_as_ours(lstm_size):
     acme_stac.STACBuilder(config).make_policy(networks, spec),
     key,
     variable_utils.VariableClient(
-      source, variable_names(config), device="cpu"
+      source, ACTOR_VARIABLES, device="cpu"
     ),
     theirs,
   )
@@ -70,7 +75,7 @@ def test_acmes_generic_actor_acts_as_ours(lstm_size):
   actor = Actor(
     make_policy(networks, config), episode_key,
     VariableClient(
-      source, variable_names(config), jax.local_devices(backend="cpu")[0]
+      source, ACTOR_VARIABLES, jax.local_devices(backend="cpu")[0]
     ),
     ours,
   )
@@ -99,7 +104,9 @@ def test_an_inference_server_may_act_for_several_actors():
   spec = helpers.environment_spec()
   networks = acme_stac.make_networks(spec, config)
   policy = acme_stac.STACBuilder(config).make_policy(networks, spec)
-  variables = [networks.init(jax.random.PRNGKey(0)), np.int32(3)]
+  variables = [
+    networks.init(jax.random.PRNGKey(0)), np.int32(3), NOTHING_EMBEDDED
+  ]
   observations = np.random.default_rng(0).normal(size=(5, 4)).astype("f")
   states = jax.vmap(policy.init)(jax.random.split(jax.random.PRNGKey(1), 5))
   handler = jax.jit(jax.vmap(policy.select_action, in_axes=(None, 0, 0)))
