@@ -19,7 +19,7 @@ from programs.run import flags as run_flags
 from programs.run import machine, validation
 from programs.run.errors import UserError
 from tests.evaluation import test_summary
-from tests.programs.test_train import environment, wait_for
+from tests.support.runs import environment, wait_for
 
 FLAGS = """[
   "--config=configs/small.py:catch", "--config.agent=stac", "--launch=serial",
