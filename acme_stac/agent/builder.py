@@ -113,18 +113,14 @@ class STACBuilder(
     adder: TrajectoryAdder | None = None,
   ) -> STACActor:
     """Returns an actor of one environment; without an adder it evaluates."""
-    config = self.config
-    fresh_steps = config.trajectory_length - config.trajectory_overlap
     client = variable_utils.VariableClient(
       variable_source,
       ACTOR_VARIABLES,
-      update_period=(
-        1 if adder else config.variable_update_period * fresh_steps
-      ),
+      update_period=self._parts.calls_per_fetch(adder is not None),
       device="cpu",
     )
     return STACActor(
-      policy, random_key, client, environment_spec, config, adder
+      policy, random_key, client, environment_spec, self.config, adder
     )
 
   def make_learner(

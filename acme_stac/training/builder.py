@@ -115,16 +115,29 @@ class AgentBuilder:
       variable_source: the learner, or a client of it.
       adder: where experience goes.
     """
-    config = self.config
-    period = config.variable_update_period
-    fresh_steps = config.trajectory_length - config.trajectory_overlap
     client = VariableClient(
       variable_source,
       ACTOR_VARIABLES,
       self._inference_device or jax.local_devices(backend="cpu")[0],
-      update_period=1 if adder else period * fresh_steps,
+      self.calls_per_fetch(adder is not None),
     )
+    period = self.config.variable_update_period
     return Actor(policy, random_key, client, adder, period)
+
+  def calls_per_fetch(self, has_adder: bool) -> int:
+    """Returns calls of an actor's variable client between two fetches.
+
+    An actor with an adder counts its trajectories itself. One without counts
+    the steps that as many trajectories take.
+
+    Args:
+      has_adder: whether the actor has an adder.
+    """
+    if has_adder:
+      return 1
+    config = self.config
+    fresh_steps = config.trajectory_length - config.trajectory_overlap
+    return config.variable_update_period * fresh_steps
 
   def make_learner(
     self,

@@ -10,6 +10,7 @@ from acme_stac.environment_loop import BatchedEnvironmentLoop
 from acme_stac.environments import EnvironmentFailedError
 from acme_stac.networks import make_policy
 from acme_stac.training.adder import NonFiniteError
+from acme_stac.training.variables import VariableSource
 from programs.nodes import building, logs
 from programs.nodes.environments import Environments
 from programs.nodes.publishing import (
@@ -18,7 +19,6 @@ from programs.nodes.publishing import (
   Publisher,
 )
 from programs.nodes.randomness import Part, environment_seed, random_key
-from programs.nodes.variables import VariableSource
 from programs.run.experiment import Experiment
 
 # An actor that waited for longer than this fetches parameters again.

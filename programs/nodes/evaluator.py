@@ -10,10 +10,10 @@ from acme_stac import environment_loop
 from acme_stac.environments import EnvironmentFailedError
 from acme_stac.evaluation import scores
 from acme_stac.networks import make_policy
+from acme_stac.training.variables import VariableSource
 from programs.nodes import building, logs
 from programs.nodes.environments import Environments
 from programs.nodes.randomness import Part, environment_seed, random_key
-from programs.nodes.variables import VariableSource
 from programs.run.experiment import Experiment
 
 _MAX_ENVIRONMENTS = 16

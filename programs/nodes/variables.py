@@ -3,19 +3,13 @@
 import pickle
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
+from acme_stac.training.variables import VariableSource
 from programs.nodes.failures import NotReadyError
 
 # How long a call waits for a learner that is still starting.
 _TIMEOUT_SECONDS = 5.0
-
-
-class VariableSource(Protocol):
-  """Anything that has variables: the learner, or a client of the server."""
-
-  def get_variables(self, names: Sequence[str]) -> list[Any]:
-    """Returns variables by name."""
 
 
 class VariableServer:
