@@ -231,7 +231,7 @@ def _make_image(
 def channels_first(shape: tuple[int, ...], image_channels: str) -> bool:
   """Returns whether images of a shape have their channels first.
 
-  Unless it is said, channels are the axis that is shorter than both others, if
+  By default, channels are the axis that is shorter than both others, if
   these are equal or more than twice as long; and the last one of a cube.
 
   Args:

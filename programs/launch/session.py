@@ -158,7 +158,7 @@ def _print_start(run: Run):
 
 
 def _report_stop(run: Run, request: ending.Interrupted) -> int:
-  """Says that a run was stopped; returns the exit code.
+  """Reports that a run was stopped; returns the exit code.
 
   Draws nothing: whoever stops a run wants it to end now.
   """

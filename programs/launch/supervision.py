@@ -35,9 +35,9 @@ RESTARTED: dict[str, frozenset[str]] = {
 _SERVERS = frozenset({"replay", "counter", "variables"})
 _LONGEST_PAUSE_SECONDS = 30.0
 _LOOK_SECONDS = 1.0
-# Without an update for this long, it is said.
+# Seconds without an update before a notice is printed.
 _QUIET_SECONDS = 60.0
-# Without an answer for this long, it is said, every so often.
+# Seconds without an answer before a notice is printed, and between notices.
 _UNANSWERED_SECONDS = 20.0
 _UNANSWERED_NOTE_SECONDS = 10.0
 

@@ -15,7 +15,7 @@ class Publisher(Protocol):
     """Whether publishing has raised; `close` raises the same."""
 
   def notify(self):
-    """Says that there is a new state."""
+    """Takes note of a new state."""
 
   def close(self):
     """Publishes the last state and ends."""
@@ -70,7 +70,7 @@ class BackgroundPublisher(Publisher):
     return self._error is not None
 
   def notify(self):
-    """Says that there is a new state."""
+    """Takes note of a new state."""
     self._news.set()
 
   def _run(self):
