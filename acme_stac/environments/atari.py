@@ -165,12 +165,18 @@ class Atari(base.BatchedEnvironment):
     return base.first_time_step(observation, self.num_environments)
 
   def step(self, actions: np.ndarray) -> dm_env.TimeStep:
+    self.send(actions)
+    return self.receive()
+
+  def send(self, actions: np.ndarray):
+    """Starts a step in the library's own threads."""
     # The library would wait for ever for an action that it does not know.
     base.check_choices(actions, self._num_actions, self.num_environments)
+    self._vector.send(np.asarray(actions, np.int32))
+
+  def receive(self) -> dm_env.TimeStep:
     first = self._ended
-    observation, reward, terminated, truncated, info = self._vector.step(
-      np.asarray(actions, np.int32)
-    )
+    observation, reward, terminated, truncated, info = self._vector.recv()
     self._newest_frame = observation[0, -1]
     # With 0 lives left some games go on (bank_heist), and others are over.
     life_lost = (info["lives"] < self._lives) & ~first

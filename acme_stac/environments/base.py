@@ -24,6 +24,7 @@ class BatchedEnvironment(abc.ABC):
   num_environments: int
   # Environment steps (frames) per action.
   action_repeat: int = 1
+  _sent: np.ndarray | None = None
 
   @abc.abstractmethod
   def reset(self) -> dm_env.TimeStep:
@@ -32,6 +33,20 @@ class BatchedEnvironment(abc.ABC):
   @abc.abstractmethod
   def step(self, actions: np.ndarray) -> dm_env.TimeStep:
     """Steps every member with its action of `actions`, [N, ...]."""
+
+  def send(self, actions: np.ndarray):
+    """Starts a step, whose result `receive` returns.
+
+    Environments that step in other threads overlap with what the caller does
+    in between; this default steps in `receive`.
+    """
+    self._sent = actions
+
+  def receive(self) -> dm_env.TimeStep:
+    """Waits for the step that `send` started, and returns its result."""
+    actions, self._sent = self._sent, None
+    assert actions is not None, "send comes before receive"
+    return self.step(actions)
 
   @abc.abstractmethod
   def observation_spec(self) -> Any:

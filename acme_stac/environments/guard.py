@@ -106,11 +106,11 @@ class GuardedEnvironment(base.BatchedEnvironment):
     """Returns the error that says a problem and what led there."""
     return EnvironmentFailedError(f"{problem}\n{self.last_actions()}")
 
-  def _call(self, function: Callable[..., dm_env.TimeStep], *args: Any):
+  def _call(self, function: Callable[..., Any], *args: Any) -> Any:
     self._calls += 1
     self._busy = True
     try:
-      timestep = function(*args)
+      return function(*args)
     # An environment may try to end the program; the user's Ctrl-C comes as a
     # request to stop and not as an exception.
     except (Exception, SystemExit, KeyboardInterrupt) as error:
@@ -119,6 +119,8 @@ class GuardedEnvironment(base.BatchedEnvironment):
       ) from error
     finally:
       self._busy = False
+
+  def _checked(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
     if problem := self._problem(timestep):
       raise self.failure(f"The environment {problem}")
     try:
@@ -192,11 +194,18 @@ class GuardedEnvironment(base.BatchedEnvironment):
 
   def reset(self) -> dm_env.TimeStep:
     self._begins = np.ones(self.num_environments, bool)
-    return self._call(self._environment.reset)
+    return self._checked(self._call(self._environment.reset))
 
   def step(self, actions: np.ndarray) -> dm_env.TimeStep:
+    self.send(actions)
+    return self.receive()
+
+  def send(self, actions: np.ndarray):
     self._actions.append(actions)
-    return self._call(self._environment.step, actions)
+    self._call(self._environment.send, actions)
+
+  def receive(self) -> dm_env.TimeStep:
+    return self._checked(self._call(self._environment.receive))
 
   def observation_spec(self) -> Any:
     return self._observation_spec

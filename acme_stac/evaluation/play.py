@@ -154,16 +154,19 @@ class _Actor:
   ):
     self._policy = policy
     self._state = policy.initial_state(num_environments, seed)
+    self._actions = np.zeros(0)
     self.num_actions = 0
 
   def observe_first(self, timestep: dm_env.TimeStep):
     self._state.begins[:] = timestep.step_type == dm_env.StepType.FIRST
 
-  def select_action(self, observation: Any) -> np.ndarray:
-    return self._policy(observation, self._state)
+  def start(self, timestep: dm_env.TimeStep):
+    self._actions = self._policy(timestep.observation, self._state)
 
-  def observe(self, action: Any, next_timestep: dm_env.TimeStep):
-    del action
+  def finish(self) -> np.ndarray:
+    return self._actions
+
+  def observe(self, next_timestep: dm_env.TimeStep):
     begins = next_timestep.step_type == dm_env.StepType.FIRST
     self._state.begins[:] = begins
     self.num_actions += int(np.sum(~begins))

@@ -17,8 +17,9 @@ from acme_stac.core import (
 )
 from acme_stac.core.types import Array, Trajectory
 from acme_stac.networks import STACNetworks
+from acme_stac.training.adder import stored_spec
 from acme_stac.training.prefetch import Prefetch, Source
-from acme_stac.training.samples import Sample
+from acme_stac.training.samples import Sample, batch_shapes
 
 
 class Learner:
@@ -40,6 +41,7 @@ class Learner:
     extra_metrics: Callable[[], dict[str, float]] = dict,
     should_stop: Callable[[], bool] = lambda: False,
     devices: Sequence[jax.Device] | None = None,
+    shares_devices: bool = False,
     prefetch: Callable[..., Source] = Prefetch,
   ):
     """Makes a learner.
@@ -56,6 +58,8 @@ class Learner:
       should_stop: checked while waiting for data; `step` then raises
         StopIteration.
       devices: devices to use; all local ones by default.
+      shares_devices: whether actors infer on them too. No update is then sent
+        ahead, so that inference waits for one update at most.
       prefetch: (iterator, transform, should_stop) -> what batches are taken
         from.
 
@@ -66,6 +70,9 @@ class Learner:
     self._parallel = data_parallel(
       update, config, devices or jax.local_devices()
     )
+    self._update: Callable[..., Any] = self._parallel.update
+    self._shares_devices = shares_devices
+    self._networks = networks
     self._state: TrainingState = jax.device_put(
       update.init(random_key), self._parallel.state_sharding
     )
@@ -86,6 +93,27 @@ class Learner:
   def _to_devices(self, sample: Sample) -> tuple[Trajectory, np.ndarray]:
     return self._parallel.put(sample.trajectory), sample.params_version
 
+  def compile(self, environment_spec: Any):
+    """Compiles the update ahead of time, from shapes; the devices stay idle.
+
+    Args:
+      environment_spec: specs of one environment.
+    """
+
+    def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+      return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+    config = self._config
+    batch = batch_shapes(
+      stored_spec(environment_spec, config),
+      jax.eval_shape(lambda: self._networks.initial_state(config.batch_size)),
+      config,
+    )
+    state = jax.tree_util.tree_map(shape, self._state)
+    self._update = self._parallel.update.lower(
+      state, *[batch] * config.batches_to_begin
+    ).compile()
+
   @property
   def num_steps(self) -> int:
     """Updates so far; also the version of the parameters."""
@@ -104,7 +132,7 @@ class Learner:
     started = time.monotonic()
     trajectories, versions = self._take()
     self._seconds_waiting += time.monotonic() - started
-    state, metrics = self._parallel.update(previous, *trajectories)
+    state, metrics = self._update(previous, *trajectories)
     age = self._step - versions
     self._metrics = {
       **metrics,
@@ -114,7 +142,7 @@ class Learner:
     self._state = state
     self._step += 1
     # At most one update computes and one is on its way to the devices.
-    jax.block_until_ready(previous.step)
+    jax.block_until_ready((state if self._shares_devices else previous).step)
     if time.monotonic() - self._last_log >= self._log_every_seconds:
       self.write_log()
 

@@ -144,9 +144,12 @@ def _environment_cost(
 def _inference_cost(environment, actor, seconds: float) -> measuring.Cost:
   timestep = environment.reset()
   actor.observe_first(timestep)
-  return measuring.steady_cost(
-    lambda: actor.select_action(timestep.observation), seconds
-  )
+
+  def infer():
+    actor.start(timestep)
+    actor.finish()
+
+  return measuring.steady_cost(infer, seconds)
 
 
 def _queue_costs(agent, experiment, environment, make_actor, seconds: float):
@@ -160,8 +163,8 @@ def _queue_costs(agent, experiment, environment, make_actor, seconds: float):
     actor = make_actor(adder)
     timestep = environment.reset()
     actor.observe_first(timestep)
-    action = actor.select_action(timestep.observation)
-    timestep = environment.step(action)
+    actor.start(timestep)
+    timestep = environment.step(actor.finish())
     batches = iter(agent.make_batches(queue))
     config = experiment.config
     fresh = config.trajectory_length - config.trajectory_overlap
@@ -169,11 +172,11 @@ def _queue_costs(agent, experiment, environment, make_actor, seconds: float):
 
     def write():
       for _ in range(rows):
-        actor.observe(action, timestep)
+        actor.observe(timestep)
 
     # The first item takes more rows than those that share some.
     for _ in range(config.trajectory_overlap):
-      actor.observe(action, timestep)
+      actor.observe(timestep)
     both = _alternate(write, lambda: next(batches), seconds)
   finally:
     server.stop()

@@ -154,8 +154,12 @@ class RunCounter:
   def _has_room(self, steps: int) -> bool:
     if self._consumed is None or not self._queues_known:
       return False
-    limit = min(self._budget, self._consumed + self._max_ahead)
-    return self._reserved + steps <= limit + self._held
+    budget = self._budget + self._held
+    if self._reserved >= budget:
+      return False
+    # The last item may have more steps than are left.
+    reserved = min(self._reserved + steps, budget)
+    return reserved <= self._consumed + self._max_ahead + self._held
 
   def report_episodes(self, returns: Sequence[float]) -> bool:
     """Takes the returns of episodes that ended.

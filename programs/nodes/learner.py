@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from typing import Any, NamedTuple
 
 from acme_stac.training.builder import queue_metrics
@@ -49,6 +50,7 @@ class Learner:
     publish_variables: Callable[[Any], int],
     should_stop: Callable[[], bool],
     devices: Sequence[Any] | None = None,
+    shares_devices: bool = False,
     checkpoint_every_seconds: float | None = None,
   ):
     """Makes the learner and restores the newest checkpoint.
@@ -61,6 +63,7 @@ class Learner:
         actors, and returns their version; see `variables`.
       should_stop: whether the program is ending.
       devices: to learn on; all local ones by default.
+      shares_devices: whether actors infer on them too.
       checkpoint_every_seconds: that of the experiment by default.
 
     Raises:
@@ -76,6 +79,7 @@ class Learner:
       experiment, self._stopping, learner_devices=devices
     )
     self._dataset = builder.make_batches(replay)
+    self._trajectories_per_item = builder.trajectories_per_item
     self._episode_return = float("nan")
     self._logger = logs.make_logger(experiment, "learner", dashboards=True)
     self._learner = builder.make_learner(
@@ -84,7 +88,13 @@ class Learner:
       self._dataset,
       write_row=self._write_row,
       extra_metrics=lambda: queue_metrics(replay, self._dataset),
+      shares_devices=shares_devices,
     )
+    compilation = futures.ThreadPoolExecutor(1, "compilation")
+    self._compiled = compilation.submit(
+      self._learner.compile, experiment.environment_spec
+    )
+    compilation.shutdown(wait=False)
     if checkpoint_every_seconds is None:
       checkpoint_every_seconds = experiment.checkpoint_every_seconds
     self._checkpoints = Checkpoints(
@@ -111,6 +121,10 @@ class Learner:
     """Updates in the newest checkpoint; 0 if there is none."""
     return self._checkpoints.step
 
+  def wait_until_compiled(self):
+    """Waits for the update's program, or the error that `step` raises."""
+    futures.wait([self._compiled])
+
   def step(self) -> bool:
     """Does one update; returns False if there is no more data.
 
@@ -118,6 +132,7 @@ class Learner:
       HopelessError: if the work directory has been removed.
     """
     self._checkpoints.check_workdir_if_due()
+    self._compiled.result()
     try:
       self._learner.step()
     except StopIteration:
@@ -163,7 +178,7 @@ class Learner:
     self._waited_after = taken if waiting and items == 0 else None
     self._last_look = time.monotonic()
     if items is not None:
-      items *= self._experiment.environments_per_actor
+      items *= self._trajectories_per_item
     return _Supply(taken, items, starving)
 
   def close(self):

@@ -144,11 +144,15 @@ def _check_numbers(experiment: Experiment):
       " the project. Or leave it out."
     )
   batch = experiment.config.batch_size
-  if batch % experiment.environments_per_actor:
+  if (
+    batch % experiment.environments_per_actor
+    and experiment.environments_per_actor % batch
+  ):
     divisors = [n for n in range(1, batch + 1) if batch % n == 0]
     raise ValueError(
       f"--config.environments_per_actor ({experiment.environments_per_actor})"
       f" must divide --config.stac.batch_size ({batch}): {divisors}."
+      " Or it must be a multiple of it."
     )
 
 
