@@ -74,6 +74,11 @@ class Actor:
     log_prob.copy_to_host_async()
     self._pending = Decision(action, log_prob, before.core, variables.version)
 
+  @property
+  def is_ready(self) -> bool:
+    """Whether `finish` need not wait."""
+    return self._pending is not None and self._pending.action.is_ready()
+
   def finish(self) -> np.ndarray:
     """Waits for inference; returns the environments' actions, [N, ...]."""
     assert self._pending is not None, "start comes before finish"

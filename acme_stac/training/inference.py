@@ -1,6 +1,7 @@
 """The compiled policy, which the actors of a device share."""
 
-import threading
+from collections.abc import Callable
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -19,13 +20,12 @@ class Inference:
     self.policy = policy
     self.device = device
     self._select = jax.jit(policy.select_action)
-    self._compiled: dict[int, Any] = {}
-    self._compiling = threading.Lock()
+    self._compiled: dict[int, futures.Future[Callable[..., Any]]] = {}
 
   def compile(
     self, num_environments: int, networks: STACNetworks, spec: Any, config: Any
   ):
-    """Compiles a call ahead of time, from shapes; the device stays idle.
+    """Compiles calls from shapes, in a thread that the first call waits for.
 
     Args:
       num_environments: N.
@@ -33,40 +33,39 @@ class Inference:
       spec: specs of one environment.
       config: the agent's configuration.
     """
-    with self._compiling:
-      if num_environments in self._compiled:
-        return
-      sharding = jax.sharding.SingleDeviceSharding(self.device)
+    sharding = jax.sharding.SingleDeviceSharding(self.device)
 
-      def place(shapes: Any) -> Any:
-        return jax.tree_util.tree_map(
-          lambda leaf: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=sharding
-          ),
-          shapes,
-        )
-
-      key = jax.eval_shape(lambda: jax.random.PRNGKey(0))
-      shapes = (
-        jax.eval_shape(networks.init, key),
-        jax.tree_util.tree_map(
-          lambda leaf: jax.ShapeDtypeStruct(
-            (num_environments, *leaf.shape), leaf.dtype
-          ),
-          spec.observations,
+    def place(shapes: Any) -> Any:
+      return jax.tree_util.tree_map(
+        lambda leaf: jax.ShapeDtypeStruct(
+          leaf.shape, leaf.dtype, sharding=sharding
         ),
-        jax.ShapeDtypeStruct((num_environments,), np.int32),
-        jax.eval_shape(lambda: self.policy.initial_state(num_environments)),
-        key,
-        jax.eval_shape(lambda: conditioning(init_metaparams(config), config)),
+        shapes,
       )
-      self._compiled[num_environments] = (
-        self._select.lower(*place(shapes)).compile()
-      )
+
+    key = jax.eval_shape(lambda: jax.random.PRNGKey(0))
+    shapes = (
+      jax.eval_shape(networks.init, key),
+      jax.tree_util.tree_map(
+        lambda leaf: jax.ShapeDtypeStruct(
+          (num_environments, *leaf.shape), leaf.dtype
+        ),
+        spec.observations,
+      ),
+      jax.ShapeDtypeStruct((num_environments,), np.int32),
+      jax.eval_shape(lambda: self.policy.initial_state(num_environments)),
+      key,
+      jax.eval_shape(lambda: conditioning(init_metaparams(config), config)),
+    )
+    lowered = self._select.lower(*place(shapes))
+    compilation = futures.ThreadPoolExecutor(1, "compilation")
+    self._compiled[num_environments] = compilation.submit(lowered.compile)
+    compilation.shutdown(wait=False)
 
   def __call__(
     self, params, observation, step_type, state, key, conditioning
   ) -> tuple[Array, Array, ActingState, Array]:
     """Calls `Policy.select_action`; returns before it is computed."""
-    select = self._compiled.get(len(step_type), self._select)
+    compiled = self._compiled.get(len(step_type))
+    select = compiled.result() if compiled else self._select
     return select(params, observation, step_type, state, key, conditioning)

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -42,6 +43,7 @@ class Learner:
     should_stop: Callable[[], bool] = lambda: False,
     devices: Sequence[jax.Device] | None = None,
     shares_devices: bool = False,
+    environment_spec: Any = None,
     prefetch: Callable[..., Source] = Prefetch,
   ):
     """Makes a learner.
@@ -60,6 +62,8 @@ class Learner:
       devices: devices to use; all local ones by default.
       shares_devices: whether actors infer on them too. No update is then sent
         ahead, so that inference waits for one update at most.
+      environment_spec: specs of one environment. If given, the update is
+        compiled from shapes, in a thread that `step` waits for.
       prefetch: (iterator, transform, should_stop) -> what batches are taken
         from.
 
@@ -70,13 +74,30 @@ class Learner:
     self._parallel = data_parallel(
       update, config, devices or jax.local_devices()
     )
-    self._update: Callable[..., Any] = self._parallel.update
-    self._shares_devices = shares_devices
-    self._networks = networks
-    self._state: TrainingState = jax.device_put(
-      update.init(random_key), self._parallel.state_sharding
-    )
     self._config = config
+    self._shares_devices = shares_devices
+    init = jax.jit(update.init)
+    self._update: Callable[..., Any] | None = None
+    self._compiled: futures.Future[Callable[..., Any]] = futures.Future()
+    if environment_spec is None:
+      self._compiled.set_result(self._parallel.update)
+    else:
+      # First of all: it takes longest, and needs no device.
+      batch = batch_shapes(
+        stored_spec(environment_spec, config),
+        jax.eval_shape(lambda: networks.initial_state(config.batch_size)),
+        config,
+      )
+      lowered = self._parallel.update.lower(
+        jax.eval_shape(init, random_key), *[batch] * config.batches_to_begin
+      )
+      compilation = futures.ThreadPoolExecutor(1, "compilation")
+      self._compiled = compilation.submit(lowered.compile)
+      compilation.shutdown(wait=False)
+    # One program: on a GPU each operation by itself would be compiled.
+    self._state: TrainingState = jax.device_put(
+      init(random_key), self._parallel.state_sharding
+    )
     self._step = 0
     # A batch in hand that no update has begun with.
     self._next: tuple[Trajectory, np.ndarray] | None = None
@@ -93,26 +114,9 @@ class Learner:
   def _to_devices(self, sample: Sample) -> tuple[Trajectory, np.ndarray]:
     return self._parallel.put(sample.trajectory), sample.params_version
 
-  def compile(self, environment_spec: Any):
-    """Compiles the update ahead of time, from shapes; the devices stay idle.
-
-    Args:
-      environment_spec: specs of one environment.
-    """
-
-    def shape(leaf: Any) -> jax.ShapeDtypeStruct:
-      return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-
-    config = self._config
-    batch = batch_shapes(
-      stored_spec(environment_spec, config),
-      jax.eval_shape(lambda: self._networks.initial_state(config.batch_size)),
-      config,
-    )
-    state = jax.tree_util.tree_map(shape, self._state)
-    self._update = self._parallel.update.lower(
-      state, *[batch] * config.batches_to_begin
-    ).compile()
+  def wait_until_compiled(self):
+    """Waits for the update's program, or the error that `step` raises."""
+    futures.wait([self._compiled])
 
   @property
   def num_steps(self) -> int:
@@ -125,6 +129,8 @@ class Learner:
     Raises:
       StopIteration: when there are no more.
     """
+    if self._update is None:
+      self._update = self._compiled.result()
     previous = self._state
     if not self._source.ready:
       # Waiting for data begins when the devices have nothing left to do.
@@ -214,7 +220,9 @@ class Learner:
       "version": lambda: state.step,
       # Without embedded ones it is a constant, which is on no device yet.
       "conditioning": lambda: jax.device_put(
-        conditioning(state.metaparams, self._config),
+        conditioning(state.metaparams, self._config)
+        if self._config.embedded
+        else np.zeros([self._config.num_heads, 0], np.float32),
         self._parallel.state_sharding,
       ),
     }

@@ -88,11 +88,17 @@ def run(launch: Launch):
     )
     groups = num_groups(experiment, inference_devices[0])
 
+    # Before environments are made: some hold Python's lock for seconds then.
+    inferences = {
+      device: compile_inference(experiment, groups, device)
+      for device in inference_devices[: experiment.num_actors]
+    }
+
     def run_actor(index: int):
       device = inference_devices[index % len(inference_devices)]
       actor = Actor(
         experiment, index, replay, learner, counter, should_stop,
-        inferences[device].result(), groups,
+        inferences[device], groups,
       )
       # XLA times kernels while it compiles.
       learner.wait_until_compiled()
@@ -110,15 +116,7 @@ def run(launch: Launch):
       nodes[f"actor/{index}"] = functools.partial(run_actor, index)
     if experiment.evaluation_episodes:
       nodes["evaluator"] = run_evaluator
-    devices = inference_devices[: experiment.num_actors]
-    with (
-      _prompt_threads(),
-      futures.ThreadPoolExecutor(len(nodes) + len(devices)) as pool,
-    ):
-      inferences = {
-        device: pool.submit(compile_inference, experiment, groups, device)
-        for device in devices
-      }
+    with _prompt_threads(), futures.ThreadPoolExecutor(len(nodes)) as pool:
       running = {pool.submit(run): name for name, run in nodes.items()}
       try:
         watch(running, counter, launch.progress)

@@ -313,7 +313,9 @@ def make_counter(experiment: Experiment) -> RunCounter:
   # Every actor can work while the learner does.
   making = experiment.num_actors * experiment.environments_per_actor
   consumed = config.batches_per_update * config.batch_size
-  ahead = max(config.queue_batches * consumed, consumed + making)
+  # While the learner works at what an actor delivered at once.
+  delivered = max(consumed, experiment.environments_per_actor)
+  ahead = max(config.queue_batches * consumed, delivered + making)
   held = config.batches_ahead * config.batch_size
   return RunCounter(
     config.num_updates * config.steps_per_update,

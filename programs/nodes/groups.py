@@ -38,9 +38,15 @@ class Group:
     """
     self._environments = environments
     self._environment = environments.make()
+    self._actor = actor
     self._adder = adder
     self.loop = BatchedEnvironmentLoop(self._environment, actor, fetches)
     self.episodes: list[Episode] = []
+
+  @property
+  def is_inferred(self) -> bool:
+    """Whether `act` need not wait."""
+    return self._actor.is_ready
 
   @property
   def completes(self) -> bool:
@@ -130,12 +136,12 @@ def make_trajectories(
     inferring.append(group)
 
   def act_in_next() -> Group | None:
-    while inferring:
-      group = inferring.popleft()
-      if group.act():
-        return group
-      infer(group)
-    return None
+    if not inferring:
+      return None
+    group = inferring.popleft()
+    while not group.act():
+      group.infer(wait_for_variables)
+    return group
 
   for group in groups:
     group.episodes = []
@@ -146,14 +152,17 @@ def make_trajectories(
       return False
     group, completes = stepping, stepping.completes
     received = group.receive()
+    stepping = None
+    # Environments are the first to go on, unless their actions are still to be
+    # waited for.
+    if inferring and inferring[0].is_inferred:
+      stepping = act_in_next()
     if not received or not completes:
       infer(group)
-    is_alone = list(inferring) == [group]
     # What a group did must be written before it acts again.
-    if received and is_alone:
-      group.record()
-    stepping = act_in_next()
-    if received and not is_alone and not group.record():
+    if stepping is None and inferring and inferring[0] is not group:
+      stepping = act_in_next()
+    if received and not group.record():
       infer(group)
-      stepping = stepping or act_in_next()
+    stepping = stepping or act_in_next()
   return True

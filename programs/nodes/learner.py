@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent import futures
 from typing import Any, NamedTuple
 
 from acme_stac.training.builder import queue_metrics
@@ -89,12 +88,8 @@ class Learner:
       write_row=self._write_row,
       extra_metrics=lambda: queue_metrics(replay, self._dataset),
       shares_devices=shares_devices,
+      environment_spec=experiment.environment_spec,
     )
-    compilation = futures.ThreadPoolExecutor(1, "compilation")
-    self._compiled = compilation.submit(
-      self._learner.compile, experiment.environment_spec
-    )
-    compilation.shutdown(wait=False)
     if checkpoint_every_seconds is None:
       checkpoint_every_seconds = experiment.checkpoint_every_seconds
     self._checkpoints = Checkpoints(
@@ -123,7 +118,7 @@ class Learner:
 
   def wait_until_compiled(self):
     """Waits for the update's program, or the error that `step` raises."""
-    futures.wait([self._compiled])
+    self._learner.wait_until_compiled()
 
   def step(self) -> bool:
     """Does one update; returns False if there is no more data.
@@ -132,7 +127,6 @@ class Learner:
       HopelessError: if the work directory has been removed.
     """
     self._checkpoints.check_workdir_if_due()
-    self._compiled.result()
     try:
       self._learner.step()
     except StopIteration:
