@@ -345,7 +345,11 @@ def main(argv: list[str]) -> int:
     return _run_here(only)
   distributed = any(map(_is_installed, _DISTRIBUTED))
   one_host = distributed or all(map(_is_installed, _ONE_HOST))
-  checks = _CORE + _HOST * one_host + _PROGRAM * distributed
+  checks = [
+    *_CORE,
+    *(_HOST if one_host else ()),
+    *(_PROGRAM if distributed else ()),
+  ]
   failed: dict[str, Check] = {}
   for check in checks:
     if check.needs in failed:
