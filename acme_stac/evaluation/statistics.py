@@ -18,6 +18,8 @@ from rliable import metrics
 _SAMPLES = 2000
 _CURVE_SAMPLES = 500
 _SEED = 0
+# Probability on each side of an interval.
+_TAIL = (1 - 0.95) / 2
 # Columns of `average_over_seeds`.
 _RETURNS = ("evaluation", "final_return", "mean_return")
 
@@ -117,7 +119,7 @@ def _bootstrap(
     ]
     found.values[name] = np.atleast_1d(statistic(*arrays))
     found.intervals[name] = np.percentile(
-      resampled, (2.5, 97.5), axis=0
+      resampled, (100 * _TAIL, 100 * (1 - _TAIL)), axis=0
     ).reshape(2, -1)
   return found
 
