@@ -1,10 +1,12 @@
 import json
+import sys
 
 import pytest
 
 from programs.benchmark import __main__ as benchmark
 from programs.benchmark import environments, measuring, peers
-from programs.benchmark.peers.contenders import Point
+from programs.benchmark.peers import contenders
+from programs.run import flags as run_flags
 from programs.run.errors import UserError
 
 
@@ -104,7 +106,7 @@ def test_pipeline(tmp_path, capsys):
 def test_peers_are_compared():
   def curve(rate, returns, seconds=20):
     return [
-      Point(float(second), rate * second, returns * second)
+      contenders.Point(float(second), rate * second, returns * second)
       for second in range(seconds)
     ]
 
@@ -142,15 +144,34 @@ def test_peer_of_the_same_packages(tmp_path, capsys, monkeypatch):
   # Acme would spread its batch over the devices that conftest makes.
   monkeypatch.delenv("XLA_FLAGS")
   code, result = measure(
-    tmp_path, "peers", "--contenders", "impala", "acme", "--rounds=1",
+    tmp_path, "peers", "--contenders", "acme", "--rounds=1",
     "--warm_up=0.1", "--seconds=1",
   )
   printed = capsys.readouterr()
   assert code == 0, printed
-  impala, acme = result["rows"]
-  assert impala["steps_per_second"] > 0
+  (acme,) = result["rows"]
   assert acme["steps_per_second"] > 0
   assert acme["ratio_to_fastest_peer"] == 1.0
+
+
+def test_this_project_among_its_peers(tmp_path):
+  contender = contenders.make("pong_shallow", None, None)["stacx"]
+  log = tmp_path / "logs" / "learner.csv"
+  assert contender.read(tmp_path) is None
+  log.parent.mkdir()
+  log.write_text("environment_steps,episode_return\n640,nan\n")
+  assert contender.read(tmp_path) == (640, None)
+  with open(log, "a") as file:
+    file.write("1280,21.5\n19")
+  assert contender.read(tmp_path) == (1280, 21.5)
+  # The flags are known to programs.train, and give the peers' network.
+  python, *module = contender.command[:3]
+  assert (python, module) == (sys.executable, ["-m", "programs.train"])
+  config = run_flags.parse(
+    [*contender.command[3:], f"{contender.flag}={tmp_path}"]
+  ).config
+  assert (config.agent, config.stac.head_sizes) == ("stacx", ())
+  assert config.stac.torso == "shallow"
 
 
 def test_unknown_peer():
