@@ -7,7 +7,7 @@ import pytest
 from dm_env import specs
 
 import acme_stac
-from acme_stac import environments, trained_policy
+from acme_stac import environments, policy_file, trained_policy
 from acme_stac.environments import base, precision
 from tests.support import helpers
 
@@ -153,8 +153,8 @@ def test_policies_refuse_what_does_not_fit(name, value, message):
   )
   networks = acme_stac.make_networks(spec, config)
   policy = trained_policy.TrainedPolicy(
-    config, spec, networks, networks.init(jax.random.PRNGKey(0)),
-    helpers.NOTHING_EMBEDDED,
+    config, spec,
+    policy_file.ActingParams(networks.init(jax.random.PRNGKey(0)), {}),
   )
   state = policy.initial_state()
   policy(environment.reset().observation, state)
