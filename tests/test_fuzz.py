@@ -28,9 +28,9 @@ from acme_stac import checkpointing
 from acme_stac.config import CHOICES
 from acme_stac.presets import AGENTS, DOMAINS
 from programs.launch import cluster as cluster_lib
+from programs.launch import flags as run_flags
 from programs.launch import session
 from programs.run import experiment as experiment_lib
-from programs.run import flags as run_flags
 from programs.run import resume, validation
 from programs.run.errors import UserError
 
@@ -185,7 +185,7 @@ def likely(family, name):
 
 FLAGS = (
   "num_actors", "threads_per_actor", "launch", "cluster", "host", "restart",
-  "noisolate_network", "terminal", "nosuchflag", "config.nosuch", "config.stac",
+  "noisolate_network", "nosuchflag", "config.nosuch", "config.stac",
   "config.", "config.stac.nosuch", "config.environment_options.nosuch", "",
 )
 CONFIGS = st.one_of(

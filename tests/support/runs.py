@@ -11,8 +11,8 @@ import numpy as np
 import psutil
 
 from acme_stac import checkpointing
+from programs.launch import flags as run_flags
 from programs.launch import session
-from programs.run import flags as run_flags
 from programs.run import validation
 
 SMALL = (

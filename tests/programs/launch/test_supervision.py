@@ -9,7 +9,8 @@ import pytest
 
 from programs.launch import ending, hosts, node_process, supervision
 from programs.launch.ending import NodeDiedError
-from programs.launch.node import Node
+from programs.launch.modes import RESTARTED
+from programs.launch.node_process import Node
 from programs.launch.progress import Progress
 from programs.nodes.counter import RunCounter
 from programs.nodes.failures import FailureLimit
@@ -39,7 +40,7 @@ class Run:
     for node in self.nodes:
       node.start()
     try:
-      self._supervisor.run(self.nodes, supervision.RESTARTED[restart])
+      self._supervisor.run(self.nodes, RESTARTED[restart])
     finally:
       supervision.stop_nodes(self.nodes)
       for node in self.nodes:
