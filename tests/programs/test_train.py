@@ -10,7 +10,6 @@ import types
 
 import jax
 import numpy as np
-import psutil
 import pytest
 
 import acme_stac
@@ -150,15 +149,7 @@ def test_what_a_checked_environment_started_ends_with_the_command(tmp_path):
   assert result.returncode == 2, result.stderr
   assert "not today" in result.stderr
   pid = int((tmp_path / "pid").read_text())
-
-  def gone():
-    try:
-      # Nobody may be there to take note of its death.
-      return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-      return True
-
-  assert ending.wait(gone, 60)
+  runs.wait_until_gone(pid)
 
 
 def test_a_checkpoint_alone_refuses_another_agent(tmp_path):

@@ -176,6 +176,18 @@ def wait_for(condition, seconds=300):
     time.sleep(0.1)
 
 
+def wait_until_gone(pid):
+  """Waits for the end of a process, whose parent need not take note of it."""
+
+  def gone():
+    try:
+      return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+      return True
+
+  wait_for(gone, 60)
+
+
 def learner_steps(workdir):
   path = pathlib.Path(workdir) / "logs" / "learner.csv"
   if not path.exists():

@@ -4,7 +4,6 @@ import io
 import sys
 import threading
 
-import psutil
 import pytest
 
 from programs.launch import ending, hosts, node_process, supervision
@@ -127,8 +126,4 @@ raise SystemExit(5)
   run = Run(tmp_path, actor=starter)
   with pytest.raises(NodeDiedError):
     run.supervise("none")
-  assert ending.wait(
-    lambda: not psutil.pid_exists(int(pid.read_text()))
-    or psutil.Process(int(pid.read_text())).status() == psutil.STATUS_ZOMBIE,
-    60,
-  )
+  runs.wait_until_gone(int(pid.read_text()))
