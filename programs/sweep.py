@@ -32,8 +32,8 @@ from acme_stac.evaluation import logs
 from acme_stac.evaluation.text import printable
 from programs import commands
 from programs.launch import ending, progress
+from programs.launch import flags as run_flags
 from programs.run import arguments, machine, paths, user_file
-from programs.run import flags as run_flags
 from programs.run.errors import UserError
 
 _POLL_SECONDS = 0.2

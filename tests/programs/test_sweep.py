@@ -15,7 +15,7 @@ import pytest
 
 from acme_stac import environments
 from programs import sweep
-from programs.run import flags as run_flags
+from programs.launch import flags as run_flags
 from programs.run import machine, validation
 from programs.run.errors import UserError
 from tests.evaluation import test_summary
