@@ -111,7 +111,7 @@ def share_made(directory: pathlib.Path) -> float:
   """Returns the share of its steps that a run has made; 0 if unknown."""
   try:
     described = json.loads((directory / "config.json").read_text())
-    steps = logs.read(directory / logs.LEARNER)["environment_steps"]
+    steps = logs.read_learner(directory)["environment_steps"]
     share = steps.iloc[-1] / described["config"]["num_environment_steps"]
     return min(float(share), 1.0)
   except (OSError, ValueError, LookupError):  # Missing, or half written.

@@ -3,7 +3,7 @@
 import argparse
 
 from programs.run import experiment, validation
-from programs.run import flags as run_flags
+from programs.launch import flags as run_flags
 
 CASES = {
   "cartpole": [

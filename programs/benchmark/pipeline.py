@@ -184,7 +184,7 @@ def _measure(
 def _observe(
   program: measuring.Program, workdir: pathlib.Path, options
 ) -> dict[str, Any]:
-  log = workdir / logs.LEARNER
+  log = workdir / "logs" / "learner.csv"
   program.wait_for(lambda: len(logs.read(log)))
   first_update = time.monotonic() - program.started
   time.sleep(options.warm_up)

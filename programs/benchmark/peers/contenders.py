@@ -156,7 +156,7 @@ def reports(points: list[Point], warm_up: float) -> list[Point]:
 
 def _read_workdir(workdir: pathlib.Path) -> tuple[int, float | None] | None:
   """Reads the progress of one of this project's runs."""
-  log = logs.read(workdir / logs.LEARNER)
+  log = logs.read_learner(workdir)
   if log.empty:
     return None
   last = log.iloc[-1]
