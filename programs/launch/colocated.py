@@ -23,9 +23,8 @@ from programs.launch.ending import (
   StopRequest,
   tail,
 )
-from programs.launch.last_nodes import LastNodes
 from programs.launch.modes import Launch
-from programs.launch.progress import Progress
+from programs.launch.progress import LastNodes, Progress
 from programs.nodes import building
 from programs.nodes.actor import Actor, compile_inference
 from programs.nodes.counter import make_counter
@@ -36,7 +35,7 @@ from programs.run.experiment import Experiment
 
 # Threads that wait for Python's lock ask for it after this time instead of
 # Python's 5 ms, which is longer than a step takes.
-_SWITCH_SECONDS = 0.0005
+_SWITCH_SECONDS = 0.0002
 # Groups of an actor's environments, on an accelerator.
 _GROUPS = 2
 

@@ -1,11 +1,14 @@
-"""A run as the command has it: described, launched, and reported on."""
+"""Describes, launches and reports on the run of a command."""
 
 import csv
+import os
 import signal
+import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any, BinaryIO, NamedTuple
 
-from acme_stac import checkpointing
+from acme_stac import accelerator, checkpointing
 from acme_stac.evaluation import figures, summary
 from acme_stac.evaluation.text import counted, printable
 from programs.launch import cluster as cluster_lib
@@ -24,10 +27,10 @@ class Run(NamedTuple):
   """A run that can be started.
 
   Attributes:
-    experiment: its description.
+    experiment: description of the run.
     step: updates that are already done.
-    changes: what has changed since.
-    cluster: its hosts, if it has several.
+    changes: settings that have changed since, as text.
+    cluster: hosts of the run, if it has several.
     lock: open file that holds the lock of the work directory; None on a host of
       actors.
   """
@@ -44,19 +47,25 @@ class Run(NamedTuple):
     return self.cluster is None or self.cluster.is_learner_host
 
 
-def describe(parsed: Any) -> Run:
+def describe(
+  parsed: Any, learner_environment: Mapping[str, str] = os.environ
+) -> Run:
   """Describes the run of parsed flags and prepares its work directory.
 
-  Starts nothing, and finds all that a user can get wrong. The work directory is
-  locked before anything in it is read or written, so that what is found there
-  stays true.
+  Starts nothing, but finds every error of the user's. Locks the work directory
+  before it reads or writes anything there.
+
+  Args:
+    parsed: the flags.
+    learner_environment: environment variables of the learner's process.
 
   Raises:
     UserError: if anything about the run cannot work.
   """
   cluster: cluster_lib.Cluster | None = None
   num_actors = parsed.num_actors
-  if modes.MODES[parsed.launch].has_hosts:
+  mode = modes.MODES[parsed.launch]
+  if mode.has_hosts:
     cluster = cluster_lib.read(parsed.cluster, parsed.host, num_actors)
     num_actors = cluster.num_actors
   elif num_actors > _MAX_ACTORS:
@@ -64,14 +73,14 @@ def describe(parsed: Any) -> Run:
       f"num_actors must be at most {_MAX_ACTORS} on one host, got {num_actors}."
       " --launch=hosts takes more hosts: docs/operations.md."
     )
+  if cluster is None or cluster.is_learner_host:
+    _check_accelerator(learner_environment, apart=mode.has_processes)
   experiment = validation.make_experiment(
     parsed.config, num_actors, parsed.workdir
   )
-  if cluster is not None:
-    cluster_lib.check_ports(cluster, experiment.num_queues)
-    if not cluster.is_learner_host:
-      workdir_lib.make(experiment.workdir)
-      return Run(resume.with_specs_of_run(experiment), 0, [], cluster, None)
+  if cluster is not None and not cluster.is_learner_host:
+    workdir_lib.make(experiment.workdir)
+    return Run(resume.with_specs_of_run(experiment), 0, [], cluster, None)
   paths.make_directory(experiment.workdir, "--workdir")
   lock = workdir_lib.lock(experiment.workdir)
   try:
@@ -80,6 +89,37 @@ def describe(parsed: Any) -> Run:
     lock.close()
     raise
   return Run(*prepared, cluster, lock)
+
+
+def _check_accelerator(learner_environment: Mapping[str, str], apart: bool):
+  """Raises UserError if the learner's accelerator does not work.
+
+  Prints a warning if this host has a GPU that JAX leaves unused.
+
+  Args:
+    learner_environment: as in `describe`.
+    apart: check in another process, because this one must not take memory of
+      the accelerator.
+  """
+  if not accelerator.is_expected(learner_environment.get("JAX_PLATFORMS", "")):
+    return
+  if apart:
+    result = subprocess.run(
+      [sys.executable, "-m", "acme_stac.accelerator"],
+      env={**os.environ, **learner_environment},
+      stdout=subprocess.PIPE, text=True,
+    )
+    said = result.stdout.strip()
+    if result.returncode:
+      raise UserError(said or "JAX ended the process that looked for devices.")
+  else:
+    try:
+      accelerator.check()
+    except accelerator.AcceleratorError as error:
+      raise UserError(str(error)) from error
+    said = accelerator.warning() or ""
+  if said:
+    print(f"Warning: {said}", file=sys.stderr)
 
 
 def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:
@@ -100,7 +140,6 @@ def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:
     return 0
   if run.cluster is not None and run.learns_here:
     machine.check_ports(run.cluster.ports(experiment.num_queues))
-  watch = workdir_lib.Watch(experiment.workdir)
   progress = Progress()
   try:
     modes.run(parsed.launch, modes.Launch(
@@ -109,7 +148,6 @@ def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:
       run.cluster,
       parsed.restart,
       parsed.threads_per_actor,
-      parsed.terminal,
       learner_environment,
       # The learner holds the lock too, should this process be killed.
       (run.lock.fileno(),) if run.lock else (),
@@ -119,12 +157,6 @@ def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:
     return _report_stop(run, request)
   except (ending.NodeDiedError, SilentError, HopelessError) as error:
     progress.close()
-    # A learner in a process of its own says it in a log that went as well.
-    if not watch.is_intact():
-      ending.say(
-        f"{printable(experiment.workdir)}, or a part of it, was removed during"
-        " training."
-      )
     ending.say(f"{error}\nThe same command resumes.")
     code = 1
   else:
@@ -160,7 +192,7 @@ def _print_start(run: Run):
 def _report_stop(run: Run, request: ending.Interrupted) -> int:
   """Reports that a run was stopped; returns the exit code.
 
-  Draws nothing: whoever stops a run wants it to end now.
+  Draws no plots: whoever stops a run wants it to end now.
   """
   saved = ""
   if run.learns_here:
@@ -170,13 +202,13 @@ def _report_stop(run: Run, request: ending.Interrupted) -> int:
       else " before anything was learned"
     )
   print(f"Stopped{saved}. The same command goes on.")
-  # A cluster that ends a host, and takes 0 for done, would not start it again.
+  # A cluster that moves a host takes 0 for done and would not restart it.
   told_to_go = run.cluster is not None and signal.SIGTERM in request.args
   return 128 + signal.SIGTERM if told_to_go else 0
 
 
 def report(experiment: experiment_lib.Experiment):
-  """Warns of what was skipped in a run, and draws its plots."""
+  """Warns of skipped updates and dropped trajectories, and draws the plots."""
   try:
     result = summary.summarise_run(experiment.workdir)
     if skipped := result.get("skipped_updates", 0):
