@@ -12,15 +12,16 @@ import jax.numpy as jnp
 
 Array = jax.Array
 
+# Where selections are faster than XLA's scattering of a pooling's gradient.
+_SELECTING_BACKENDS = ("cpu", "gpu")
 
-@jax.custom_jvp
+
 def max_pool(images: Array) -> Array:
   """Returns maxima over 3×3 windows with stride 2, padding "SAME".
 
-  That is `hk.max_pool`, also in its derivative, which of several maxima in a
-  window takes the first. XLA scatters the gradient of its own pooling one
-  window after the other on CPUs, where that took a third of a deep torso's
-  update; here it is selections and sums.
+  The derivative, which of several maxima in a window takes the first, is
+  computed in the way that is faster on the default backend: see
+  `python -m programs.benchmark device --only=pooling`.
 
   Args:
     images: [N, H, W, C].
@@ -28,13 +29,30 @@ def max_pool(images: Array) -> Array:
   Returns:
     [N, ceil(H / 2), ceil(W / 2), C].
   """
+  if jax.default_backend() in _SELECTING_BACKENDS:
+    return max_pool_selecting(images)
+  return max_pool_scattering(images)
+
+
+def max_pool_scattering(images: Array) -> Array:
+  """Returns what `max_pool` does, differentiated by XLA.
+
+  XLA scatters the gradient to the maxima. On CPUs it does so one window after
+  the other, which took a third of a deep torso's update.
+  """
   return hk.max_pool(images, (3, 3, 1), (2, 2, 1), "SAME")
 
 
-@max_pool.defjvp
+@jax.custom_jvp
+def max_pool_selecting(images: Array) -> Array:
+  """Returns what `max_pool` does; its derivative is selections and sums."""
+  return max_pool_scattering(images)
+
+
+@max_pool_selecting.defjvp
 def _max_pool_jvp(primals, tangents):
   (images,), (tangent,) = primals, tangents
-  pooled = max_pool(images)
+  pooled = max_pool_selecting(images)
   # Columns first: of equal maxima the first row wins, then the first column.
   for axis in (2, 1):
     images, tangent = _pool_axis(images, tangent, axis)

@@ -4,11 +4,13 @@
   python -m programs.benchmark actor
   python -m programs.benchmark pipeline
   python -m programs.benchmark peers --rllib=rllib/bin/python
+  python -m programs.benchmark device --output=device.json
   python -m programs.benchmark environments
   python -m programs.benchmark soak --workdir=runs/soak --minutes=60
 
 learner times every agent's update, actor what a step costs outside the learner,
 pipeline the whole program, and peers other libraries' programs beside it.
+device measures one host with its accelerator, all in under four minutes.
 environments steps every environment of the papers; soak kills and freezes
 processes of a run for an hour. docs/performance.md has results.
 """
@@ -32,6 +34,7 @@ BENCHMARKS = {
   "actor": False,
   "pipeline": True,
   "peers": True,
+  "device": False,
   "environments": False,
   "soak": True,
 }
@@ -88,7 +91,8 @@ def _check(
   """Raises UserError for numbers and files that cannot be used."""
   for flag, value in vars(options).items():
     for number in value if isinstance(value, list) else [value]:
-      if flag != "seed" and isinstance(number, int | float) and number <= 0:
+      is_number = isinstance(number, int | float) and flag != "seed"
+      if is_number and number is not False and number <= 0:
         command.error(f"--{flag} must be positive, got {number}")
   if plot and not plot.endswith(".png"):
     command.error(f"--plot must end in .png, got {plot}")

@@ -106,7 +106,7 @@ def _processor() -> str:
 
 def table(
   rows: Iterable[Mapping[str, Any]],
-  columns: Mapping[str, Callable[[Mapping[str, Any]], str]],
+  columns: Mapping[str, Callable[[Any], str]],
 ) -> str:
   """Returns a Markdown table.
 
@@ -116,15 +116,22 @@ def table(
   """
   lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
   for row in rows:
-    cells = []
-    for number, cell in enumerate(columns.values()):
-      if number and "error" in row:
-        cells.append(row["error"])
-        break
-      cells.append(cell(row))
-    cells += [""] * (len(columns) - len(cells))
-    lines.append(f"| {' | '.join(cells)} |")
+    filled = cells(row, columns)
+    filled += [""] * (len(columns) - len(filled))
+    lines.append(f"| {' | '.join(filled)} |")
   return "\n".join(lines)
+
+
+def cells(
+  row: Mapping[str, Any], columns: Mapping[str, Callable[[Any], str]]
+) -> list[str]:
+  """Returns the cells of a row; if it has "error", that is the last one."""
+  filled: list[str] = []
+  for number, cell in enumerate(columns.values()):
+    if number and "error" in row:
+      return [*filled, row["error"]]
+    filled.append(cell(row))
+  return filled
 
 
 def lines(

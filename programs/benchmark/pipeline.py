@@ -25,7 +25,7 @@ from matplotlib import figure
 
 import acme_stac
 from acme_stac.evaluation import logs
-from programs.benchmark import actor, cases, learner, measuring
+from programs.benchmark import actor, cases, measuring, updates
 from programs.launch import node_process, processes
 from programs.run import experiment as experiment_lib
 from programs.run import validation
@@ -125,7 +125,7 @@ def _update_cost(case: str, agent: str) -> measuring.Cost:
   """Returns what learning from one environment step costs."""
   experiment = _experiment(case, agent)
   config = experiment.config
-  update = learner.MeasuredUpdate(experiment.environment_spec, config)
+  update = updates.MeasuredUpdate(experiment.environment_spec, config)
   cost = measuring.steady_cost(lambda: update.time(1), 5.0)
   steps = config.steps_per_update
   return measuring.Cost(cost.seconds / steps, cost.cpu_seconds / steps)

@@ -36,7 +36,7 @@ def test_learner(tmp_path, capsys):
   assert impala["time_ratio"] == impala["memory_ratio"] == 1.0
   assert stac["flops_ratio"] > 1.5
   assert stac["milliseconds"] > 0
-  assert result["matrix_product_gigaflops"] > 0
+  assert result["peak_gigaflops"] > 0
   assert capsys.readouterr().out.count("\n") == 2 + 6
   assert (tmp_path / "plot.png").stat().st_size > 10_000
 
