@@ -29,7 +29,6 @@ Options = argparse.Namespace
 # Frames per action of Atari.
 _FRAMES = 4
 _AGENTS = ("impala", "stacx")
-_TORSOS = ("deep", "shallow")
 _DTYPES = ("float32", "bfloat16")
 # Of a program, between its first update and the measurement.
 _WARM_UP_SECONDS = 3.0
@@ -134,23 +133,23 @@ def _measure_pooling(
 def _learner_cases(options: Options) -> list[Row]:
   batches = (2,) if options.tiny else (32, 256)
   length = 3 if options.tiny else 20
+  names = ("shallow",) if options.tiny else ("deep", "shallow")
   dtypes = _DTYPES[:1] if options.tiny else _DTYPES
   return [
     {"torso": torso, "agent": agent, "dtype": dtype, "batch": batch,
      "length": length}
     for batch, torso, dtype, agent in itertools.product(
-      batches, _TORSOS, dtypes, _AGENTS
+      batches, names, dtypes, _AGENTS
     )
   ]
 
 
-def _make_update(case: Row, options: Options) -> tuple[Any, float]:
+def _make_update(case: Row) -> tuple[Any, float]:
   """Returns a compiled update and the seconds that it took to compile."""
   started = time.monotonic()
-  fields: Row = {"torso_sizes": (4,)} if options.tiny else {}
   config = updates.make_config(
     case["agent"], case["torso"], case["batch"], case["length"],
-    compute_dtype=case["dtype"], **fields,
+    compute_dtype=case["dtype"],
   )
   specs = updates.Specs(*updates.NETWORKS[case["torso"]][:2])
   update = updates.MeasuredUpdate(specs, config)
@@ -165,7 +164,7 @@ def _measure_learner(
   compiled_by = deadline - 0.2 * (deadline - time.monotonic())
   workers = max(1, len(os.sched_getaffinity(0)) // 2)
   pool = futures.ThreadPoolExecutor(workers)
-  compiling = [pool.submit(_make_update, case, options) for case in cases]
+  compiling = [pool.submit(_make_update, case) for case in cases]
   futures.wait(compiling, compiled_by - time.monotonic())
   # What has not begun will not be measured.
   pool.shutdown(wait=False, cancel_futures=True)
