@@ -1,9 +1,6 @@
 """What a user gets from `programs.train --launch=colocated`, start included."""
 
-import os
 import pathlib
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -14,9 +11,8 @@ import numpy as np
 import pandas as pd
 
 from acme_stac.evaluation import logs
+from programs.benchmark import measuring
 
-# Seconds between two looks at the logs.
-_POLL_SECONDS = 0.1
 _LOG_SECONDS = 0.5
 
 
@@ -45,54 +41,28 @@ def measure(
   """
   with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
     workdir = pathlib.Path(directory)
-    output = workdir / "output"
-    started = time.monotonic()
-    with open(output, "w") as file:
-      process = subprocess.Popen(
-        [sys.executable, "-m", "programs.train", *flags, "--launch=colocated",
-         f"--config.log_every_seconds={_LOG_SECONDS}",
-         "--config.evaluation.episodes=0",
-         "--config.num_environment_steps=2000000000",
-         f"--workdir={workdir / 'run'}"],
-        stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": cache},
-      )
     run_logs = workdir / "run" / "logs"
-    try:
-      _wait_for_update(process, run_logs, started + start_seconds)
-      first_update = time.monotonic() - started
-      _sleep(process, warm_up)
+    command = [
+      sys.executable, "-m", "programs.train", *flags, "--launch=colocated",
+      f"--config.log_every_seconds={_LOG_SECONDS}",
+      "--config.evaluation.episodes=0",
+      "--config.num_environment_steps=2000000000",
+      f"--workdir={workdir / 'run'}",
+    ]
+    # Nothing of it is kept: not worth the time of an orderly end.
+    with measuring.running(
+      command, workdir, {"JAX_COMPILATION_CACHE_DIR": cache}, end_seconds=0.0
+    ) as program:
+      program.wait_for(
+        lambda: not logs.read(run_logs / "learner.csv").empty, start_seconds
+      )
+      first_update = time.monotonic() - program.started
+      time.sleep(warm_up)
       skipped = {path.name: len(logs.read(path)) for path in _files(run_logs)}
-      _sleep(process, seconds)
+      time.sleep(seconds)
+      program.check()
       figures = _figures(run_logs, skipped)
-    except RuntimeError as error:
-      last = output.read_text().strip().splitlines()[-1:]
-      raise RuntimeError(" ".join([str(error), *last])) from error
-    finally:
-      # Nothing of it is kept: not worth the time of an orderly end.
-      os.killpg(process.pid, signal.SIGKILL)
-      process.wait()
   return {"first_update_seconds": first_update, **figures}
-
-
-def _wait_for_update(
-  process: subprocess.Popen, run_logs: pathlib.Path, deadline: float
-):
-  started = time.monotonic()
-  while logs.read(run_logs / "learner.csv").empty:
-    if time.monotonic() > deadline:
-      seconds = deadline - started
-      raise RuntimeError(f"There was no update within {seconds:.0f} s.")
-    _sleep(process, _POLL_SECONDS)
-
-
-def _sleep(process: subprocess.Popen, seconds: float):
-  """Waits; raises RuntimeError if the program ends meanwhile."""
-  try:
-    process.wait(seconds)
-  except subprocess.TimeoutExpired:
-    return
-  raise RuntimeError("The program ended.")
 
 
 def _files(run_logs: pathlib.Path) -> list[pathlib.Path]:

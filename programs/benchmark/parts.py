@@ -46,7 +46,7 @@ class Part(NamedTuple):
 
   cases: Callable[[Options], list[Row]]
   measure: Callable[[list[Row], Options, float], Iterator[Row]]
-  columns: Mapping[str, Callable[[Row], str]]
+  columns: Mapping[str, str | Callable[[measuring.Row], str]]
   share: float
 
 
@@ -282,58 +282,48 @@ def _measure_colocated(
         yield {**case, **colocated.measure(
           flags, cache, min(left, options.start_seconds), _WARM_UP_SECONDS,
           options.seconds_per_row,
-        )}
+        ), "share_of_lesser": None}
       except RuntimeError as error:
         yield {**case, "error": str(error)}
 
 
-def _figure(name: str, form: str = ",.0f") -> Callable[[Row], str]:
-  return lambda row: format(row[name], form)
+def _share_of_lesser(row: measuring.Row) -> str:
+  share = row["share_of_lesser"]
+  return "" if share is None else f"{share:.2f}"
 
 
 PARTS: Mapping[str, Part] = {
   "pooling": Part(_pooling_cases, _measure_pooling, {
     "pooling, of": lambda row: "×".join(map(str, row["shape"])),
-    "type": lambda row: row["dtype"],
-    "derivative": lambda row: row["derivative"],
-    "gradient, ms": _figure("gradient_milliseconds", ".2f"),
-    "metagradient, ms": _figure("second_milliseconds", ".2f"),
+    "type": "{dtype}",
+    "derivative": "{derivative}",
+    "gradient, ms": "{gradient_milliseconds:.2f}",
+    "metagradient, ms": "{second_milliseconds:.2f}",
   }, 0.2),
   "learner": Part(_learner_cases, _measure_learner, {
-    "learner": lambda row: f"{row['torso']}, `{row['agent']}`",
-    "type": lambda row: row["dtype"],
-    "batch": lambda row: f"{row['batch']} × {row['length']}",
-    "update, ms": _figure("milliseconds", ".2f"),
-    "frames/s": _figure("frames_per_second"),
-    "TFLOP/s": _figure("teraflops_per_second", ".2f"),
-    "share of peak": _figure("share_of_peak", ".1%"),
-    "memory, MB": _figure("megabytes"),
-    "compiled, s": _figure("compile_seconds", ".1f"),
+    "learner": "{torso}, `{agent}`, {dtype}, {batch} × {length}",
+    "update, ms": "{milliseconds:.2f}",
+    "frames/s": "{frames_per_second:,.0f}",
+    "TFLOP/s": "{teraflops_per_second:.2f}",
+    "share of peak": "{share_of_peak:.1%}",
+    "memory, MB": "{megabytes:,.0f}",
+    "compiled, s": "{compile_seconds:.1f}",
   }, 0.45),
   "emulator": Part(_emulator_cases, _measure_emulator, {
-    "Pong alone": lambda row: f"{row['batches']} × {row['environments']}",
+    "Pong alone": "{batches} × {environments}",
     "threads of each": lambda row: str(row["threads"] or "ale-py's"),
-    "frames/s": _figure("frames_per_second"),
+    "frames/s": "{frames_per_second:,.0f}",
   }, 0.3),
   "colocated": Part(_colocated_cases, _measure_colocated, {
-    "colocated Pong": lambda row: f"{row['torso']}, `{row['agent']}`",
-    "type": lambda row: row["dtype"],
-    "first update, s": lambda row: (
-      f"{row['first_update_seconds']:.1f} ({row['cache']})"
+    "colocated Pong": "{torso}, `{agent}`, {dtype}",
+    "first update, s": "{first_update_seconds:.1f} ({cache})",
+    "frames/s": "{frames_per_second:,.0f}",
+    "of the lesser alone": _share_of_lesser,
+    "learner waits": "{learner_waits:.0%}",
+    "actors: environment, inference, writing": (
+      "{actors_environment:.0%}, {actors_inference:.0%}, {actors_writing:.0%}"
     ),
-    "frames/s": _figure("frames_per_second"),
-    "of the lesser alone": lambda row: (
-      format(row["share_of_lesser"], ".2f") if row.get("share_of_lesser")
-      else ""
-    ),
-    "learner waits": _figure("learner_waits", ".0%"),
-    "actors: environment, inference, writing": lambda row: (
-      f"{row['actors_environment']:.0%}, {row['actors_inference']:.0%},"
-      f" {row['actors_writing']:.0%}"
-    ),
-    "actors wait: queue, learner": lambda row: (
-      f"{row['actors_blocked']:.0%}, {row['actors_wait']:.0%}"
-    ),
-    "policy age": _figure("policy_age", ".2f"),
+    "actors wait: queue, learner": "{actors_blocked:.0%}, {actors_wait:.0%}",
+    "policy age": "{policy_age:.2f}",
   }, 1.0),
 }
