@@ -27,9 +27,9 @@ from acme_stac import checkpointing
 from acme_stac.config import CHOICES
 from acme_stac.presets import AGENTS, DOMAINS
 from programs.launch import cluster as cluster_lib
+from programs.launch import flags as run_flags
 from programs.launch import session
 from programs.run import experiment as experiment_lib
-from programs.run import flags as run_flags
 from programs.run import resume, validation
 from programs.run.errors import UserError
 

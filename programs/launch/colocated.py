@@ -19,9 +19,8 @@ from programs.launch.ending import (
   StopRequest,
   tail,
 )
-from programs.launch.last_nodes import LastNodes
 from programs.launch.modes import Launch
-from programs.launch.progress import Progress
+from programs.launch.progress import LastNodes, Progress
 from programs.nodes import building
 from programs.nodes.actor import Actor
 from programs.nodes.counter import make_counter

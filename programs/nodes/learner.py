@@ -115,9 +115,8 @@ class Learner:
     """Does one update; returns False if there is no more data.
 
     Raises:
-      HopelessError: if the work directory has been removed.
+      HopelessError: if the work directory has been removed or replaced.
     """
-    self._checkpoints.check_workdir_if_due()
     try:
       self._learner.step()
     except StopIteration:
