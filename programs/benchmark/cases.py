@@ -2,8 +2,8 @@
 
 import argparse
 
-from programs.run import experiment, validation
 from programs.launch import flags as run_flags
+from programs.run import experiment, validation
 
 CASES = {
   "cartpole": [

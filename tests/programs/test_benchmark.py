@@ -6,7 +6,7 @@ import pytest
 from programs.benchmark import __main__ as benchmark
 from programs.benchmark import environments, measuring, peers
 from programs.benchmark.peers import contenders
-from programs.run import flags as run_flags
+from programs.launch import flags as run_flags
 from programs.run.errors import UserError
 
 
