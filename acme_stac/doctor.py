@@ -1,15 +1,14 @@
-"""Checks an installation and says what to do about what it lacks.
+"""Checks an installation, and says what it lacks and how to get it.
 
 Usage:
   python -m acme_stac.doctor
 
-Every check runs in a process of its own: compiled packages that do not fit each
-other end the process that loads them. The exit code is 1 if something that is
-installed does not work.
+Every check runs in its own process, because compiled packages that do not fit
+each other end the process that loads them. The exit code is 1 if something that
+is installed does not work.
 """
 
 import argparse
-import glob
 import importlib
 import importlib.metadata
 import os
@@ -25,10 +24,12 @@ _TIMEOUT_SECONDS = 180.0
 _PACKAGE = "acme_stac"
 _REINSTALL = (
   "Install the versions that fit: 'make setup' in a clone of the project makes"
-  " an environment with them."
+  " an environment with them ('make setup STACK=current' one for any newer"
+  " Python, without Acme, Launchpad and Reverb)."
 )
-# The distributed layer by the names of its distributions: other packages may
-# have modules of the same names.
+# The layers by the names of their distributions: other packages may have
+# modules of the same names.
+_ONE_HOST = ("ml-collections",)
 _DISTRIBUTED = ("dm-acme", "dm-launchpad-nightly", "dm-reverb")
 # Compiled against one TensorFlow's protobuf and NumPy, for example, without
 # saying so: what they require must have the versions of the lock.
@@ -158,15 +159,21 @@ def _core() -> str:
 
 
 def _devices() -> str:
-  devices = _load("jax").devices()
-  if glob.glob("/dev/nvidia[0-9]*") and devices[0].platform == "cpu":
-    raise Problem("there is an NVIDIA GPU, but this JAX only has the CPU")
-  kinds = sorted({device.device_kind for device in devices})
+  accelerator = _load("acme_stac.accelerator")
+  try:
+    said = accelerator.check()
+  except accelerator.AcceleratorError as error:
+    raise Problem(str(error)) from error
+  if (advice := accelerator.unused()) is not None:
+    raise Problem(advice)
   memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-  return (
-    f"{len(devices)} × {', '.join(kinds)}; {os.cpu_count()} cores,"
-    f" {memory:.0f} GiB"
-  )
+  return f"{said}; {os.cpu_count()} cores, {memory:.0f} GiB"
+
+
+def _packages() -> str:
+  if wrong := _wrong_versions("train"):
+    raise Problem("; ".join(wrong))
+  return "what training on one host needs is installed"
 
 
 def _versions() -> str:
@@ -244,24 +251,10 @@ _CORE = (
     "core", _core,
     "'pip install .' in a clone of the project, into this environment.",
   ),
-  Check(
-    "devices", _devices,
-    "Install JAX for your accelerator, of the version that you have: docs.jax."
-    "dev, 'Installation'; in a clone of the project, xm_launch/cuda12.lock has"
-    " what NVIDIA GPUs need.",
-    needed=False,
-  ),
+  Check("devices", _devices, "docs/gpu.md says how to set up a GPU."),
 )
-_PROGRAM = (
-  Check("versions", _versions, _REINSTALL),
-  Check("binaries", _binaries, _REINSTALL),
-  Check(
-    "Reverb", _reverb_port,
-    "Let processes listen on a port of this machine: look at its firewall and"
-    " at proxies (no_proxy=localhost).",
-    needs="binaries",
-  ),
-  Check("courier", _courier_port, "As for Reverb.", needs="binaries"),
+_HOST = (
+  Check("packages", _packages, _REINSTALL),
   Check("TensorBoard", _tensorboard, _REINSTALL, needed=False),
   Check(
     "Atari", lambda: _environment("atari:pong"),
@@ -278,6 +271,17 @@ _PROGRAM = (
     " MUJOCO_GL=osmesa.",
     needed=False,
   ),
+)
+_PROGRAM = (
+  Check("versions", _versions, _REINSTALL),
+  Check("binaries", _binaries, _REINSTALL),
+  Check(
+    "Reverb", _reverb_port,
+    "Let processes listen on a port of this machine: look at its firewall and"
+    " at proxies (no_proxy=localhost).",
+    needs="binaries",
+  ),
+  Check("courier", _courier_port, "As for Reverb.", needs="binaries"),
   Check(
     "network", _network,
     "Without it others can reach the ports of a local run: docs/operations.md,"
@@ -285,6 +289,7 @@ _PROGRAM = (
     needed=False,
   ),
 )
+_CHECKS = (*_CORE, *_HOST, *_PROGRAM)
 
 
 def _last_line(text: str) -> str:
@@ -313,11 +318,11 @@ def _run_apart(check: Check) -> tuple[bool, str]:
 
 def _run_here(name: str) -> int:
   """Runs one check in this process; returns its exit code."""
-  (check,) = (check for check in (*_CORE, *_PROGRAM) if check.name == name)
+  (check,) = (check for check in _CHECKS if check.name == name)
   try:
     print(f"doctor: {check.run()}")
   except Problem as problem:
-    print(f"doctor: {problem}")
+    print("doctor: " + " ".join(str(problem).split()))
     return 1
   except Exception as error:  # noqa: BLE001 (whatever a broken package raises)
     print("doctor: " + " ".join(f"{type(error).__name__}: {error}".split()))
@@ -332,15 +337,21 @@ def main(argv: list[str]) -> int:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument(
-    "--only", choices=[check.name for check in (*_CORE, *_PROGRAM)],
+    "--only", choices=[check.name for check in _CHECKS],
     help="run this check, in this process",
   )
   only = parser.parse_args(argv).only
   if only:
     return _run_here(only)
-  installed = any(_is_installed(name) for name in _DISTRIBUTED)
+  distributed = any(map(_is_installed, _DISTRIBUTED))
+  one_host = distributed or all(map(_is_installed, _ONE_HOST))
+  checks = [
+    *_CORE,
+    *(_HOST if one_host else ()),
+    *(_PROGRAM if distributed else ()),
+  ]
   failed: dict[str, Check] = {}
-  for check in (*_CORE, *_PROGRAM) if installed else _CORE:
+  for check in checks:
     if check.needs in failed:
       continue
     passed, said = _run_apart(check)
@@ -349,11 +360,14 @@ def main(argv: list[str]) -> int:
     if not passed:
       print(f"       -> {check.advice}", flush=True)
       failed[check.name] = check
-  if not installed:
+  if not distributed:
+    works = (
+      "training with --launch=serial and colocated, evaluation and reports work"
+      if one_host else "acme_stac.core, networks and load_policy work"
+    )
     print(
       "       Acme, Launchpad and Reverb are not installed, so there is no"
-      " distributed agent; acme_stac.core, networks and load_policy work."
-      f"\n       -> {_REINSTALL}"
+      f" distributed agent; {works}.\n       -> {_REINSTALL}"
     )
   return int(any(check.needed for check in failed.values()))
 

@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
   flags.FLAGS(["programs.train"])
   parsed.config = run_flags.load_config(parsed)
   session = _session()
-  run = session.describe(parsed)
+  run = session.describe(parsed, learner_environment)
   online = os.environ.get("WANDB_MODE", "online") == "online"
   if run.experiment.wandb_project and isolated and online:
     raise UserError(

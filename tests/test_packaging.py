@@ -189,6 +189,7 @@ def test_doctor_finds_what_is_wrong(tmp_path, monkeypatch, capsys):
   # A package that another TensorFlow was built against, for instance.
   (tmp_path / "reverb.py").write_text("raise ImportError('undefined symbol')")
   monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+  monkeypatch.setattr(doctor, "_HOST", ())
   monkeypatch.setattr(
     doctor, "_PROGRAM",
     [c for c in doctor._PROGRAM if c.name in ("binaries", "Reverb")],

@@ -16,6 +16,7 @@ from acme_stac import (
   checkpointing,
   environment_loop,
   environments,
+  policy_file,
   trained_policy,
 )
 from acme_stac.environment_loop import (
@@ -81,7 +82,7 @@ def networks_of(path: pathlib.Path) -> str | None:
   Raises:
     CheckpointError: (a ValueError) if there is no policy.
   """
-  return trained_policy.read_metadata(path).get("networks")
+  return policy_file.read_metadata(path).get("networks")
 
 
 def with_protocol(

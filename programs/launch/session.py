@@ -1,11 +1,14 @@
 """A run as the command has it: described, launched, and reported on."""
 
 import csv
+import os
 import signal
+import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any, BinaryIO, NamedTuple
 
-from acme_stac import checkpointing
+from acme_stac import accelerator, checkpointing
 from acme_stac.evaluation import figures, summary
 from acme_stac.evaluation.text import counted, printable
 from programs.launch import cluster as cluster_lib
@@ -44,19 +47,26 @@ class Run(NamedTuple):
     return self.cluster is None or self.cluster.is_learner_host
 
 
-def describe(parsed: Any) -> Run:
+def describe(
+  parsed: Any, learner_environment: Mapping[str, str] = os.environ
+) -> Run:
   """Describes the run of parsed flags and prepares its work directory.
 
   Starts nothing, and finds all that a user can get wrong. The work directory is
   locked before anything in it is read or written, so that what is found there
   stays true.
 
+  Args:
+    parsed: the flags.
+    learner_environment: environment variables of the learner's process.
+
   Raises:
     UserError: if anything about the run cannot work.
   """
   cluster: cluster_lib.Cluster | None = None
   num_actors = parsed.num_actors
-  if modes.MODES[parsed.launch].has_hosts:
+  mode = modes.MODES[parsed.launch]
+  if mode.has_hosts:
     cluster = cluster_lib.read(parsed.cluster, parsed.host, num_actors)
     num_actors = cluster.num_actors
   elif num_actors > _MAX_ACTORS:
@@ -64,6 +74,8 @@ def describe(parsed: Any) -> Run:
       f"num_actors must be at most {_MAX_ACTORS} on one host, got {num_actors}."
       " --launch=hosts takes more hosts: docs/operations.md."
     )
+  if cluster is None or cluster.is_learner_host:
+    _check_accelerator(learner_environment, apart=mode.has_processes)
   experiment = validation.make_experiment(
     parsed.config, num_actors, parsed.workdir
   )
@@ -80,6 +92,37 @@ def describe(parsed: Any) -> Run:
     lock.close()
     raise
   return Run(*prepared, cluster, lock)
+
+
+def _check_accelerator(learner_environment: Mapping[str, str], apart: bool):
+  """Raises UserError if the learner's accelerator does not work.
+
+  Prints a warning if this host has a GPU that JAX leaves unused.
+
+  Args:
+    learner_environment: as in `describe`.
+    apart: check in another process, because this one must not take memory of
+      the accelerator.
+  """
+  if not accelerator.is_expected(learner_environment.get("JAX_PLATFORMS", "")):
+    return
+  if apart:
+    result = subprocess.run(
+      [sys.executable, "-m", "acme_stac.accelerator"],
+      env={**os.environ, **learner_environment},
+      stdout=subprocess.PIPE, text=True,
+    )
+    said = result.stdout.strip()
+    if result.returncode:
+      raise UserError(said or "JAX ended the process that looked for devices.")
+  else:
+    try:
+      accelerator.check()
+    except accelerator.AcceleratorError as error:
+      raise UserError(str(error)) from error
+    said = accelerator.unused() or ""
+  if said:
+    print(f"Warning: {said}", file=sys.stderr)
 
 
 def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:

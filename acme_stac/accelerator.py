@@ -1,0 +1,188 @@
+"""Checks that JAX's accelerator works, and explains why it does not."""
+
+import glob
+import importlib.metadata
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+
+_DOCUMENTATION = "docs/gpu.md has the set-up of GPUs."
+# CUDA's libraries that JAX loads first, and that other installations of CUDA
+# have too.
+_CUDA_LIBRARIES = ("libcudnn*", "libcublas.*", "libcudart.*")
+
+
+class AcceleratorError(RuntimeError):
+  """Raised if JAX's devices cannot be used; says why, and how to mend it."""
+
+
+def check() -> str:
+  """Runs a matrix product and a convolution on JAX's first device.
+
+  Returns:
+    The devices, in words.
+
+  Raises:
+    AcceleratorError: if JAX has no device of the platform that was asked for,
+      or the device computes nothing.
+  """
+  try:
+    devices = jax.devices()
+    images = jnp.ones([2, 16, 16, 8])
+    jax.block_until_ready((
+      jnp.ones([128, 128]) @ jnp.ones([128, 128]),
+      jax.lax.conv(images, jnp.ones([2, 16, 3, 3]), (1, 1), "SAME"),
+    ))
+  # A backend that does not start, a library that does not fit, memory that is
+  # not there; and JAX asserts that there is a device of JAX_PLATFORMS.
+  except (RuntimeError, AssertionError) as error:
+    raise AcceleratorError(_explain(error)) from error
+  kinds = ", ".join(sorted({device.device_kind for device in devices}))
+  return f"{len(devices)} × {kinds}; a matrix product and a convolution run"
+
+
+def unused() -> str | None:
+  """Returns advice if this host has an NVIDIA GPU that JAX leaves unused.
+
+  None if it uses it, or if JAX_PLATFORMS rules it out.
+  """
+  if os.environ.get("JAX_PLATFORMS") or not has_gpu():
+    return None
+  if jax.devices()[0].platform != "cpu":
+    return None
+  reasons = " ".join(_faults()) or "JAX's warnings above say why."
+  return (
+    f"This host has an NVIDIA GPU, but JAX has the CPU only. {reasons} Set"
+    f" JAX_PLATFORMS=cpu to use the CPU on purpose. {_DOCUMENTATION}"
+  )
+
+
+def has_gpu() -> bool:
+  """Returns whether the kernel has an NVIDIA GPU."""
+  return bool(glob.glob("/dev/nvidia[0-9]*"))
+
+
+def is_expected(platforms: str) -> bool:
+  """Returns whether JAX has, or should have, other devices than the CPU.
+
+  Args:
+    platforms: JAX_PLATFORMS, "" if it is not set.
+  """
+  return platforms.split(",")[0] != "cpu" if platforms else has_gpu()
+
+
+def _explain(error: Exception) -> str:
+  platforms = os.environ.get("JAX_PLATFORMS")
+  asked = f" (JAX_PLATFORMS={platforms})" if platforms else ""
+  return "\n".join([
+    f"JAX cannot compute on its devices{asked}:"
+    f" {str(error) or 'it has none of this platform'}",
+    *_faults(),
+    _DOCUMENTATION,
+  ])
+
+
+def _faults() -> list[str]:
+  """Returns what is known to keep JAX from an accelerator, with its remedy."""
+  return [*_plugin_faults(), *_library_faults(), *_memory_faults()]
+
+
+def _plugin_faults() -> list[str]:
+  versions = {
+    distribution.name.lower(): distribution.version
+    for distribution in importlib.metadata.distributions()
+  }
+  plugins = {
+    name: version for name, version in versions.items()
+    if name in ("jax-cuda12-plugin", "jax-cuda13-plugin")
+  }
+  if not plugins:
+    return [
+      "No plugin for NVIDIA GPUs is installed: 'make setup ACCELERATOR=cuda12'"
+      " in a clone of the project, or pip install"
+      f" \"jax[cuda12]=={versions['jax']}\"."
+    ] if has_gpu() or _asks_for_gpu() else []
+  if len(plugins) > 1:
+    return [
+      f"{' and '.join(plugins)} are both installed, with two versions of CUDA's"
+      f" libraries: pip uninstall {min(plugins)}."
+    ]
+  ((name, version),) = plugins.items()
+  if version != versions["jaxlib"]:
+    return [
+      f"{name} {version} does not fit jaxlib {versions['jaxlib']}: pip install"
+      f" \"{name}[with_cuda]=={versions['jaxlib']}\"."
+    ]
+  return []
+
+
+def _asks_for_gpu() -> bool:
+  platforms = os.environ.get("JAX_PLATFORMS", "").split(",")
+  return bool({"cuda", "gpu"} & set(platforms))
+
+
+def _library_faults() -> list[str]:
+  found = [
+    path
+    for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder
+    for pattern in _CUDA_LIBRARIES
+    for path in sorted(pathlib.Path(folder).glob(pattern))
+  ]
+  return [
+    f"LD_LIBRARY_PATH has another version of a CUDA library ({found[0]}), which"
+    " is loaded in place of JAX's own: unset LD_LIBRARY_PATH."
+  ] if found else []
+
+
+def _memory_faults() -> list[str]:
+  """Returns the processes that hold most of a GPU's memory."""
+  rows = _nvidia_smi("--query-gpu=uuid,index,memory.used,memory.total")
+  apps = _nvidia_smi("--query-compute-apps=gpu_uuid,pid,process_name")
+  faults = []
+  for uuid, index, used, total in rows:
+    others = [
+      f"{pid} ({name})" for gpu, pid, name in apps
+      if gpu == uuid and pid != str(os.getpid())
+    ]
+    if others and int(used) > int(total) / 2:
+      faults.append(
+        f"Other processes hold memory of GPU {index} ({used} of {total} MiB in"
+        f" use): {', '.join(others)}. End them, or take another GPU with"
+        " CUDA_VISIBLE_DEVICES."
+      )
+  return faults
+
+
+def _nvidia_smi(query: str) -> list[list[str]]:
+  """Returns the rows of a query; none without a driver."""
+  try:
+    result = subprocess.run(
+      ["nvidia-smi", query, "--format=csv,noheader,nounits"],
+      capture_output=True, text=True, timeout=20, check=True,
+    )
+  except (OSError, subprocess.SubprocessError):
+    return []
+  return [
+    [field.strip() for field in line.split(",")]
+    for line in result.stdout.splitlines()
+  ]
+
+
+def main() -> int:
+  """Checks the devices of this process; returns the exit code."""
+  try:
+    check()
+  except AcceleratorError as error:
+    print(error)
+    return 1
+  if (advice := unused()) is not None:
+    print(advice)
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())
