@@ -1,64 +1,122 @@
 #!/usr/bin/env bash
-# Makes the project's virtual environment: setup.sh DIRECTORY [LOCK]
-# Looks for a Python 3.10 ($PYTHON, python3.10, uv, pyenv) and installs the
-# exact packages of requirements.lock, without dependency resolution, and the
-# project; with another LOCK, the packages of that file alone.
+# Makes a virtual environment of exact versions, without dependency resolution:
+# setup.sh STACK [--dry-run]
+#   distributed  everything, in .venv, for Python 3.10
+#   current      the one-host layer, in .venv-current, for Python 3.11 to 3.13
+#   xm           XManager alone, in .venv-xm, for Python 3.10
+# Does nothing if the environment has these versions already.
+# PYTHON is the Python to use; otherwise it is looked for (python3.x, uv, pyenv).
+# ACCELERATOR is cpu, cuda12, cuda13 or tpu; otherwise nvidia-smi is asked.
 set -euo pipefail
 cd "$(dirname "$0")"
-directory=$1
-lock=${2:-requirements.lock}
 
 fail() { printf '\nacme_stac cannot be set up: %s\n' "$1" >&2; exit 1; }
 
-platform="$(uname -s) $(uname -m)"
-[ "$platform" = "Linux x86_64" ] || fail "this is $platform, but the compiled \
-packages underneath (Launchpad, Reverb) exist for Linux x86_64 only.
-Use such a machine, or a container or virtual machine with it. The mathematics
-alone (acme_stac.core) runs elsewhere: pip install . in any Python >= 3.10."
+stack=${1:-}
+case $stack in
+  distributed)
+    directory=.venv lock=requirements.lock versions=3.10
+    accelerators="cpu cuda12 tpu" ;;
+  current)
+    # The first one that is found; labmaze has no packages for 3.13.
+    directory=.venv-current lock=requirements-current.lock
+    versions="3.12 3.13 3.11" accelerators="cpu cuda12 cuda13 tpu" ;;
+  xm)
+    directory=.venv-xm lock=xm_launch/requirements.lock versions=3.10
+    accelerators=cpu ;;
+  *) fail "STACK=$stack is neither 'distributed' nor 'current'." ;;
+esac
+newest=${versions%% *}
 
-is_python_3_10() {
-  [ -n "$1" ] && "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' \
-    >/dev/null 2>&1
+if [ "$stack" != current ]; then
+  platform="$(uname -s) $(uname -m)"
+  [ "$platform" = "Linux x86_64" ] || fail "this is $platform, but the compiled \
+packages underneath (Launchpad, Reverb) exist for Linux x86_64 only.
+Training on one host needs neither: make train STACK=current."
+fi
+
+find_accelerator() {
+  local driver
+  # XManager computes nothing.
+  [ "$stack" != xm ] || { echo cpu; return; }
+  [ -z "${ACCELERATOR:-}" ] || { echo "$ACCELERATOR"; return; }
+  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader \
+    2>/dev/null) || { echo cpu; return; }
+  driver=${driver%%.*}
+  # CUDA 13 needs driver 580; JAX 0.6.2, of the distributed stack, has CUDA 12
+  # only.
+  if [[ ! $driver =~ ^[0-9]+$ ]]; then echo cpu
+  elif [[ $stack = current && $driver -ge 580 ]]; then echo cuda13
+  else echo cuda12; fi
+}
+
+accelerator=$(find_accelerator)
+[[ " $accelerators " = *" $accelerator "* ]] \
+  || fail "ACCELERATOR=$accelerator is none of the $stack stack's: $accelerators."
+locks=("$lock")
+case $stack-$accelerator in
+  *-cpu) ;;
+  current-*) locks+=("locks/current-$accelerator.lock") ;;
+  *) locks+=("xm_launch/$accelerator.lock") ;;
+esac
+
+stamp=$(cat "${locks[@]}" pyproject.toml setup.sh | sha256sum)
+if [ -z "${2:-}" ] && [ "$(cat "$directory/.complete" 2>/dev/null)" = "$stamp" ]
+then exit 0; fi
+
+is_right_python() {
+  [ -n "$1" ] && "$1" -c 'import sys
+sys.exit("%d.%d" % sys.version_info[:2] not in sys.argv[1:])' $2 >/dev/null 2>&1
 }
 
 find_python() {
-  local candidate
+  local candidate version
   if [ -n "${PYTHON:-}" ]; then
-    is_python_3_10 "$PYTHON" && { echo "$PYTHON"; return; }
-    fail "PYTHON=$PYTHON is not a Python 3.10 that runs."
+    is_right_python "$PYTHON" "$versions" && { echo "$PYTHON"; return; }
+    fail "PYTHON=$PYTHON is not a Python ${versions// / or } that runs."
   fi
-  for candidate in python3.10 python3 python \
-      "$(command -v uv >/dev/null && uv python find 3.10 2>/dev/null || true)" \
-      "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.10*/bin/python; do
-    is_python_3_10 "$candidate" && { echo "$candidate"; return; }
+  for version in $versions; do
+    for candidate in "python$version" python3 python \
+        "$(command -v uv >/dev/null && uv python find "$version" 2>/dev/null || true)" \
+        "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python; do
+      is_right_python "$candidate" "$version" && { echo "$candidate"; return; }
+    done
   done
-  # A uv without a Python 3.10 can bring one.
-  if command -v uv >/dev/null && uv python install 3.10 >/dev/null 2>&1; then
-    candidate=$(uv python find 3.10) && is_python_3_10 "$candidate" \
-      && { echo "$candidate"; return; }
+  # A uv without such a Python can bring one.
+  if command -v uv >/dev/null && uv python install "$newest" >/dev/null 2>&1; then
+    candidate=$(uv python find "$newest") \
+      && is_right_python "$candidate" "$versions" && { echo "$candidate"; return; }
   fi
-  fail "no Python 3.10 was found (there are no Launchpad packages for other
-versions). Install one, then run make again:
-  uv python install 3.10      where uv is installed, or
-  pyenv install 3.10          where pyenv is installed, or
-  apt install python3.10 python3.10-venv   on Ubuntu 22.04.
-A Python 3.10 in an unusual place: make setup PYTHON=/path/to/python3.10"
+  fail "no Python ${versions// / or } was found. Install one, then run make again:
+  uv python install $newest      where uv is installed, or
+  pyenv install $newest          where pyenv is installed, or
+  apt install python$newest python$newest-venv   where Ubuntu has it.
+A Python in an unusual place: make setup PYTHON=/path/to/python$newest"
 }
 
 python=$(find_python)
-echo "Setting up $directory with $("$python" --version) (a few minutes the first time) ..."
+what="$directory with $("$python" --version) for $accelerator"
+if [ "${2:-}" = --dry-run ]; then
+  echo "Would set up $what, from ${locks[*]}"
+  exit 0
+fi
+echo "Setting up $what (a few minutes the first time) ..."
 rm -rf "$directory"
 if command -v uv >/dev/null; then
   uv venv --quiet --python "$python" "$directory"
-  install() { VIRTUAL_ENV="$directory" uv pip install --quiet "$@"; }
+  # From another directory: pyproject.toml's overrides are not for every lock.
+  install() { VIRTUAL_ENV="$PWD/$directory" uv --directory / pip install --quiet "$@"; }
 else
-  "$python" -m venv "$directory" \
-    || fail "the venv module is missing (Debian, Ubuntu: apt install python3.10-venv)."
+  "$python" -m venv "$directory" || fail "the venv module is missing (Debian, \
+Ubuntu: apt install python$newest-venv)."
   install() { "$directory/bin/python" -m pip install --quiet \
     --disable-pip-version-check "$@"; }
 fi
-install --no-deps --require-hashes -r "$lock"
-if [ "$lock" = requirements.lock ]; then
-  install --no-deps --no-build-isolation --editable .
+for lock in "${locks[@]}"; do
+  install --no-deps --require-hashes -r "$PWD/$lock"
+done
+if [ "$stack" != xm ]; then
+  install --no-deps --no-build-isolation --editable "$PWD"
 fi
+echo "$stamp" > "$directory/.complete"
 echo "Ready: $directory/bin/python"

@@ -9,8 +9,7 @@ import jax
 import pytest
 
 from acme_stac import accelerator
-from programs.launch import session
-from programs.run import flags
+from programs.launch import flags, session
 
 TRAIN = ["--config=configs/small.py:catch", "--num_actors=1"]
 # Two GPUs; another process holds most of the second one.

@@ -144,7 +144,7 @@ def test_immutable():
     ("torso_sizes", (0,), "torso_sizes"),
     ("torso_sizes", "mlp", "tuple"),
     ("self_tuned", ("discont",), "Did you mean 'discount'"),
-    ("self_tuned", ("alpha", "alpha_c"), "Take one or the other"),
+    ("self_tuned", ("alpha", "alpha_c"), "Choose one"),
     ("self_tuned", ("alpha", "alpha"), "twice"),
     ("batchsize", 4, "Did you mean 'batch_size'"),
   ],

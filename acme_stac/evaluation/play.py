@@ -16,6 +16,7 @@ from acme_stac import (
   checkpointing,
   environment_loop,
   environments,
+  policy_file,
   trained_policy,
 )
 from acme_stac.environment_loop import (
@@ -81,7 +82,7 @@ def networks_of(path: pathlib.Path) -> str | None:
   Raises:
     CheckpointError: (a ValueError) if there is no policy.
   """
-  return trained_policy.read_metadata(path).get("networks")
+  return policy_file.read_metadata(path).get("networks")
 
 
 def with_protocol(
@@ -241,10 +242,11 @@ def statistics(
     "length_max": float(lengths.max()),
     "truncated_share": float(np.mean([e.truncated for e in episodes])),
   }
-  if scores.game_of(environment) is not None:
-    found["human_normalised_score"] = scores.normalised(environment, mean)
+  game = scores.game_of(environment)
+  if game is not None:
+    found["human_normalised_score"] = scores.human_normalised_score(game, mean)
   elif environment.partition(":")[0] in scores.CONTROL_FAMILIES:
-    found["share_of_1000"] = scores.normalised(environment, mean)
+    found["share_of_1000"] = mean / 1000.0
   return found
 
 

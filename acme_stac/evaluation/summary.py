@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import special
+from scipy import integrate, special
 
 from acme_stac.evaluation import logs
 
@@ -22,7 +22,7 @@ def mean_over_steps(steps: np.ndarray, returns: np.ndarray) -> float:
   if known.sum() < 2:
     return float(returns[known][0]) if known.any() else math.nan
   x, y = steps[known], returns[known]
-  return float(np.trapz(y, x) / (x[-1] - x[0]))
+  return float(integrate.trapezoid(y, x) / (x[-1] - x[0]))
 
 
 def summarise_run(workdir: pathlib.Path) -> dict[str, Any]:

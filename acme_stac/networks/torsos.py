@@ -1,7 +1,7 @@
-"""Torsos of Table 2: prepared observation [N, ...] -> features [N, D].
+"""Torsos of Table 2: preprocessed observations [N, ...] -> features [N, D].
 
-`preprocessing` prepares observations: vectors [N, D] of floats for the MLP
-torsos, images [N, H, W, C] of floats for the others.
+`preprocessing` makes float vectors [N, D] for MLP torsos, and float images
+[N, H, W, C] for the others.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ Array = jax.Array
 
 @jax.custom_jvp
 def max_pool(images: Array) -> Array:
-  """Returns maxima over 3×3 windows with stride 2, padding "SAME".
+  """Returns maxima over 3×3 windows with stride 2 and padding "SAME".
 
-  That is `hk.max_pool`, also in its derivative, which of several maxima in a
-  window takes the first. XLA scatters the gradient of its own pooling one
-  window after the other on CPUs, where that took a third of a deep torso's
-  update; here it is selections and sums.
+  Equals `hk.max_pool`, and so does its derivative, which goes to the first of
+  several maxima. On CPUs, XLA scatters the gradient of `hk.max_pool` window by
+  window, which took a third of a deep torso's update; this derivative consists
+  of selections and sums.
 
   Args:
     images: [N, H, W, C].
@@ -35,14 +35,14 @@ def max_pool(images: Array) -> Array:
 def _max_pool_jvp(primals, tangents):
   (images,), (tangent,) = primals, tangents
   pooled = max_pool(images)
-  # Columns first: of equal maxima the first row wins, then the first column.
+  # Columns first, so that ties go to the first row, then to the first column.
   for axis in (2, 1):
     images, tangent = _pool_axis(images, tangent, axis)
   return pooled, tangent
 
 
 def _pool_axis(images: Array, tangent: Array, axis: int):
-  """Returns maxima along an axis and the tangents of those elements."""
+  """Returns maxima along an axis and their tangents."""
   size = images.shape[axis]
   pooled = -(-size // 2)
   before = max(2 * pooled + 1 - size, 0) // 2
@@ -69,7 +69,7 @@ def _pool_axis(images: Array, tangent: Array, axis: int):
 
 
 class MLPTorso(hk.Module):
-  """Fully connected torso of feature observations; ReLU after every layer."""
+  """Fully connected torso for feature observations; ReLU after every layer."""
 
   def __init__(self, hidden_sizes: Sequence[int], name: str = "mlp_torso"):
     super().__init__(name=name)
@@ -81,11 +81,11 @@ class MLPTorso(hk.Module):
 
 
 class LayerNormMLPTorso(hk.Module):
-  """A fully connected torso that the scale of observations does not matter to.
+  """Fully connected torso that normalises the scale of observations.
 
-  As in Acme's `LayerNormMLP` layer normalisation and tanh follow the first
-  layer; ReLU the others. Joint velocities of tens beside angles would
-  otherwise make values that swing from step to step.
+  As in Acme's `LayerNormMLP`, layer normalisation and tanh follow the first
+  layer, and ReLU the others. Without it, velocities of the order of 10 beside
+  angles make values oscillate from step to step.
   """
 
   def __init__(
@@ -133,9 +133,9 @@ class ResidualBlock(hk.Module):
 class DeepTorso(hk.Module):
   """IMPALA's deep residual torso (Table 2; Espeholt et al. 2018, Fig. 3 right).
 
-  Each stage is a 3×3 convolution, 3×3 max pooling with stride 2 and two
-  residual blocks; 256 units follow the last stage. For control from pixels the
-  convolution has stride 2 and there is no pooling.
+  Each stage has a 3×3 convolution, 3×3 max pooling with stride 2 and two
+  residual blocks; a layer of 256 units follows the last stage. For control from
+  pixels the convolution has stride 2 in place of the pooling.
   """
 
   def __init__(

@@ -10,7 +10,6 @@ import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import dm_env
@@ -18,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
-from matplotlib import figure
 
 import acme_stac
 from acme_stac import core
@@ -334,45 +332,3 @@ def table(result: dict[str, Any]) -> str:
     "FLOPs / IMPALA": lambda row: number(row["flops_ratio"], ".2f"),
     "share of peak": lambda row: number(row["share_of_peak"], ".0%"),
   })
-
-
-def plot(result: dict[str, Any]) -> figure.Figure:
-  """Draws how cost grows with what has the most values."""
-  rows = result["rows"]
-  names = ("batch", "length", "heads", "devices")
-  # Presets differ in their heads.
-  values = {
-    name: max(
-      len({row[name] for row in rows if row["agent"] == agent})
-      for agent in {row["agent"] for row in rows}
-    )
-    for name in names
-  }
-  x = max(names, key=lambda name: values[name])
-  if values[x] == 1:
-    # Agents alone differ: in their heads, and in what each head tunes.
-    return _lines(rows, "metaparameters", lambda row: (
-      f"{row['network']}, {row['heads']} head{'s' * (row['heads'] > 1)}"
-    ))
-  others = [name for name in names if name != x and values[name] > 1]
-  # IMPALA has one head, whatever the others have.
-  rows = [row for row in rows if x != "heads" or row["agent"] != "impala"]
-  return _lines(rows, x, lambda row: ", ".join([
-    row["network"], row["agent"], *[f"{name} {row[name]}" for name in others]
-  ]))
-
-
-def _lines(
-  rows: list[dict[str, Any]], x: str, label: Callable[[Mapping[str, Any]], str]
-) -> figure.Figure:
-  return measuring.lines(
-    rows,
-    x,
-    label,
-    {
-      "update, ms": lambda row: row["milliseconds"],
-      "steps/s": lambda row: row["steps_per_second"],
-      "memory, MB": lambda row: row["megabytes"],
-      "time / IMPALA": lambda row: row["time_ratio"],
-    },
-  )

@@ -136,6 +136,10 @@ def _check_values(experiment: Experiment):
 def _check_networks(experiment: Experiment):
   """Raises ValueError for networks that do not work, computing nothing."""
   spec, config = experiment.environment_spec, experiment.config
+  if not isinstance(experiment.networks, str | None):
+    raise ValueError(
+      f"networks must be python:MODULE:FACTORY, got {experiment.networks!r}."
+    )
   factory = experiment.network_factory
   if experiment.networks is None:
     jax.eval_shape(factory(spec, config).init, jax.random.PRNGKey(0))

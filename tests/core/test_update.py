@@ -284,7 +284,7 @@ def agent_in_float64(agent, overrides):
 @pytest.mark.parametrize("agent,overrides", AGENTS)
 def test_metagradient_equals_finite_differences(agent, overrides):
   """Central differences in η, in float64, the stopped parts frozen."""
-  with jax.experimental.enable_x64():
+  with helpers.float64():
     config, state, reference, exact = agent_in_float64(agent, overrides)
     outer = jax.jit(
       lambda eta: reference.outer_loss(reference.new_params(eta))
@@ -307,7 +307,7 @@ def test_metagradient_equals_finite_differences(agent, overrides):
 @pytest.mark.parametrize("agent", ["stacx", "a2c_meta_gamma"])
 def test_metagradient_equals_a_jacobian_vector_product(agent):
   """u·∂g/∂η with u = (∂θ'/∂g)ᵀ ∇L_outer, coded apart from the update."""
-  with jax.experimental.enable_x64():
+  with helpers.float64():
     overrides = dict(AGENTS)[agent]
     config, state, reference, exact = agent_in_float64(agent, overrides)
     gradient = jax.jit(reference.gradient)(state.metaparams)

@@ -5,6 +5,7 @@ import pytest
 import rlax
 
 from acme_stac.core import leaky_vtrace, leaky_weights
+from tests.support import helpers
 
 
 def random_arguments(seed, shape=(7, 3)):
@@ -89,7 +90,7 @@ def test_gradients():
     )
     return jnp.sum(jnp.square(out.targets))
 
-  with jax.experimental.enable_x64():
+  with helpers.float64():
     point = (v_tm1, v_t, rho, 0.9, 0.8, 0.7, 0.6)
     point = [np.asarray(x, np.float64) for x in point]
     gradients = jax.grad(total, argnums=range(7))(*point)
@@ -190,7 +191,7 @@ def test_theorem_1_holds_where_alpha_rho_is_at_most_alpha_c():
 
   The proof needs weights ρ ≥ c, and a larger α makes a smaller weight.
   """
-  with jax.experimental.enable_x64():
+  with helpers.float64():
     mdps = many_mdps()
     lower, upper = np.sort(np.random.default_rng(1).uniform(size=(2, 2000)), 0)
     for alpha_rho, alpha_c in ((lower, upper), (lower, lower), (1.0, 1.0)):
@@ -204,7 +205,7 @@ def test_theorem_1_holds_where_alpha_rho_is_at_most_alpha_c():
 
 def test_counterexample_to_theorem_1_as_the_papers_state_it():
   """Two states; action i leads to state i."""
-  with jax.experimental.enable_x64():
+  with helpers.float64():
     transition = np.broadcast_to(np.eye(2), (2, 2, 2))
     pi, mu = np.array([[0.5, 0.5], [0.9, 0.1]]), np.full((2, 2), 0.5)
     mdp = transition, np.zeros((2, 2)), pi, mu
@@ -229,7 +230,7 @@ def test_counterexample_to_theorem_1_as_the_papers_state_it():
 )
 def test_fixed_point_of_leaky_vtrace(seed, alpha_rho, alpha_c):
   """Eq. 9: the value of the policy π_ρ̄,α_ρ, in whatever order both α are."""
-  with jax.experimental.enable_x64():
+  with helpers.float64():
     gamma = 0.9
     mdp = transition, reward, pi, mu = random_mdp(seed)
     policy = alpha_rho * np.minimum(mu, pi) + (1 - alpha_rho) * pi
@@ -246,7 +247,7 @@ def test_fixed_point_of_leaky_vtrace(seed, alpha_rho, alpha_c):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_truncated_weight_that_overflows_is_the_truncation_level(dtype):
   """Where (1 − α) IS is 0 · inf, and in θ's targets as in the advantages."""
-  with jax.experimental.enable_x64():
+  with helpers.float64():
     rho = np.array([0.5, 1.0, 3.0, np.inf], dtype)
     weights = leaky_weights(rho, dtype(1.0), 2.0)
     np.testing.assert_array_equal(weights, np.array([0.5, 1.0, 2.0, 2.0]))

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from acme_stac.evaluation import runs
 from acme_stac.evaluation.figures import groups as figures
 from acme_stac.evaluation.figures import styles
-from acme_stac.evaluation.groups import Groups
+from acme_stac.evaluation.report.comparison import Comparison
 from acme_stac.presets import AGENTS
 from tests.support import workdirs
 
@@ -36,10 +36,10 @@ def curves(tmp_path) -> Figure:
           tmp_path / f"{task[:5]}{agent}{seed}", task, agent, seed, 1.0
         )
   found, _ = runs.find([tmp_path])
-  groups = Groups(found)
+  compared = Comparison(found)
   return figures.learning_curves({
-    task: {agent: groups.runs(task, agent) for agent in groups.agents}
-    for task in groups.tasks
+    task: {x: compared.group(task, x).runs for x in compared.agents}
+    for task in compared.tasks
   })
 
 

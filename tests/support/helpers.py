@@ -1,6 +1,9 @@
 """Random data and small networks that several tests use."""
 
+import contextlib
+
 import dm_env
+import jax
 import numpy as np
 from dm_env import specs
 
@@ -12,6 +15,17 @@ NUM_ACTIONS = 3
 # The conditioning of networks that embed no metaparameter.
 NOTHING_EMBEDDED = np.zeros((1, 0), np.float32)
 CONTINUOUS = specs.BoundedArray((2,), np.float64, [-3.0, 0.0], [1.0, 0.5])
+
+
+@contextlib.contextmanager
+def float64():
+  """Has JAX compute in float64, by what every version of it has."""
+  before = jax.config.jax_enable_x64
+  jax.config.update("jax_enable_x64", True)
+  try:
+    yield
+  finally:
+    jax.config.update("jax_enable_x64", before)
 
 
 def environment_spec(observation=(4,), dtype=np.float32, actions=NUM_ACTIONS):

@@ -11,7 +11,6 @@ from rliable import plot_utils
 
 from acme_stac.evaluation import logs, statistics
 from acme_stac.evaluation.figures import styles
-from acme_stac.evaluation.figures.run import EPISODE_WINDOW
 from acme_stac.evaluation.runs import SECONDS, STEPS, Run
 from acme_stac.evaluation.statistics import Estimate
 from acme_stac.evaluation.text import counted, range_of, shortened
@@ -62,14 +61,9 @@ def curves(
   `STEPS`.
   """
   return np.stack([
-    run.interpolated(column, x, axis, hold=axis == SECONDS) for run in runs
+    logs.interpolate(run.curves, column, x, axis, hold=axis == SECONDS)
+    for run in runs
   ])
-
-
-def _band(axes: Axes, x, middle, low, high, **drawn: Any):
-  """Draws a line with a band around it."""
-  axes.plot(x, middle, **drawn)
-  axes.fill_between(x, low, high, color=drawn["color"], alpha=0.15, lw=0)
 
 
 def _draw_means(axes: Axes, x, values: np.ndarray, **drawn: Any):
@@ -89,7 +83,7 @@ def _draw_means(axes: Axes, x, values: np.ndarray, **drawn: Any):
     axes.plot(x, values[0], **drawn)
     return
   found = statistics.mean_curves({"": values[:, None, :]})
-  _band(axes, x, found.values[""], *found.intervals[""], **drawn)
+  styles.band(axes, x, found.values[""], *found.intervals[""], **drawn)
   # Where all returns are equal, one episode more or less is no difference.
   styles.least_span(axes, "y", 0.02 * max(1.0, abs(found.values[""][-1])))
 
@@ -115,13 +109,13 @@ def learning_curves(
       drawn = styles.line(name, names)
       if finished:
         numbers.append(len(finished))
-        ends = [run.ends_at(axis)[-1] for run in finished]
+        ends = [run.end(axis) for run in finished]
         end = min(ends) if axis == STEPS else np.median(ends)
         x = np.linspace(0.0, end, POINTS)
         values = curves(finished, "episode_return", x, axis)
         _draw_means(axes, x, values, label=name, **drawn)
       for run in runs:
-        if not run.finished and "episode_return" in run.curves:
+        if not run.finished:
           axes.plot(
             run.curves[axis], run.curves["episode_return"], linestyle=":", lw=1,
             color=drawn["color"], label=f"{name}, unfinished",
@@ -131,7 +125,7 @@ def learning_curves(
     styles.steps_axis(
       axes, "seconds of training" if axis == SECONDS else "environment steps"
     )
-    axes.set_ylabel(f"return, last {EPISODE_WINDOW} episodes", fontsize="small")
+    styles.returns_axis(axes)
   styles.legend(figure)
   return figure
 
@@ -343,97 +337,38 @@ def improved_tasks(
 
 
 def robustness(
-  cells: dict[str, dict[float, dict[str, Estimate]]],
+  found: Mapping[tuple[str, float, str], Estimate],
   setting: str,
   describe: Callable[[float], str],
 ) -> Figure:
   """Draws scores with a setting perturbed, a row a task (Figs. 4 and 6-8).
 
   Args:
-    cells: task -> value of the setting -> agent -> score.
+    found: (task, value of the setting, agent) -> score.
     setting: its name.
     describe: returns a value's label.
   """
-  figure, grid = styles.panels(len(cells), height=2.6, columns=1)
-  agents = list(dict.fromkeys(
-    agent for of in cells.values() for value in of.values() for agent in value
-  ))
+  tasks = list(dict.fromkeys(task for task, _, _ in found))
+  agents = list(dict.fromkeys(agent for _, _, agent in found))
+  figure, grid = styles.panels(len(tasks), height=2.6, columns=1)
   width = 0.8 / len(agents)
-  for axes, (task, values) in zip(grid, cells.items(), strict=True):
+  for axes, task in zip(grid, tasks, strict=True):
+    values = sorted({value for one, value, _ in found if one == task})
     for number, agent in enumerate(agents):
-      found = {
-        place: of[agent] for place, of in enumerate(values.values())
-        if agent in of
-      }
+      places = [
+        i for i, value in enumerate(values) if (task, value, agent) in found
+      ]
+      estimates = [found[task, values[i], agent] for i in places]
       axes.bar(
-        np.array(list(found)) + (number - (len(agents) - 1) / 2) * width,
-        [estimate.value for estimate in found.values()],
-        width, yerr=_errors(list(found.values())), label=agent,
-        error_kw=_ERROR_BARS, **styles.bars(agent, agents),
+        np.array(places) + (number - (len(agents) - 1) / 2) * width,
+        [estimate.value for estimate in estimates], width,
+        yerr=_errors(estimates), label=agent, error_kw=_ERROR_BARS,
+        **styles.bars(agent, agents),
       )
     axes.set_xticks(range(len(values)), [describe(value) for value in values])
     styles.title(axes, short(task))
     axes.set_ylabel("final return")
     axes.set_xlabel(setting)
     axes.axhline(0.0, color="black", lw=0.8)
-  styles.legend(figure)
-  return figure
-
-
-def _draw_range(axes: Axes, x, values: np.ndarray, **drawn: Any):
-  """Draws means over runs, and from the lowest run to the highest."""
-  _band(
-    axes, x, values.mean(axis=0), values.min(axis=0), values.max(axis=0),
-    **drawn,
-  )
-
-
-def _points(runs: Sequence[Run]) -> np.ndarray:
-  return np.linspace(0.0, min(run.steps[-1] for run in runs), POINTS)
-
-
-def metaparameters(runs: Sequence[Run], title: str) -> Figure | None:
-  """Draws σ(η) of every head over training (Figs. 5a, 9 and 10-19).
-
-  Args:
-    runs: of one group; drawn are their means and ranges.
-    title: of the figure.
-
-  Returns:
-    The figure, or None if nothing is self-tuned.
-  """
-  found = logs.sigma_columns([run.curves for run in runs])
-  if not found:
-    return None
-  figure, panels = styles.metaparameter_panels(list(found))
-  x = _points(runs)
-  for name, axes in panels.items():
-    for head, column in found[name].items():
-      values = styles.as_drawn(name, curves(runs, column, x))
-      _draw_range(axes, x, values, label=f"head {head}", **styles.head(head))
-  styles.metaparameter_axes(panels)
-  figure.suptitle(shortened(title, 50), fontsize="medium")
-  styles.legend(figure)
-  return figure
-
-
-def alpha_order(runs: Sequence[Run], title: str) -> Figure | None:
-  """Draws α_ρ against α_c of every head (Fig. 5b); None without them."""
-  found = logs.sigma_columns([run.curves for run in runs])
-  if not {"alpha_rho", "alpha_c"} <= set(found):
-    return None
-  heads = found["alpha_rho"]
-  figure, grid = styles.panels(len(heads), height=2.4, columns=3)
-  x = _points(runs)
-  for axes, head in zip(grid, heads, strict=True):
-    for number, name in enumerate(("alpha_rho", "alpha_c")):
-      values = curves(runs, found[name][head], x)
-      _draw_range(
-        axes, x, values, label=logs.SYMBOLS[name], **styles.head(number)
-      )
-    styles.title(axes, f"head {head}")
-    styles.steps_axis(axes)
-  styles.sigma_axes(grid)
-  figure.suptitle(shortened(title, 50), fontsize="medium")
   styles.legend(figure)
   return figure

@@ -1,13 +1,14 @@
 """One HTML page that needs no other file: sections, tables and figures."""
 
 import base64
+import contextlib
 import html
 import importlib.resources
 import io
 import pathlib
 import re
 import string
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -79,12 +80,11 @@ class Page:
     """Adds a paragraph: a "note" or a "warning"."""
     self._parts.append(f'<p class="{kind}">{_safe(text)}</p>')
 
-  def fold(self, summary: str):
-    """Folds what follows, until `unfold`, below a line of text."""
+  @contextlib.contextmanager
+  def fold(self, summary: str) -> Iterator[None]:
+    """Folds what is added inside the context below a line of text."""
     self._parts.append(f"<details><summary>{_safe(summary)}</summary>")
-
-  def unfold(self):
-    """Ends the folded part."""
+    yield
     self._parts.append("</details>")
 
   def table(
@@ -107,6 +107,17 @@ class Page:
       f'<div class="table"><table class="{kind}"><thead>{line(head, "th")}'
       f"</thead><tbody>{body}</tbody></table></div>"
     )
+
+  def tables(
+    self, head: Sequence[Any], rows: Sequence[Any], folded: Sequence[Any],
+    summary: str,
+  ):
+    """Adds a table, and one of further rows folded below a line of text."""
+    if rows:
+      self.table(head, rows)
+    if folded:
+      with self.fold(summary):
+        self.table(head, folded)
 
   def figure(self, figure: Figure | None, name: str, caption: str):
     """Adds a figure for wide and narrow windows, and writes the wide one.
