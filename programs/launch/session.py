@@ -117,7 +117,7 @@ def _check_accelerator(learner_environment: Mapping[str, str], apart: bool):
       accelerator.check()
     except accelerator.AcceleratorError as error:
       raise UserError(str(error)) from error
-    said = accelerator.unused() or ""
+    said = accelerator.warning() or ""
   if said:
     print(f"Warning: {said}", file=sys.stderr)
 

@@ -161,10 +161,10 @@ def test_this_project_among_its_peers(tmp_path):
   log = tmp_path / "logs" / "learner.csv"
   assert contender.read(tmp_path) is None
   log.parent.mkdir()
-  log.write_text("environment_steps,episode_return\n640,nan\n")
+  log.write_text("learner_steps,environment_steps,episode_return\n1,640,nan\n")
   assert contender.read(tmp_path) == (640, None)
   with open(log, "a") as file:
-    file.write("1280,21.5\n19")
+    file.write("2,1280,21.5\n3,19")
   assert contender.read(tmp_path) == (1280, 21.5)
   # The flags are known to programs.train, and give the peers' network.
   python, *module = contender.command[:3]
