@@ -291,6 +291,15 @@ class STACConfig:
   log_sigma_max: float = _field(
     0.5, _LOG_SIGMA, "Largest log standard deviation.", "section 9.3, σ_max"
   )
+  compute_dtype: str = _field(
+    "float32", Choice(
+      float32="32-bit floats, rounded inside matrix products and convolutions"
+      " where JAX does so by default (TF32 on NVIDIA GPUs since Ampere)",
+      bfloat16="16-bit brain floats, for GPUs since Ampere and TPUs;"
+      " parameters, the LSTM's state, heads, losses and optimisers keep 32",
+    ),
+    "Type in which torso and LSTM compute.", _OURS,
+  )
   # Between actors and learner.
   variable_update_period: int = _field(
     1, _COUNT, "Trajectories between an actor's fetches of new parameters.",

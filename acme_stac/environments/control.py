@@ -55,22 +55,7 @@ def _import_suite() -> Any:
     ) from error
 
 
-def _forget_missing_fields():
-  """Makes dm-control 1.0.50 work with MuJoCo 4, which dropped some fields.
-
-  dm-control reads every field of its tables from every model that it loads.
-  """
-  mujoco = importlib.import_module("mujoco")
-  bindings = importlib.import_module("dm_control.mujoco.wrapper.mjbindings")
-  model = mujoco.MjModel.from_xml_string("<mujoco/>")
-  for name, struct in ("mjmodel", model), ("mjdata", mujoco.MjData(model)):
-    fields = bindings.sizes.array_sizes[name]
-    for field in set(fields).difference(dir(struct)):
-      del fields[field]
-
-
 suite = _import_suite()
-_forget_missing_fields()
 
 # Steps of an episode of a task without a time limit; all others have as many.
 _EPISODE_STEPS = 1000

@@ -59,7 +59,7 @@ def narrow(nest: Any) -> Any:
 
 
 def cast(name: str, numbers: Any, dtype: Any) -> np.ndarray:
-  """Returns an array of another type.
+  """Returns an array in a type; the same array if that is its type.
 
   Floats may lose digits; nan and infinity stay as they are.
 
@@ -73,6 +73,8 @@ def cast(name: str, numbers: Any, dtype: Any) -> np.ndarray:
       number.
   """
   numbers, dtype = np.asarray(numbers), np.dtype(dtype)
+  if numbers.dtype == dtype:
+    return numbers
   try:
     with np.errstate(over="raise", invalid="ignore"):
       converted = numbers.astype(dtype)

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from rliable import metrics
 
-# Bootstrap samples: the second digit of an interval depends on them.
+# Numbers of bootstrap samples. With fewer, the second digit of an interval is
+# noise.
 _SAMPLES = 2000
 _CURVE_SAMPLES = 500
 _SEED = 0
@@ -41,10 +42,10 @@ class Estimate(NamedTuple):
     return self.shown(f",.{self._decimals()}f")
 
   def _decimals(self) -> int:
-    """Returns the number of decimals that the interval supports.
+    """Returns the number of decimals that the interval justifies.
 
-    These are two digits of the interval's width, or three digits of a value
-    without an interval, and at most four digits of the largest number.
+    Shows two digits of the interval's width, or three digits of a value without
+    an interval, and at most four digits of the largest number.
     """
     finite = [abs(x) for x in self if math.isfinite(x)]
     if not finite or not max(finite):
@@ -85,7 +86,7 @@ class Curves(NamedTuple):
 # Aggregates over seeds and tasks, in the order in which reports show them.
 AGGREGATES: dict[str, Callable[[np.ndarray], float]] = {
   "interquartile mean": metrics.aggregate_iqm,
-  # Over tasks of the means over seeds, as in the papers.
+  # The median over tasks of the means over seeds, as in the papers.
   "median": metrics.aggregate_median,
   "mean": np.mean,
   "optimality gap": metrics.aggregate_optimality_gap,
@@ -110,10 +111,12 @@ def _bootstrap(
   random = np.random.RandomState(_SEED)
   found = Curves({}, {})
   for name, arrays in scores.items():
+    # Indices of the other axes: every place has its seeds resampled apart.
+    places = [tuple(np.ogrid[tuple(map(slice, x.shape))])[1:] for x in arrays]
     resampled = [
       statistic(*[
-        np.take_along_axis(x, random.choice(len(x), x.shape), axis=0)
-        for x in arrays
+        x[(random.randint(len(x), size=x.shape),) + others]
+        for x, others in zip(arrays, places, strict=True)
       ])
       for _ in range(samples)
     ]
@@ -151,7 +154,7 @@ def mean_interval(values: Any) -> Estimate:
   if len(values) < 2:
     mean = float(values.mean()) if len(values) else math.nan
     return Estimate(mean, math.nan, math.nan)
-  return _bootstrap({"": (values[:, None],)}, np.mean).at("")
+  return _bootstrap({"": (values[:, None],)}, lambda x: x.mean()).at("")
 
 
 def mean_curves(scores: Mapping[str, np.ndarray]) -> Curves:

@@ -4,13 +4,15 @@
   python -m programs.benchmark actor
   python -m programs.benchmark pipeline
   python -m programs.benchmark peers --rllib=rllib/bin/python
+  python -m programs.benchmark device --output=device.json
   python -m programs.benchmark environments
   python -m programs.benchmark soak --workdir=runs/soak --minutes=60
 
 learner times every agent's update, actor a step outside the learner, pipeline
-the whole program, peers other libraries beside it, and environments every
-environment of the papers. soak kills and freezes processes of a run for an
-hour. docs/performance.md has results.
+the whole program, peers other libraries beside it, device one host with its
+accelerator in under four minutes, and environments every environment of the
+papers. soak kills and freezes processes of a run for an hour.
+docs/performance.md has results.
 """
 
 import argparse
@@ -26,7 +28,7 @@ from programs.run.errors import UserError
 
 # Each is a module with `add_arguments`, `run` and `table`.
 BENCHMARKS = (
-  "learner", "actor", "pipeline", "peers", "environments", "soak"
+  "learner", "actor", "pipeline", "peers", "device", "environments", "soak"
 )
 # Those with `plot` too.
 _DRAWN = ("peers", "soak")
@@ -81,7 +83,8 @@ def _check(command: arguments.Parser, options: argparse.Namespace):
   """Raises UserError for numbers and files that cannot be used."""
   for flag, value in vars(options).items():
     for number in value if isinstance(value, list) else [value]:
-      if flag != "seed" and isinstance(number, int | float) and number <= 0:
+      is_number = isinstance(number, int | float) and flag != "seed"
+      if is_number and number is not False and number <= 0:
         command.error(f"--{flag} must be positive, got {number}")
     if flag in ("output", "plot") and value:
       try:

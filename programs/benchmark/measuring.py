@@ -108,16 +108,21 @@ class Program:
     if self._process.poll() is not None:
       raise RuntimeError(f"The program ended: {self._tail()}")
 
-  def wait_for(self, condition: Callable[[], Any]):
+  def wait_for(
+    self, condition: Callable[[], Any], seconds: float = _START_SECONDS
+  ):
     """Waits until a condition holds.
 
     Raises:
-      RuntimeError: if the program ends, or five minutes pass, before it does.
+      RuntimeError: if the program ends, or has run for so many seconds, before
+        it does.
     """
     while not condition():
       self.check()
-      if time.monotonic() - self.started > _START_SECONDS:
-        raise RuntimeError(f"The program did not start: {self._tail()}")
+      if time.monotonic() - self.started > seconds:
+        raise RuntimeError(
+          f"The program did not start in {seconds:.0f} s: {self._tail()}"
+        )
       time.sleep(_POLL_SECONDS)
 
   def _tail(self) -> str:
@@ -126,18 +131,24 @@ class Program:
 
 @contextlib.contextmanager
 def running(
-  command: Sequence[str], directory: pathlib.Path
+  command: Sequence[str],
+  directory: pathlib.Path,
+  environment: Mapping[str, str] | None = None,
+  end_seconds: float = _END_SECONDS,
 ) -> Iterator[Program]:
   """Runs a program; ends it and what it has started at the end.
 
   Args:
     command: the command line.
     directory: where its output is kept.
+    environment: variables that are added to this process's.
+    end_seconds: the time that it has to end by itself.
   """
   output = directory / "output"
   with open(output, "w") as file:
     process = subprocess.Popen(
-      command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+      command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+      env={**os.environ, **(environment or {})},
     )
   try:
     yield Program(process, output)
@@ -147,7 +158,7 @@ def running(
       family = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
-      process.wait(_END_SECONDS)
+      process.wait(end_seconds)
     for member in [process, *family]:
       with contextlib.suppress(psutil.NoSuchProcess):
         member.kill()
@@ -183,12 +194,18 @@ def table(
   """
   lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
   for row in rows:
-    formats = list(columns.values())
-    if "error" in row:
-      formats[1:] = ["{error}", *[""] * (len(formats) - 2)]
-    cells = [
-      cell.format(**row) if isinstance(cell, str) else cell(row)
-      for cell in formats
-    ]
-    lines.append(f"| {' | '.join(cells)} |")
+    lines.append(f"| {' | '.join(cells(row, columns))} |")
   return "\n".join(lines)
+
+
+def cells(
+  row: Row, columns: Mapping[str, str | Callable[[Row], str]]
+) -> list[str]:
+  """Returns the cells of a row of `table`."""
+  formats = list(columns.values())
+  if "error" in row:
+    formats[1:] = ["{error}", *[""] * (len(formats) - 2)]
+  return [
+    cell.format(**row) if isinstance(cell, str) else cell(row)
+    for cell in formats
+  ]

@@ -25,7 +25,7 @@ import psutil
 
 import acme_stac
 from acme_stac.evaluation import logs
-from programs.benchmark import actor, cases, learner, measuring
+from programs.benchmark import actor, cases, measuring, updates
 from programs.launch import processes
 
 _PARTS = ("environment", "inference", "learner")
@@ -157,7 +157,7 @@ def _update_cost(case: str, agent: str) -> measuring.Cost:
   """Returns the cost of learning from one environment step."""
   experiment = cases.make_experiment(case, agent)
   config = experiment.config
-  update = learner.MeasuredUpdate(experiment.environment_spec, config)
+  update = updates.MeasuredUpdate(experiment.environment_spec, config)
   cost = measuring.steady_cost(lambda: update.time(1), 5.0)
   return cost.per(config.steps_per_update)
 

@@ -44,6 +44,7 @@ def curves(tmp_path) -> Figure:
 
 
 def test_legends_cover_no_panel_and_all_text_is_inside(curves):
+  assert "catch, 2 seeds" in [axes.get_title() for axes in curves.axes]
   for _ in range(2):
     curves.draw_without_rendering()
     (legend,) = curves.legends
@@ -57,10 +58,6 @@ def test_legends_cover_no_panel_and_all_text_is_inside(curves):
     styles.narrow(curves)
     assert curves.get_figwidth() < 4
   assert len({axes.get_position().y0 for axes in curves.axes}) == 2
-
-
-def test_tasks_are_titled_with_the_number_of_their_seeds(curves):
-  assert "catch, 2 seeds" in [axes.get_title() for axes in curves.axes]
 
 
 def test_a_figure_is_the_same_each_time(tmp_path):

@@ -1,10 +1,12 @@
 import json
 import sys
+from typing import NamedTuple
 
+import jax
 import pytest
 
 from programs.benchmark import __main__ as benchmark
-from programs.benchmark import environments, measuring, peers
+from programs.benchmark import environments, measuring, parts, peaks, peers
 from programs.benchmark.peers import contenders
 from programs.launch import flags as run_flags
 from programs.run.errors import UserError
@@ -30,7 +32,7 @@ def test_learner(tmp_path, capsys):
   assert impala["time_ratio"] == impala["memory_ratio"] == 1.0
   assert stac["flops_ratio"] > 1.5
   assert stac["milliseconds"] > 0
-  assert result["matrix_product_gigaflops"] > 0
+  assert result["peak_gigaflops"] > 0
   assert capsys.readouterr().out.count("\n") == 2 + 4
 
 
@@ -159,10 +161,10 @@ def test_this_project_among_its_peers(tmp_path):
   log = tmp_path / "logs" / "learner.csv"
   assert contender.read(tmp_path) is None
   log.parent.mkdir()
-  log.write_text("environment_steps,episode_return\n640,nan\n")
+  log.write_text("learner_steps,environment_steps,episode_return\n1,640,nan\n")
   assert contender.read(tmp_path) == (640, None)
   with open(log, "a") as file:
-    file.write("1280,21.5\n19")
+    file.write("2,1280,21.5\n3,19")
   assert contender.read(tmp_path) == (1280, 21.5)
   # The flags are known to programs.train, and give the peers' network.
   python, *module = contender.command[:3]
@@ -191,6 +193,65 @@ def test_environments(tmp_path, capsys):
   assert all(row["one"] > 0 and row["batch"] > 0 for row in good)
   assert "Did you mean 'pong'" in bad["error"]
   assert capsys.readouterr().out.count("\n") == 2 + 4
+
+
+def test_device(tmp_path, capsys, monkeypatch):
+  # Programs would compile for all devices that conftest makes.
+  monkeypatch.delenv("XLA_FLAGS")
+  code, result = measure(
+    tmp_path, "device", "--tiny", "--seconds_per_row=2",
+    "--start_seconds=500", "--budget=2000",
+  )
+  printed = capsys.readouterr().out
+  assert code == 0, printed
+  assert result["skipped"] == []
+  assert result["device"]["platform"] == "cpu"
+  rows = {
+    part: [row for row in result["rows"] if row["part"] == part]
+    for part in ("pooling", "learner", "emulator", "colocated")
+  }
+  assert all(row["gradient_milliseconds"] > 0 for row in rows["pooling"])
+  assert [row["agent"] for row in rows["learner"]] == ["impala", "stacx"]
+  assert all(0 < row["share_of_peak"] < 2 for row in rows["learner"])
+  assert all(row["frames_per_second"] > 0 for row in rows["emulator"])
+  (program,) = rows["colocated"]
+  assert program["frames_per_second"] > 0
+  assert program["first_update_seconds"] > 0
+  assert 0 <= program["learner_waits"] <= 1
+  assert printed.count("\nlearner: ") == 2  # As soon as each was measured.
+  assert printed.count("|---") == sum(
+    len(parts.PARTS[part].columns) for part in rows
+  )
+
+
+def test_device_without_time(tmp_path, capsys):
+  code, result = measure(
+    tmp_path, "device", "--tiny", "--only=emulator", "--budget=0.01"
+  )
+  assert code == 0
+  assert result["rows"] == []
+  assert [row["part"] for row in result["skipped"]] == ["emulator"] * 2
+  assert "the time was over" in capsys.readouterr().out
+  with pytest.raises(UserError, match="--only has"):
+    benchmark.main(["device", "--only=pong"])
+
+
+def test_peaks_of_known_devices(monkeypatch):
+  class Device(NamedTuple):
+    device_kind: str
+
+  for kind, dtype, tera in (
+    ("NVIDIA H100 80GB HBM3", "bfloat16", 989),
+    ("NVIDIA H100 PCIe", "float32", 378),
+    ("NVIDIA A100-SXM4-40GB", "float32", 156),
+    ("NVIDIA L4", "bfloat16", 121),
+    ("Tesla T4", "float32", 8.1),
+  ):
+    monkeypatch.setattr(jax, "devices", lambda kind=kind: [Device(kind)])
+    assert peaks.peak(dtype) == (tera * 1e12, "data sheet")
+  monkeypatch.setattr(peaks, "matrix_product_rate", lambda dtype: 1.0)
+  # It has none in hardware.
+  assert peaks.peak("bfloat16") == (1.0, "measured")
 
 
 def test_all_environments():

@@ -70,10 +70,10 @@ def _draw_means(axes: Axes, x, values: np.ndarray, **drawn: Any):
   """Draws means over runs, with 95% intervals if there are several.
 
   Args:
-    axes: where.
+    axes: panel to draw in.
     x: [K] points.
-    values: [runs, K]; a run has NaN before its first episode ends.
-    **drawn: name and style of the line.
+    values: [runs, K]; NaN before a run's first episode ends.
+    **drawn: label and style of the line.
   """
   whole = np.isfinite(values).all(axis=0)
   x, values = x[whole], values[:, whole]
@@ -84,21 +84,21 @@ def _draw_means(axes: Axes, x, values: np.ndarray, **drawn: Any):
     return
   found = statistics.mean_curves({"": values[:, None, :]})
   styles.band(axes, x, found.values[""], *found.intervals[""], **drawn)
-  # Where all returns are equal, one episode more or less is no difference.
+  # Keeps noise of a single episode from filling the panel.
   styles.least_span(axes, "y", 0.02 * max(1.0, abs(found.values[""][-1])))
 
 
 def learning_curves(
   panels: Mapping[str, Mapping[str, Sequence[Run]]], axis: str = STEPS
 ) -> Figure:
-  """Draws returns over training, a panel a task (Figs. 2a and 3).
+  """Draws returns over training, one panel per task (Figs. 2a and 3).
 
-  Shows means over finished runs with their intervals; unfinished runs are
+  Draws means over finished runs with their intervals; unfinished runs are
   dotted.
 
   Args:
-    panels: task -> name of a group -> its runs.
-    axis: `STEPS` or `SECONDS` of training.
+    panels: task -> name of the group -> its runs.
+    axis: `STEPS` or `SECONDS`.
   """
   figure, grid = styles.panels(len(panels))
   names = list(dict.fromkeys(name for of in panels.values() for name in of))
@@ -134,8 +134,8 @@ def aggregate_curves(scores: dict[str, np.ndarray], what: str) -> Figure:
   """Draws the mean score over tasks during training (Figs. 2a and 3).
 
   Args:
-    scores: of each agent, normalised, [seeds, tasks, K] at K equal parts of
-      each task's training; NaN before the first return.
+    scores: agent -> normalised scores, [seeds, tasks, K], at K equally spaced
+      points of each task's training; NaN before the first return.
     what: name of the score.
   """
   figure, (axes,) = styles.panels(1, height=3.4)
@@ -167,7 +167,7 @@ def profiles(scores: dict[str, np.ndarray]) -> Figure:
   """Draws performance profiles: the share of runs above each score.
 
   Args:
-    scores: normalised, [seeds, tasks] of each agent.
+    scores: agent -> normalised scores, [seeds, tasks].
   """
   highest = max(float(score.max()) for score in scores.values())
   lowest = min(float(score.min()) for score in scores.values())
@@ -187,7 +187,7 @@ def profiles(scores: dict[str, np.ndarray]) -> Figure:
 def _interval_rows(axes: Axes, estimates: Mapping[str, Estimate]):
   """Draws a row for each agent: its interval, and a line at the estimate.
 
-  As rliable's plot_interval_estimates, which draws to a figure of pyplot only.
+  Looks like rliable's plot_interval_estimates, which only draws with pyplot.
   """
   agents = list(estimates)
   colours = _colours(agents)
@@ -201,7 +201,7 @@ def _interval_rows(axes: Axes, estimates: Mapping[str, Estimate]):
 
 
 def aggregates(estimates: Mapping[str, Mapping[str, Estimate]]) -> Figure:
-  """Draws aggregates over tasks with their 95% intervals, a panel each.
+  """Draws aggregates over tasks with their 95% intervals, one panel each.
 
   Args:
     estimates: agent -> name of the aggregate -> estimate.
@@ -230,7 +230,7 @@ def probabilities(estimates: Mapping[str, Estimate], baseline: str) -> Figure:
 
 
 def _errors(estimates: Sequence[Estimate]) -> np.ndarray:
-  """Returns matplotlib's error bars, [2, K], 0 where there is no interval."""
+  """Returns lengths of error bars, [2, K]; 0 where there is no interval."""
   errors = [(e.value - e.low, e.high - e.value) for e in estimates]
   return np.nan_to_num(np.array(errors, float)).T.clip(min=0.0)
 
@@ -273,7 +273,7 @@ def relative_improvement(
 
   Args:
     improvements: agent -> task -> improvement of the score in %.
-    baseline: name of the agent they are relative to.
+    baseline: name of the agent that the others are compared with.
   """
   tasks = max(len(of) for of in improvements.values())
   figure, grid = styles.panels(
@@ -314,14 +314,14 @@ def improved_tasks(
 
   Args:
     improvements: agent -> task -> improvement of the score in %.
-    baseline: name of the agent they are relative to.
+    baseline: name of the agent that the others are compared with.
   """
   figure, (axes,) = styles.panels(1, height=3.2)
   agents = list(improvements)
   for number, agent in enumerate(agents):
     values = np.array([e.value for e in improvements[agent].values()])
     counts = (values[None, :] >= _THRESHOLDS[:, None]).sum(axis=1)
-    # Lines of few tasks would cover each other.
+    # With few tasks the lines would cover each other.
     offset = 0.12 * (number - (len(agents) - 1) / 2)
     axes.plot(
       np.arange(len(_THRESHOLDS)) + offset, counts,
@@ -341,12 +341,12 @@ def robustness(
   setting: str,
   describe: Callable[[float], str],
 ) -> Figure:
-  """Draws scores with a setting perturbed, a row a task (Figs. 4 and 6-8).
+  """Draws scores with a setting perturbed, one row per task (Figs. 4, 6-8).
 
   Args:
     found: (task, value of the setting, agent) -> score.
-    setting: its name.
-    describe: returns a value's label.
+    setting: name of the setting.
+    describe: returns the label of a value.
   """
   tasks = list(dict.fromkeys(task for task, _, _ in found))
   agents = list(dict.fromkeys(agent for _, _, agent in found))

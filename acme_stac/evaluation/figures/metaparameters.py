@@ -22,11 +22,11 @@ _LONGEST_HORIZON = 1e6
 def metaparameters(
   tables: Sequence[pd.DataFrame], title: str
 ) -> Figure | None:
-  """Draws σ(η) of every head, a panel a metaparameter (Figs. 5a, 9 and 10-19).
+  """Draws σ(η) of every head, one panel per metaparameter (Figs. 5a, 9-19).
 
   Args:
-    tables: logs of runs; drawn are their means and ranges.
-    title: of the figure.
+    tables: logs of runs, of which the means and ranges are drawn.
+    title: title of the figure.
 
   Returns:
     The figure, or None if nothing is self-tuned.
@@ -112,7 +112,7 @@ def _drawn(grid: Sequence[Axes]) -> np.ndarray:
 def horizon_axis(axes: Axes):
   """Makes a logarithmic axis of horizons, 10 to 1,000 steps or all lines.
 
-  On it a change of γ looks as large as its effect on the agent.
+  This scale shows a change of γ as large as its effect on the agent.
   """
   axes.set_yscale("log")
   drawn = _drawn([axes])
@@ -127,9 +127,9 @@ def horizon_axis(axes: Axes):
 
 
 def _sigma_axes(grid: Sequence[Axes]):
-  """Gives panels of σ(η) one axis: up to 1, from the tenth below all lines.
+  """Gives panels of σ(η) the same y-axis, in tenths around all their lines.
 
-  It spans 0.9 to 1 at least, so that a change of 0.001 looks small.
+  It spans at least 0.9 to 1, so that a change of 0.001 looks small.
   """
   if not grid:
     return

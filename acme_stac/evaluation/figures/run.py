@@ -30,10 +30,10 @@ def plot_run(workdir: pathlib.Path) -> list[pathlib.Path]:
   """Draws the logs of a work directory.
 
   Returns:
-    The files that were written, under plots/; none if there is no log yet.
+    The files written, under plots/; none if there is no log yet.
 
   Raises:
-    OSError: if a log cannot be read or a plot not be written.
+    OSError: if a log cannot be read or a plot cannot be written.
   """
   workdir = pathlib.Path(workdir)
   learner = logs.read_learner(workdir)
@@ -62,7 +62,7 @@ def _save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
 
 
 def _described(workdir: pathlib.Path) -> tuple[str, str] | None:
-  """Returns the agent and task of a work directory, None without a config."""
+  """Returns the agent and task of a work directory, None if not recorded."""
   path = workdir / "config.json"
   if not path.exists():
     return None
@@ -86,7 +86,7 @@ def plot_sweep(
 
   Args:
     runs: names of runs; those without a return yet are left out.
-    workdir: directory of the sweep, which contains that of each run.
+    workdir: directory of the sweep, which contains the runs' directories.
 
   Returns:
     The file that was written, learning_curves.png, or None if there is nothing
@@ -124,7 +124,7 @@ def plot_sweep(
 def _common_name(
   workdir: pathlib.Path, group: str, names: Iterable[str]
 ) -> str:
-  """Returns the agent and task that a panel's runs share, or else its group."""
+  """Returns what a panel's runs share: agent and task, or else the group."""
   described = [_described(workdir / group / name) for name in names]
   if None in described:
     return printable(group)
@@ -162,9 +162,9 @@ def _learning_curve(
 def _metagradient(name: str, learner: pd.DataFrame) -> Figure | None:
   """Draws the factors of the metagradient, and γ below them.
 
-  For one self-tuned γ and an outer policy gradient they are (Kao et al.,
-  Figs. 4 and 5): how far returns exceed values on the outer experience, and
-  whether the inner and the outer gradient point the same way.
+  For one self-tuned γ and an outer policy gradient, these are how far returns
+  exceed values on the outer experience, and whether the inner and the outer
+  gradient point the same way (Kao et al., Figs. 4 and 5).
   """
   if "gradient_cosine" not in learner:
     return None
@@ -200,7 +200,7 @@ def _metagradient(name: str, learner: pd.DataFrame) -> Figure | None:
 
 
 def _pipeline(name: str, learner: pd.DataFrame) -> Figure:
-  """Draws the rate, the age of policies, and the learner's waiting."""
+  """Draws the step rate, policy age, queue fill and the learner's waiting."""
   figure, grid = styles.panels(len(_PIPELINE), height=2.2)
   for axes, (title, column) in zip(grid, _PIPELINE.items(), strict=True):
     if column in learner:

@@ -17,7 +17,7 @@ from acme_stac.presets import AGENTS
 VERMILION, ORANGE, BLUE, GREEN, PURPLE, SKY, BLACK = _COLOURS = (
   "#D55E00", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#000000",
 )
-# Their number is coprime to that of the colours: 56 pairs.
+# 8 markers and 7 colours, which are coprime, give 56 distinct pairs.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 # As in the papers: self-tuned agents are solid, fixed ones dashed.
 _FIXED = ("impala", "impala_aux")
@@ -33,7 +33,7 @@ EPISODE_WINDOW = 100
 
 
 def _place(agent: str, agents: Sequence[str]) -> int:
-  """Returns an agent's number: a preset's own, then the others of a figure."""
+  """Returns an agent's number: presets first, then the figure's others."""
   others = [name for name in agents if name not in AGENTS]
   numbered = list(dict.fromkeys([*AGENTS, *others, agent]))
   return numbered.index(agent)
@@ -42,8 +42,8 @@ def _place(agent: str, agents: Sequence[str]) -> int:
 def style(agent: str, agents: Sequence[str] = ()) -> dict[str, Any]:
   """Returns an agent's colour, line style and marker.
 
-  A preset looks the same in every figure. The papers' four agents have a colour
-  each, the other presets share three, and other groups are dash-dotted.
+  A preset looks the same in every figure. The papers' four agents have one
+  colour each, the other presets share three, other groups are dash-dotted.
 
   Args:
     agent: name of a preset, or of another group of runs.
@@ -63,7 +63,7 @@ def style(agent: str, agents: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def line(agent: str, agents: Sequence[str] = ()) -> dict[str, Any]:
-  """Returns `style` for a line of many points, with a marker on some."""
+  """Returns `style` for a line of many points, of which some have a marker."""
   offset = _place(agent, agents) * 5 % _MARK_EVERY
   return {
     **style(agent, agents), "markersize": 4, "markevery": (offset, _MARK_EVERY),
@@ -71,7 +71,7 @@ def line(agent: str, agents: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def bars(agent: str, agents: Sequence[str] = ()) -> dict[str, Any]:
-  """Returns an agent's style of bars, which hatching tells apart too."""
+  """Returns the colour and hatching of an agent's bars."""
   return {
     "color": style(agent, agents)["color"], "edgecolor": "white",
     "hatch": _HATCHES[_place(agent, agents) % len(_HATCHES)],
@@ -89,12 +89,12 @@ def head(number: int) -> dict[str, Any]:
 def panels(
   number: int, height: float = 2.5, columns: int = 2
 ) -> tuple[Figure, list[Axes]]:
-  """Makes a figure with a grid of panels, laid out to make room for all text.
+  """Makes a figure with a grid of panels that leaves room for all text.
 
   Args:
-    number: of panels.
-    height: of each panel in inches.
-    columns: at most.
+    number: number of panels.
+    height: height of each panel in inches.
+    columns: maximum number of columns.
   """
   columns = min(columns, number)
   rows = -(-number // columns)
@@ -132,7 +132,7 @@ def returns_axis(axes: Axes):
 
 
 def legend(figure: Figure):
-  """Puts one legend for all panels below them, where it covers no line."""
+  """Adds one legend for all panels, below them so that it covers no line."""
   entries: dict[str, Any] = {}
   for axes in figure.axes:
     for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -155,7 +155,7 @@ def legend(figure: Figure):
 
 
 def narrow(figure: Figure):
-  """Rearranges a figure for a phone: its panels below each other."""
+  """Rearranges a figure for a phone: one column of panels."""
   axes = figure.axes
   specification = axes[0].get_subplotspec()
   assert specification is not None

@@ -1,4 +1,4 @@
-"""The report's analyses: scores over tasks, improvement, what is self-tuned."""
+"""The report's analyses: scores over tasks, improvement, metaparameters."""
 
 import math
 from collections.abc import Sequence
@@ -170,7 +170,7 @@ def _improvement(page: Page, comparison: Comparison):
 
 
 def _ladder(page: Page, comparison: Comparison):
-  """Adds the effect of self-tuning more and more metaparameters."""
+  """Adds the ablation ladder: the effect of self-tuning more metaparameters."""
   tasks = comparison.tasks_with(sorted(ABLATIONS & set(comparison.agents)))
   if not tasks:
     return

@@ -93,9 +93,9 @@ class Page:
     """Adds a table, which scrolls by itself if it is too wide.
 
     Args:
-      head: a cell for each column.
-      rows: as many cells each; an `Estimate` is written with its interval, and
-        may come with a note, as a pair.
+      head: one cell per column.
+      rows: one cell per column each. A cell may be an `Estimate`, which is
+        written with its interval, or a pair of an estimate and a note.
       kind: "text" for columns of text, "answer" for the first table.
     """
     def line(cells: Sequence[Any], tag: str) -> str:
@@ -124,8 +124,8 @@ class Page:
 
     Args:
       figure: made by `styles.panels`; None adds nothing.
-      name: of the file, which gets a number if the name is taken.
-      caption: shown below the figure, and as its text alternative.
+      name: name of the file, which gets a number if the name is taken.
+      caption: text below the figure, also its text alternative.
     """
     if figure is None:
       return
@@ -151,7 +151,7 @@ class Page:
       f'<a href="#{i}">{_safe(name)}</a>'
       for i, name in enumerate(self._sections)
     )
-    # The first section is what most readers look for: contents follow it.
+    # Most readers look for the first section, so the contents follow it.
     first, second, others = "".join(self._parts).partition('<h2 id="1">')
     files = importlib.resources.files("acme_stac.evaluation")
     template = string.Template(

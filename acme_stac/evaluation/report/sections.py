@@ -180,12 +180,12 @@ def run_time(page: Page, comparison: Comparison):
   """Adds rates and minutes of training."""
   runs = pd.DataFrame([
     {
-      "task": group.task, "agent": group.agent,
+      "task": task, "agent": agent,
       "rate": run.figures["steps_per_second"],
       "minutes": run.figures["training_seconds"] / 60,
     }
-    for group in comparison.groups if not group.variation
-    for run in group.finished
+    for task in comparison.tasks for agent in comparison.agents
+    for run in comparison.group(task, agent).finished
   ])
   if runs.empty:
     return

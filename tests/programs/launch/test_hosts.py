@@ -115,7 +115,7 @@ class Host:
         env=environment(),
       )
 
-  def ended(self, seconds=120) -> int:
+  def ended(self, seconds=300) -> int:
     """Waits for the end; returns the exit code."""
     assert self.process is not None
     return self.process.wait(seconds)
@@ -144,7 +144,7 @@ class Hosts(dict):
       for name in ADDRESSES
     })
 
-  def until(self, condition, what, seconds=150, running=tuple(ADDRESSES)):
+  def until(self, condition, what, seconds=300, running=tuple(ADDRESSES)):
     """Waits for a condition; fails if one of the `running` hosts ends."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -297,6 +297,7 @@ def cut_off_for_half_a_minute(network, hosts):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_hosts_come_late_are_cut_off_go_and_come_back(network, tmp_path):
   make_network_of_three(network)
   hosts = Hosts(network, tmp_path, ENDLESS, "--config.evaluation.episodes=0")
@@ -407,6 +408,7 @@ print(min(ping(sys.argv[1], int(sys.argv[2])) for _ in range(5)))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_delay_on_one_link_and_the_end(network, tmp_path):
   addresses = {}
   if network.can_delay:
@@ -447,7 +449,7 @@ def test_delay_on_one_link_and_the_end(network, tmp_path):
 
   # The run ends everywhere, with nobody's help.
   for host in hosts.values():
-    assert host.ended(150) == 0, hosts.said()
+    assert host.ended(300) == 0, hosts.said()
     assert f" are in {host.workdir}\n" in host.output
     assert ("Done. Logs of actors" in host.output) == (host is not learner)
     assert not network.processes(host.name)
