@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser):
     "--num_actors", type=int, default=3, help="of the colocated programs"
   )
   parser.add_argument(
-    "--environments_per_actor", type=int, default=32, help="of the same"
+    "--environments_per_actor", type=int, default=64, help="of the same"
   )
   parser.add_argument(
     "--tiny", action="store_true",
