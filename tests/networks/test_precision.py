@@ -8,8 +8,6 @@ import acme_stac
 from acme_stac import core
 from tests.support import helpers
 
-_IMAGE = (20, 20, 1)
-
 
 @pytest.fixture(scope="module")
 def results():
@@ -17,32 +15,25 @@ def results():
   found = {}
   for dtype in ("float32", "bfloat16"):
     config = helpers.small_config(
-      "stac", compute_dtype=dtype, torso="shallow", lstm_size=8, batch_size=2,
+      "stac", compute_dtype=dtype, lstm_size=8, batch_size=2,
       trajectory_length=3,
     )
-    networks = acme_stac.make_networks(
-      helpers.environment_spec(_IMAGE), config
-    )
+    networks = helpers.networks(config)
     update = core.make_update(networks, config)
     before = update.init(jax.random.PRNGKey(0))
-    data = helpers.trajectory(config, observation=_IMAGE)
+    data = helpers.trajectory(config)
     lowered = jax.jit(update.update).lower(before, data)
     after, metrics = lowered.compile()(before, data)
     found[dtype] = lowered.as_text(), before, after, metrics
   return found
 
 
-def test_torso_and_core_compute_in_the_type_of_the_configuration(results):
-  for dtype, name in (("float32", "f32"), ("bfloat16", "bf16")):
-    lines = results[dtype][0].splitlines()
-    convolutions = [line for line in lines if "stablehlo.convolution" in line]
-    assert convolutions
-    assert all(f"x{name}>" in line for line in convolutions)
-  assert "bf16" not in results["float32"][0]
-
-
 def test_parameters_and_states_are_the_same_in_either_type(results):
-  (_, before, after, _), (_, half_before, half_after, _) = results.values()
+  (program, before, after, _), (half_program, half_before, half_after, _) = (
+    results.values()
+  )
+  assert "bf16" in half_program
+  assert "bf16" not in program
   jax.tree_util.tree_map(
     np.testing.assert_array_equal, before, half_before
   )
@@ -82,7 +73,16 @@ def test_outputs_in_bfloat16_are_float32_and_close(torso):
     )
     data = helpers.trajectory(config, observation=observation)
     params = networks.init(jax.random.PRNGKey(0))
-    outputs.append(jax.jit(networks.step)(
+    lowered = jax.jit(networks.step).lower(
+      params, data.observation[0], data.core_state, data.step_type[0],
+      helpers.NOTHING_EMBEDDED,
+    )
+    name = {"float32": "xf32>", "bfloat16": "xbf16>"}[dtype]
+    assert all(
+      name in line for line in lowered.as_text().splitlines()
+      if "stablehlo.convolution" in line
+    )
+    outputs.append(lowered.compile()(
       params, data.observation[0], data.core_state, data.step_type[0],
       helpers.NOTHING_EMBEDDED,
     ))
