@@ -12,10 +12,10 @@ import jax.numpy as jnp
 
 Array = jax.Array
 
-# Where selections take the place of XLA's scattering of a pooling's gradient. On
-# CPUs they are faster. On an H100 scattering takes 0.9 of their time, which is
-# 1% of an update, but adds up in another order, and so rounds otherwise, in
-# every run.
+# Where selections take the place of XLA's scattering of a pooling's gradient.
+# On CPUs they are faster. On an H100 scattering takes 0.9 of their time, which
+# is 1% of an update, but its order of additions, and so its rounding, changes
+# from run to run.
 _SELECTING_BACKENDS = ("cpu", "gpu")
 
 
