@@ -144,40 +144,35 @@ def _learner_cases(options: Options) -> list[Row]:
   ]
 
 
-def _make_update(case: Row) -> tuple[Any, float]:
-  """Returns a compiled update and the seconds that it took to compile."""
-  started = time.monotonic()
+def _make_update(case: Row) -> updates.MeasuredUpdate:
   config = updates.make_config(
     case["agent"], case["torso"], case["batch"], case["length"],
     compute_dtype=case["dtype"],
   )
   specs = updates.Specs(*updates.NETWORKS[case["torso"]][:2])
-  update = updates.MeasuredUpdate(specs, config)
-  return update, time.monotonic() - started
+  return updates.MeasuredUpdate(specs, config)
 
 
 def _measure_learner(
   cases: list[Row], options: Options, deadline: float
 ) -> Iterator[Row]:
-  """Compiles all updates at once, on all cores, then times one by one."""
-  # The last fifth is for measuring what has been compiled by then.
-  compiled_by = deadline - 0.2 * (deadline - time.monotonic())
-  workers = max(1, len(os.sched_getaffinity(0)) // 2)
-  pool = futures.ThreadPoolExecutor(workers)
-  compiling = [pool.submit(_make_update, case) for case in cases]
-  futures.wait(compiling, compiled_by - time.monotonic())
-  # What has not begun will not be measured.
-  pool.shutdown(wait=False, cancel_futures=True)
-  for case, future in zip(cases, compiling, strict=True):
-    if not future.done() or future.cancelled():
-      continue
-    if error := future.exception():
+  """Compiles and times one update after the other.
+
+  Not side by side: XLA times kernels on the device while it compiles.
+  """
+  for case in cases:
+    if time.monotonic() > deadline:
+      return
+    started = time.monotonic()
+    try:
+      update = _make_update(case)
+    except RuntimeError as error:  # Memory that is not enough, for one.
       yield {**case, "error": str(error).partition("\n")[0]}
       continue
-    update, compile_seconds = future.result()
+    compile_seconds = time.monotonic() - started
     calls = max(1, int(options.seconds_per_row / 10 / update.time(2)))
     seconds = min(update.time(calls) for _ in range(2))
-    rate = update.flops / seconds
+    rate = (update.flops or 0.0) / seconds
     yield {
       **case,
       "compile_seconds": compile_seconds,

@@ -89,7 +89,8 @@ class MeasuredUpdate:
     update = core.make_update(networks, config)
     parallel = core.data_parallel(update, config, jax.devices()[:devices])
     self._state = jax.device_put(
-      update.init(jax.random.PRNGKey(0)), parallel.state_sharding
+      # One program: a GPU would compile each operation by itself.
+      jax.jit(update.init)(jax.random.PRNGKey(0)), parallel.state_sharding
     )
     self._data = [
       parallel.put(
