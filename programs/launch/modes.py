@@ -6,6 +6,8 @@ import dataclasses
 import importlib
 from typing import TYPE_CHECKING, NamedTuple
 
+from programs.run import machine
+
 if TYPE_CHECKING:
   # The table of modes is read before JAX may be loaded.
   from programs.launch.cluster import Cluster
@@ -67,7 +69,8 @@ MODES = {
   ),
 }
 
-DEFAULT = "local_mp"
+# The first that the installed packages allow.
+DEFAULT = "local_mp" if machine.has_distributed_layer() else "colocated"
 
 
 def run(name: str, launch: Launch):

@@ -16,7 +16,7 @@ from ml_collections import config_flags
 
 import acme_stac
 from acme_stac.checks import unknown
-from programs.run import arguments, user_file
+from programs.run import arguments, machine, user_file
 from programs.run.errors import UserError
 
 _CONFIG = "configs/small.py"
@@ -145,10 +145,12 @@ def _parser(doc: str | None) -> arguments.Parser:
     " unless set",
   )
   parser.add_argument(
-    "--launch", choices=_LAUNCHES, default="local_mp",
+    "--launch", choices=_LAUNCHES,
+    default="local_mp" if machine.has_distributed_layer() else "colocated",
     help="one thread (repeatable); Launchpad's nodes as threads or processes;"
     " actors and learner as threads that share this host's devices; or this"
-    " host's share of a run on several hosts. local_mp unless set",
+    " host's share of a run on several hosts. Unless set, local_mp where"
+    " Launchpad and Reverb are installed, and colocated elsewhere",
   )
   parser.add_argument(
     "--cluster", metavar="FILE",
