@@ -1,7 +1,7 @@
 """acme_stac: self-tuning actor-critics as a distributed Acme agent.
 
-Only the configuration is imported at once; everything else, which needs NumPy,
-JAX or the distributed stack, when it is first used.
+Only the configuration is imported immediately. Everything else, which needs
+NumPy, JAX or the distributed stack, is imported at its first use.
 """
 
 import importlib
@@ -22,9 +22,9 @@ _LAZY = {
   "make_networks": "acme_stac.networks",
   "core": "acme_stac.core",
   "environments": "acme_stac.environments",
-  "export_policy": "acme_stac.trained_policy",
+  "export_policy": "acme_stac.policy_file",
   "load_policy": "acme_stac.trained_policy",
-  "save_policy": "acme_stac.trained_policy",
+  "save_policy": "acme_stac.policy_file",
 }
 
 
@@ -35,7 +35,7 @@ def __getattr__(name: str) -> Any:
     module = importlib.import_module(_LAZY[name])
   except ImportError as error:
     raise ImportError(
-      f"acme_stac.{name} cannot be had: {error}. 'python -m acme_stac.doctor'"
-      " says what this installation lacks."
+      f"acme_stac.{name} cannot be imported: {error}. 'python -m"
+      " acme_stac.doctor' lists what this installation lacks."
     ) from error
   return getattr(module, name, module)

@@ -14,6 +14,8 @@ _DOCUMENTATION = "docs/gpu.md has the set-up of GPUs."
 # CUDA's libraries that JAX loads first, and that other installations of CUDA
 # have too.
 _CUDA_LIBRARIES = ("libcudnn*", "libcublas.*", "libcudart.*")
+# With less free memory no learner can work. JAX itself may even start then.
+_LEAST_FREE_MIB = 2048
 
 
 class AcceleratorError(RuntimeError):
@@ -28,8 +30,11 @@ def check() -> str:
 
   Raises:
     AcceleratorError: if JAX has no device of the platform that was asked for,
-      or the device computes nothing.
+      other processes hold a GPU's memory, or the device computes nothing.
   """
+  gpu = is_expected(os.environ.get("JAX_PLATFORMS", ""))
+  if gpu and (held := _memory_held(least_free=_LEAST_FREE_MIB)):
+    raise AcceleratorError("\n".join(held))
   try:
     devices = jax.devices()
     images = jnp.ones([2, 16, 16, 8])
@@ -45,15 +50,15 @@ def check() -> str:
   return f"{len(devices)} × {kinds}; a matrix product and a convolution run"
 
 
-def unused() -> str | None:
-  """Returns advice if this host has an NVIDIA GPU that JAX leaves unused.
+def warning() -> str | None:
+  """Returns advice about a GPU that JAX leaves unused or has to share.
 
-  None if it uses it, or if JAX_PLATFORMS rules it out.
+  None if there is nothing to say, or if JAX_PLATFORMS rules a GPU out.
   """
-  if os.environ.get("JAX_PLATFORMS") or not has_gpu():
+  if not is_expected(os.environ.get("JAX_PLATFORMS", "")) or not has_gpu():
     return None
   if jax.devices()[0].platform != "cpu":
-    return None
+    return "\n".join(_memory_held()) or None
   reasons = " ".join(_faults()) or "JAX's warnings above say why."
   return (
     f"This host has an NVIDIA GPU, but JAX has the CPU only. {reasons} Set"
@@ -88,7 +93,7 @@ def _explain(error: Exception) -> str:
 
 def _faults() -> list[str]:
   """Returns what is known to keep JAX from an accelerator, with its remedy."""
-  return [*_plugin_faults(), *_library_faults(), *_memory_faults()]
+  return [*_plugin_faults(), *_library_faults(), *_memory_held()]
 
 
 def _plugin_faults() -> list[str]:
@@ -138,23 +143,39 @@ def _library_faults() -> list[str]:
   ] if found else []
 
 
-def _memory_faults() -> list[str]:
-  """Returns the processes that hold most of a GPU's memory."""
-  rows = _nvidia_smi("--query-gpu=uuid,index,memory.used,memory.total")
-  apps = _nvidia_smi("--query-compute-apps=gpu_uuid,pid,process_name")
+def _memory_held(least_free: int | None = None) -> list[str]:
+  """Returns which visible GPUs have memory that other processes hold.
+
+  Args:
+    least_free: MiB; those that have less left. By default those of which more
+      than half is held.
+  """
+  visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+  gpus = _nvidia_smi("--query-gpu=uuid,index,memory.used,memory.total")
+  apps = _nvidia_smi("--query-compute-apps=gpu_uuid,pid,used_memory,name")
   faults = []
-  for uuid, index, used, total in rows:
-    others = [
-      f"{pid} ({name})" for gpu, pid, name in apps
-      if gpu == uuid and pid != str(os.getpid())
-    ]
-    if others and int(used) > int(total) / 2:
+  for uuid, index, used, total in gpus:
+    if visible is not None and not {uuid, index} & set(visible.split(",")):
+      continue
+    here = [app for app in apps if app[0] == uuid]
+    own = sum(_mib(mib) for _, pid, mib, _ in here if pid == str(os.getpid()))
+    held = _mib(used) - own
+    least = _mib(total) / 2 if least_free is None else least_free
+    if _mib(total) - held < least:
+      holders = ", ".join(
+        f"{pid} ({name})" for _, pid, _, name in here if pid != str(os.getpid())
+      )
       faults.append(
-        f"Other processes hold memory of GPU {index} ({used} of {total} MiB in"
-        f" use): {', '.join(others)}. End them, or take another GPU with"
-        " CUDA_VISIBLE_DEVICES."
+        f"Other processes hold {held:,} of the {_mib(total):,} MiB of GPU"
+        f" {index}: {holders or 'nvidia-smi does not name them'}. End them, or"
+        " take another GPU with CUDA_VISIBLE_DEVICES."
       )
   return faults
+
+
+def _mib(text: str) -> int:
+  # Some drivers have no figures for single processes: "[N/A]".
+  return int(text) if text.isdigit() else 0
 
 
 def _nvidia_smi(query: str) -> list[list[str]]:
@@ -179,7 +200,7 @@ def main() -> int:
   except AcceleratorError as error:
     print(error)
     return 1
-  if (advice := unused()) is not None:
+  if (advice := warning()) is not None:
     print(advice)
   return 0
 

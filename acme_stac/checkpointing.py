@@ -1,7 +1,7 @@
-"""Checkpoints: plain arrays in .npz files, written whole or not at all.
+"""Checkpoints: arrays in .npz files, written atomically.
 
-Nothing is pickled, so reading a file never runs code. Every file has a format
-version and a checksum.
+Nothing is pickled, so that reading a file never runs code. Every file has a
+format version and a checksum.
 """
 
 import hashlib
@@ -19,13 +19,12 @@ import numpy as np
 
 _METADATA = "metadata"
 _NAME = re.compile(r"checkpoint_([0-9]+)\.npz")
-# Increased whenever names or meanings of the arrays change.
+# Increased when names or meanings of the arrays change.
 FORMAT = 1
-_KEPT = "kept"
 
 
 class CheckpointError(ValueError):
-  """Raised for a checkpoint that cannot be read or does not fit."""
+  """Reports a checkpoint that cannot be read or has other arrays."""
 
 
 def save(
@@ -40,19 +39,19 @@ def save(
   """Writes a checkpoint and removes all but the newest ones.
 
   Args:
-    directory: where checkpoints are; made if missing.
+    directory: directory of the checkpoints; made if missing.
     step: learner step, which names the file.
     state: nest of arrays.
-    metadata: anything that JSON can hold.
-    keep: how many checkpoints to keep.
-    keep_one_in: also keeps for ever, in the directory `kept`, the checkpoints
-      whose `metadata["number"]` is a multiple of it.
+    metadata: any JSON object.
+    keep: number of checkpoints to keep.
+    keep_one_in: checkpoints whose `metadata["number"]` is a multiple of it are
+      also kept for ever, in the subdirectory `kept`.
 
   Returns:
     The file's path.
 
   Raises:
-    OSError: if it cannot be written; older checkpoints are untouched then.
+    OSError: if it cannot be written; older checkpoints remain then.
   """
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
@@ -60,8 +59,8 @@ def save(
   for left_over in directory.glob(".checkpoint_*"):
     left_over.unlink(missing_ok=True)
   write(path, named_arrays(state), metadata)
-  # Checkpoints of later steps are damaged, or `load` would have read one: they
-  # must not count as the newest.
+  # Checkpoints of later steps are damaged, or the run would have resumed from
+  # one: they do not count as the newest.
   older = [old for old in list_checkpoints(directory) if _step(old) <= step]
   for old in older[:-keep]:
     old.unlink(missing_ok=True)
@@ -71,7 +70,7 @@ def save(
 
 
 def named_arrays(state: Any) -> dict[str, np.ndarray]:
-  """Returns the arrays of a nest by their names in files."""
+  """Returns the arrays of a nest by name, as `write` takes them."""
   return {name: np.asarray(x) for name, x in _named_leaves(state).items()}
 
 
@@ -80,7 +79,7 @@ def write(
   arrays: Mapping[str, np.ndarray],
   metadata: Mapping[str, Any],
 ):
-  """Writes one file of arrays by name, whole or not at all.
+  """Writes a file of named arrays atomically.
 
   Raises:
     OSError: if it cannot be written.
@@ -113,12 +112,12 @@ def _sync(directory: pathlib.Path):
 
 
 def _keep_for_ever(path: pathlib.Path):
-  kept = path.parent / _KEPT
+  kept = path.parent / "kept"
   kept.mkdir(exist_ok=True)
   (kept / path.name).unlink(missing_ok=True)
   try:
     os.link(path, kept / path.name)
-  except OSError:  # Not every file system has links.
+  except OSError:  # A file system without links.
     copy = kept / f".{path.name}"
     shutil.copyfile(path, copy)
     os.replace(copy, kept / path.name)
@@ -132,7 +131,7 @@ def _checksum(
     array = np.ascontiguousarray(arrays[name])
     digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
     digest.update(array.data)
-  # As read back from a file, where tuples are lists.
+  # JSON turns tuples into lists.
   plain = json.loads(json.dumps(metadata))
   digest.update(json.dumps(plain, sort_keys=True).encode())
   return digest.hexdigest()
@@ -150,22 +149,21 @@ def list_checkpoints(directory: str | os.PathLike) -> list[pathlib.Path]:
 def load(
   directory: str | os.PathLike, template: Any
 ) -> tuple[Any, dict[str, Any]] | None:
-  """Reads the newest checkpoint that is whole.
+  """Reads the newest intact checkpoint.
 
-  Logs an error for one that is damaged, or comes from another program or a
-  newer version of this one, and reads the one before.
+  Logs an error for each newer one that is damaged or has another format.
 
   Args:
-    directory: where checkpoints are.
-    template: nest with the structure, shapes and dtypes of the state, of arrays
-      or `jax.ShapeDtypeStruct`s.
+    directory: directory of the checkpoints.
+    template: nest of arrays or `jax.ShapeDtypeStruct`s with the structure,
+      shapes and dtypes of the state.
 
   Returns:
-    (state of numpy arrays, metadata), or None if there is no checkpoint.
+    (state of NumPy arrays, metadata), or None if there is no checkpoint.
 
   Raises:
-    CheckpointError: if no checkpoint can be read, or its arrays are not those
-      of `template`; the message lists the differences.
+    CheckpointError: if no checkpoint can be read, or its arrays differ from
+      `template`; the message lists the differences.
   """
   newest = read_newest(directory)
   if newest is None:
@@ -177,7 +175,7 @@ def load(
 def read_newest(
   directory: str | os.PathLike,
 ) -> tuple[pathlib.Path, dict[str, np.ndarray], dict[str, Any]] | None:
-  """Reads the newest whole checkpoint, whatever its arrays are.
+  """Reads the newest intact checkpoint, whatever its arrays are.
 
   Returns:
     (path, arrays by name, metadata), or None if there is no checkpoint.
@@ -201,10 +199,10 @@ def read_newest(
 
 
 def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """Returns the arrays, by name, and the metadata of one file.
+  """Returns the arrays by name, and the metadata, of one file.
 
   Raises:
-    CheckpointError: if it is damaged, or was not written by `write`.
+    CheckpointError: if it is damaged, or `write` did not write it.
   """
   try:
     with np.load(path, allow_pickle=False) as file:
@@ -214,9 +212,9 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     checksum = metadata.pop("checksum")
     intact = checksum == _checksum(arrays, metadata)
     del metadata["format"]
-  except Exception as error:  # A torn file raises anything; chained.
+  except Exception as error:  # A torn file may raise any error; chained.
     raise CheckpointError(
-      f"{path} is damaged, or no checkpoint of this program:"
+      f"{path} is damaged, or not a checkpoint of this program:"
       f" {type(error).__name__}: {error}"
     ) from error
   if version != FORMAT:
@@ -233,7 +231,7 @@ def fit(path: pathlib.Path, arrays: Mapping[str, Any], template: Any) -> Any:
   """Returns arrays by name in the structure of `template`.
 
   Raises:
-    CheckpointError: if they are not those of `template`.
+    CheckpointError: if their names, shapes or dtypes differ from it.
   """
   wanted = _named_leaves(template)
   differences = []

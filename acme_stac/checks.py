@@ -1,6 +1,6 @@
-"""Checks of ranges and names, with the messages that users see.
+"""Checks of ranges and names, with messages for users.
 
-Imports only the standard library, so that every other module can use it.
+Imports only the standard library, so that every module can use it.
 """
 
 import dataclasses
@@ -12,12 +12,12 @@ from typing import Any
 
 # Upper limit of sizes and counts: catches typos before they exhaust memory.
 MAX_SIZE = 2**20
-# The largest number in single precision, which everything is computed in.
+# The largest number in single precision, in which everything is computed.
 _MAX_FLOAT = 3.4028234e38
 
 
 class FieldError(ValueError):
-  """Reports a field that is out of its range, or fields that do not fit.
+  """Reports a field that is out of its range, or fields that conflict.
 
   Attributes:
     fields: names of the fields.
@@ -39,7 +39,7 @@ def check_integer(
 
   Args:
     name: how the message refers to the value.
-    value: what to check; a bool is not a whole number.
+    value: value to check; a bool is not a whole number.
     minimum: smallest value allowed.
     maximum: largest value allowed.
     field: field that the error names, if it is not `name`.
@@ -71,7 +71,7 @@ def check_number(
 
   Args:
     name: how the message refers to the value.
-    value: what to check; a bool is not a number.
+    value: value to check; a bool is not a number.
     minimum: smallest value allowed.
     maximum: largest value allowed.
     above: exclude `minimum` itself.

@@ -1,9 +1,9 @@
-"""The configuration of every agent: `STACConfig`, validated.
+"""The configuration of an agent, `STACConfig`.
 
-Each field stands with its default, its allowed values, its meaning and where it
-comes from; docs/reference.md is made from them by `acme_stac.reference`.
-Defaults are those of Table 3 of Zahavy et al. (2020) for Atari;
-`acme_stac.presets` has those of other agents and domains.
+Each field has its default, allowed values, meaning and source, from which
+`acme_stac.reference` makes docs/reference.md. Defaults are those of Table 3 of
+Zahavy et al. (2020) for Atari; `acme_stac.presets` has those of other agents
+and domains.
 """
 
 import dataclasses
@@ -47,11 +47,11 @@ def _field(default: Any, allowed: Any, meaning: str, source: str) -> Any:
   """Returns a field of the configuration.
 
   Args:
-    default: its value unless set.
-    allowed: has `check(name, value)`, which raises FieldError, and a text. For
-      a tuple, of each element. A type hint with None also allows None.
-    meaning: what the field is, for the reference.
-    source: where the field and its default come from.
+    default: the default value.
+    allowed: range or choice of the value, or of each element of a tuple; see
+      `checks`. A type hint with None also allows None.
+    meaning: explains the field in the reference.
+    source: origin of the field and its default.
   """
   return dataclasses.field(
     default=default,
@@ -63,11 +63,11 @@ def _field(default: Any, allowed: Any, meaning: str, source: str) -> Any:
 class STACConfig:
   """Hyperparameters of an actor-critic of the STAC family.
 
-  Instances are immutable and validated; derive a changed one with
-  `dataclasses.replace`. docs/reference.md explains every field.
+  Instances are immutable; derive a changed one with `dataclasses.replace`.
+  docs/reference.md explains every field.
 
   Raises:
-    FieldError: if a field is out of its range, or fields do not fit together.
+    FieldError: if a field is out of its range, or fields conflict.
   """
 
   num_heads: int = _field(
@@ -291,6 +291,15 @@ class STACConfig:
   log_sigma_max: float = _field(
     0.5, _LOG_SIGMA, "Largest log standard deviation.", "section 9.3, σ_max"
   )
+  compute_dtype: str = _field(
+    "float32", Choice(
+      float32="32-bit floats, rounded inside matrix products and convolutions"
+      " where JAX does so by default (TF32 on NVIDIA GPUs since Ampere)",
+      bfloat16="16-bit brain floats, for GPUs since Ampere and TPUs;"
+      " parameters, the LSTM's state, heads, losses and optimisers keep 32",
+    ),
+    "Type in which torso and LSTM compute.", _OURS,
+  )
   # Between actors and learner.
   variable_update_period: int = _field(
     1, _COUNT, "Trajectories between an actor's fetches of new parameters.",
@@ -313,7 +322,7 @@ class STACConfig:
     self._check_shapes()
 
   def _check_metaparameters(self):
-    """Raises FieldError for metaparameters that do not fit together."""
+    """Raises FieldError for conflicting metaparameters."""
     for name in ("self_tuned", "embedded"):
       value = getattr(self, name)
       if len(set(value)) != len(value):
@@ -322,9 +331,9 @@ class STACConfig:
       self.self_tuned
     ):
       raise FieldError(
-        "self_tuned has 'alpha', which ties both coefficients of leaky"
-        " V-trace, beside 'alpha_rho' or 'alpha_c', which tune them separately."
-        " Take one or the other.", "self_tuned"
+        "self_tuned has both 'alpha', which ties the two coefficients of leaky"
+        " V-trace, and 'alpha_rho' or 'alpha_c', which tune them separately."
+        " Choose one.", "self_tuned"
       )
     for name in self.embedded:
       if name not in self.self_tuned:
@@ -341,7 +350,7 @@ class STACConfig:
       )
 
   def _check_shapes(self):
-    """Raises FieldError for sizes that do not fit together."""
+    """Raises FieldError for conflicting sizes."""
     if not self.torso_sizes and self.torso not in ("mlp", "shallow"):
       raise FieldError(
         f"torso {self.torso!r} needs at least one torso size.", "torso_sizes"
@@ -374,7 +383,7 @@ class STACConfig:
 
   @property
   def batches_ahead(self) -> int:
-    """Batches that the learner holds beyond those it has consumed."""
+    """Batches that the learner holds in addition to those it has consumed."""
     return 1 if self.self_tuned and self.outer_batch == "next" else 0
 
   @property
@@ -384,7 +393,7 @@ class STACConfig:
 
   @property
   def steps_per_trajectory(self) -> int:
-    """Environment steps (frames) that each trajectory adds."""
+    """Environment steps (frames) in each trajectory, without the overlap."""
     fresh = self.trajectory_length - self.trajectory_overlap
     return fresh * self.action_repeat
 
@@ -414,14 +423,14 @@ def _plain(value: Any, field: dataclasses.Field) -> Any:
     return tuple(value)
   if isinstance(value, bool):
     return value
-  # NumPy's scalars are numbers too.
+  # Also converts NumPy's scalars.
   if isinstance(value, numbers.Integral):
     return int(value)
   return float(value) if isinstance(value, numbers.Real) else value
 
 
 def _check_field(field: dataclasses.Field, value: Any):
-  """Raises FieldError for a value that its field does not allow."""
+  """Raises FieldError for a value that the field does not allow."""
   allowed = field.metadata["allowed"]
   if typing.get_origin(field.type) is tuple:
     for element in value:

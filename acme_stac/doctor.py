@@ -164,7 +164,7 @@ def _devices() -> str:
     said = accelerator.check()
   except accelerator.AcceleratorError as error:
     raise Problem(str(error)) from error
-  if (advice := accelerator.unused()) is not None:
+  if (advice := accelerator.warning()) is not None:
     raise Problem(advice)
   memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
   return f"{said}; {os.cpu_count()} cores, {memory:.0f} GiB"

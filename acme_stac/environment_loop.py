@@ -1,5 +1,6 @@
 """Runs an actor in a batch of environments and counts episodes."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -20,11 +21,14 @@ class BatchedActor(Protocol):
   def observe_first(self, timestep: dm_env.TimeStep):
     """Takes the first time step of every environment."""
 
-  def select_action(self, observation: Any) -> Any:
-    """Returns actions [N, ...] for observations [N, ...]."""
+  def start(self, timestep: dm_env.TimeStep):
+    """Starts inference on a time step."""
 
-  def observe(self, action: Any, next_timestep: dm_env.TimeStep):
-    """Takes an action and the time step after it."""
+  def finish(self) -> Any:
+    """Waits for inference and returns actions, [N, ...]."""
+
+  def observe(self, next_timestep: dm_env.TimeStep):
+    """Takes the time step after the actions of `finish`."""
 
   def update(self, wait: bool = False):
     """Requests new parameters."""
@@ -51,6 +55,9 @@ class Episode(NamedTuple):
 
 class BatchedEnvironmentLoop:
   """Steps N environments with one actor and counts their episodes.
+
+  A step is `infer`, `act`, `receive` and `record`. Who has several loops can do
+  something else between these: inference and environments go on meanwhile.
 
   Attributes:
     num_steps: steps of the batch so far (N actions each).
@@ -97,6 +104,12 @@ class BatchedEnvironmentLoop:
       for member in np.flatnonzero(self._lengths >= min_length)
     ]
 
+  @contextlib.contextmanager
+  def _timed(self, part: str):
+    started = time.perf_counter()
+    yield
+    self.seconds[part] += time.perf_counter() - started
+
   def step(self, wait_for_variables: bool = False) -> list[Episode]:
     """Acts once in every environment.
 
@@ -107,24 +120,40 @@ class BatchedEnvironmentLoop:
     Returns:
       The episodes that ended with this step.
     """
+    self.infer(wait_for_variables)
+    self.act()
+    self.receive()
+    return self.record()
+
+  def infer(self, wait_for_variables: bool = False):
+    """Starts inference on the newest time step."""
     if self._timestep is None:
       self.reset()
       assert self._timestep is not None
-    started = time.perf_counter()
-    if self._update:
-      self._actor.update(wait=wait_for_variables)
-    action = self._actor.select_action(self._timestep.observation)
-    inferred = time.perf_counter()
-    timestep = self._environment.step(action)
-    stepped = time.perf_counter()
-    self._actor.observe(action, timestep)
-    written = time.perf_counter()
-    self._timestep = timestep
-    self.num_steps += 1
-    self.seconds["inference"] += inferred - started
-    self.seconds["environment"] += stepped - inferred
-    self.seconds["writing"] += written - stepped
+    with self._timed("inference"):
+      if self._update:
+        self._actor.update(wait=wait_for_variables)
+      self._actor.start(self._timestep)
 
+  def act(self):
+    """Waits for inference and sends its actions to the environments."""
+    with self._timed("inference"):
+      actions = self._actor.finish()
+    with self._timed("environment"):
+      self._environment.send(actions)
+
+  def receive(self):
+    """Waits for the environments' next time step."""
+    with self._timed("environment"):
+      self._timestep = self._environment.receive()
+
+  def record(self) -> list[Episode]:
+    """Gives the actor the time step; returns the episodes that it ended."""
+    timestep = self._timestep
+    assert timestep is not None, "receive comes before record"
+    with self._timed("writing"):
+      self._actor.observe(timestep)
+    self.num_steps += 1
     # The reward of a FIRST step belongs to no transition.
     transition = timestep.step_type != dm_env.StepType.FIRST
     self._returns += np.where(transition, timestep.reward, 0.0)

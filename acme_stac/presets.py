@@ -1,7 +1,7 @@
-"""Presets of agents and domains: the only place of default values.
+"""Presets of agents and domains.
 
-`STACConfig`'s own defaults are the Atari column of Table 3 of Zahavy et al.
-(2020).
+They differ from the defaults of `STACConfig`, which are the Atari column of
+Table 3 of Zahavy et al. (2020).
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ _COSTS = ("value_cost", "policy_cost", "entropy_cost")
 _NO_ALPHA = ("discount", "lambda_", *_COSTS)
 _ALL = (*_NO_ALPHA, "alpha")
 _STACX = {"num_heads": 3, "self_tuned": _ALL}
-# Name -> the fields that make the agent; docs/agents.md has a row for each.
+# Name -> fields that define the agent; docs/agents.md has a row for each.
 AGENTS: Mapping[str, Mapping[str, Any]] = {
   "impala": {"num_heads": 1, "self_tuned": ()},
   "impala_aux": {"num_heads": 3, "self_tuned": ()},
@@ -58,9 +58,9 @@ AGENTS: Mapping[str, Mapping[str, Any]] = {
     "embedded": ("discount",),
   },
   "stacx_gamma_embedding": {**_STACX, "embedded": ("discount",)},
-  # The replication's own hyperparameters, for every domain. It takes its losses
-  # as means over 30 steps, clips gradients at 0.5 and steps by 1e-4 along the
-  # metagradient; here losses are sums.
+  # Hyperparameters of the replication, for every domain. Its losses are means
+  # over 30 steps, with gradients clipped at 0.5 and a meta step size of 1e-4;
+  # here losses are sums.
   "a2c_meta_gamma": {
     "num_heads": 1,
     "self_tuned": ("discount",),
@@ -90,7 +90,7 @@ AGENTS: Mapping[str, Mapping[str, Any]] = {
   },
 }
 
-# The control columns of Tables 2 and 3, as far as both domains share them.
+# The control columns of Tables 2 and 3: the rows that both share.
 _CONTROL = {
   "discount": 0.99,
   "learning_rate": 1e-3,
@@ -125,8 +125,8 @@ _SMALL_PIXELS = {
   "max_abs_reward": 1.0,
   "torso": "shallow",
 }
-# For small, dense rewards and expensive environment steps: each step is learned
-# from several times, as in Table 3.
+# For small, dense rewards and expensive environment steps: as in Table 3,
+# trajectories overlap, so that every step is learned from several times.
 _SMALL_REUSE = {
   "learning_rate": 1e-3,
   "batch_size": 24,
@@ -134,7 +134,7 @@ _SMALL_REUSE = {
   "trajectory_overlap": 30,
   "max_abs_reward": None,
 }
-# Observations mix angles and velocities of the order of 10. Without layer
+# Observations have angles and velocities of the order of 10. Without layer
 # normalisation values oscillate, and those of auxiliary heads diverge.
 _SMALL_CONTROL = {
   **_SMALL,
@@ -165,30 +165,31 @@ DOMAINS: Mapping[str, Mapping[str, Any]] = {
     "torso": "deep_strided",
     "torso_sizes": (32, 32, 32),
   },
-  # For a laptop, not in the papers. "small" is for discrete actions, vectors of
-  # observations and bounded rewards; chosen on CartPole-v1. Rewards of 1 count
-  # as 0.1 and gradients are clipped, so that RMSProp's ε damps the first steps.
-  # The value cost is higher than in Table 3, so that values are learned faster
-  # than policies: auxiliary heads diverge otherwise.
+  # The small domains are for a laptop, and not in the papers. "small" is for
+  # discrete actions, vector observations and bounded rewards; it was chosen on
+  # CartPole-v1. Rewards are clipped to 0.1 and gradients to norm 40, so that
+  # RMSProp's ε damps the first steps. The value cost exceeds that of Table 3,
+  # so that values are learned faster than policies; otherwise auxiliary heads
+  # diverge.
   "small": _SMALL,
   # The same with rewards of any size; also for larger boards and small images.
   # An MLP of inputs in [0, 1] learns sooner with layer normalisation and with
-  # several updates from each step; Adam alone is no better than RMSProp.
+  # overlapping trajectories; Adam alone is no better than RMSProp.
   "small_discrete": {
     **_SMALL_UNSCALED,
     "entropy_cost": 0.02,
     "max_abs_reward": 1.0,
   },
-  # Discrete actions and a board of few cells, such as Catch's, with the weights
-  # of Table 3: values of at most 1 are learned quickly.
+  # Discrete actions and a board of few cells, such as Catch's. The weights of
+  # Table 3 suffice, because values of at most 1 are learned quickly.
   "small_board": {
     **_SMALL,
     "value_cost": 0.25,
     "entropy_cost": 0.01,
     "max_abs_reward": None,
   },
-  # Discrete actions and images. While a game's rewards are rare, RMSProp's ε of
-  # 0.1 exceeds the squared gradients: learning would start after tens of
+  # Discrete actions and images. While rewards are rare, RMSProp's ε of 0.1
+  # exceeds the squared gradients, and learning would start after tens of
   # millions of frames.
   "small_pixels": _SMALL_PIXELS,
   "small_atari": {**_SMALL_PIXELS, "action_repeat": 4},
@@ -218,22 +219,20 @@ DOMAINS: Mapping[str, Mapping[str, Any]] = {
 }
 # Smallest height and width of an image.
 _IMAGE_SIZE = 32
-# Largest number of elements of a board. What lies between a board and an image
-# goes into an MLP, as features do.
+# Largest number of elements of a board. Sizes between a board and an image are
+# treated as features.
 _BOARD_SIZE = 100
 
 
 def small_domain(environment_spec: Any) -> str:
   """Returns the small domain for an environment, a name in `DOMAINS`.
 
-  It depends on the actions (discrete or continuous, and how many components),
-  the observation (one image, a board, or features) and the rewards (bounded or
-  not).
+  It depends on the actions (discrete or continuous, number of components), the
+  observation (image, board or features) and the rewards (bounded or not).
 
   Args:
-    environment_spec: as of `acme_stac.environments.environment_spec`. An
-      observation with several parts counts as an image if all other parts are
-      empty.
+    environment_spec: as returned by `acme_stac.environments.environment_spec`.
+      Empty parts of the observation are ignored.
   """
   observation = nests.named_leaves("", environment_spec.observations)
   shapes = [leaf.shape for _, leaf in observation if math.prod(leaf.shape)]
@@ -270,14 +269,13 @@ def make_config(
     domain: a name in `DOMAINS`. "atari", "control_features" and
       "control_pixels" are the columns of Tables 2 and 3; those that begin with
       "small" are for a laptop.
-    environment_spec: chooses among the small domains if `domain` is "small",
-      see `small_domain`; without it "small" is CartPole's. Other domains do not
-      depend on it.
+    environment_spec: selects a small domain if `domain` is "small", see
+      `small_domain`; without it "small" is CartPole's. Other domains ignore it.
     **overrides: fields of `STACConfig`.
 
   Raises:
-    ValueError: for an unknown agent, domain or field, with the known names,
-      and for a field out of its range.
+    ValueError: for an unknown agent, domain or field, or a field out of its
+      range.
   """
   if not isinstance(agent, str) or agent not in AGENTS:
     raise FieldError(unknown("agent", agent, AGENTS), "agent")

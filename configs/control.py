@@ -11,7 +11,12 @@ from programs.run import experiment
 
 def get_config(task: str = "cartpole/swingup") -> ml_collections.ConfigDict:
   """Returns a run of a task of the suite, for example "walker/walk"."""
-  config = experiment.base_config("control_features", f"control:{task}")
+  return make_config("control_features", f"control:{task}")
+
+
+def make_config(domain: str, environment: str) -> ml_collections.ConfigDict:
+  """Returns a run with the papers' budget for control."""
+  config = experiment.base_config(domain, environment)
   config.num_environment_steps = 30_000_000
   config.evaluation.every_steps = 500_000
   config.evaluation.episodes = 10

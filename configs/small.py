@@ -1,6 +1,6 @@
 """Laptop-sized runs: --config=configs/small.py:<environment name>.
 
-The agent's hyperparameters are those of the environment's kind, see
+The agent's hyperparameters follow from the environment's kind, see
 `acme_stac.presets`.
 """
 
@@ -8,7 +8,7 @@ import ml_collections
 
 from programs.run import experiment
 
-# What half an hour on two cores allows, by the environment's family.
+# Environment steps of half an hour on two cores, by the environment's family.
 _STEPS = {
   "atari": 5_000_000,
   "control": 3_000_000,
@@ -26,7 +26,7 @@ def get_config(
   config.evaluation.every_steps = config.num_environment_steps // 10
   config.evaluation.episodes = 16
   if family == "control_pixels":
-    # An image without a GPU takes as long as a hundred steps of the physics.
+    # Without a GPU, rendering takes as long as a hundred steps of the physics.
     config.environment_options.action_repeat = 4
     config.environment_options.frame_stack = 3
   return config

@@ -18,15 +18,20 @@ def run(main: Callable[[list[str]], int]):
   Args:
     main: takes the arguments, without the program's name; returns an exit code.
   """
+  end = ending.QuickExit()
   signal.signal(signal.SIGTERM, _interrupt)
   try:
     code = main(sys.argv[1:])
+  except SystemExit as helped:  # By --help.
+    end.code = int(bool(helped.code))
+    raise
   except KeyboardInterrupt as interrupt:
     ending.say("\nStopped.")
     (number,) = interrupt.args or (signal.SIGINT,)
     code = 128 + number
   except errors.UserError as error:
     code = errors.report_error(error)
+  end.code = code
   sys.exit(code)
 
 

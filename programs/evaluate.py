@@ -31,19 +31,22 @@ def main(argv: list[str]) -> int:
   """Runs the command; returns its exit code.
 
   Raises:
-    UserError: if the policy cannot be evaluated so.
+    UserError: if the policy cannot be evaluated as asked.
   """
   options = _parser().parse_args(argv)
   try:
-    num_environments = _check_numbers(options)
+    _check(options)
     file = evaluation.play.newest_file(options.policy)
     policy = _load(options, file)
     task = _task(options, policy.metadata)
-    environment = task.make(num_environments, options.seed)
+    environment = task.make(options.environments, options.seed)
   except (ValueError, ImportError) as error:
     raise UserError(str(error)) from error
   try:
     return _evaluate(options, file, policy, task, environment)
+  except acme_stac.environments.EnvironmentFailedError as error:
+    print(f"Error: {printable(error)}", file=sys.stderr)
+    return 1
   finally:
     environment.close()
 
@@ -62,36 +65,35 @@ def _evaluate(
     print(printable(remark))
   if options.video:
     _record(options, task, policy)
-  try:
-    episodes, cut_off = _play(options, policy, environment)
-  except acme_stac.environments.EnvironmentFailedError as error:
-    print(f"Error: {printable(error)}", file=sys.stderr)
-    return 1
+  found = _play(options, policy, environment)
   metadata = policy.metadata
-  statistics = evaluation.play.statistics(task.environment, episodes)
+  statistics = evaluation.play.statistics(task.environment, found.episodes)
+  summary = {
+    "policy": str(options.policy),
+    "checkpoint": str(
+      file.relative_to(options.policy) if options.policy.is_dir() else file
+    ),
+    "agent": metadata.get("agent"),
+    "environment_steps": metadata.get("environment_steps"),
+    "environment": task.environment,
+    "environment_options": task.options,
+    "action_repeat": environment.action_repeat,
+    "episodes": options.episodes,
+    "environments": options.environments,
+    "seed": options.seed,
+    "greedy": options.greedy,
+    "max_episode_steps": options.max_episode_steps,
+    "episodes_cut_off": found.num_cut_off,
+    "remarks": task.remarks,
+    "metaparameters": {
+      name: values.tolist() for name, values in policy.metaparameters.items()
+    },
+    "statistics": statistics,
+  }
   try:
-    evaluation.play.write(output / _TABLE, output / _SUMMARY, episodes, {
-      "policy": str(options.policy),
-      "checkpoint": str(
-        file.relative_to(options.policy) if options.policy.is_dir() else file
-      ),
-      "agent": metadata.get("agent"),
-      "environment_steps": metadata.get("environment_steps"),
-      "environment": task.environment,
-      "environment_options": task.options,
-      "action_repeat": environment.action_repeat,
-      "episodes": options.episodes,
-      "environments": environment.num_environments,
-      "seed": options.seed,
-      "greedy": options.greedy,
-      "max_episode_steps": options.max_episode_steps,
-      "episodes_cut_off": cut_off,
-      "remarks": task.remarks,
-      "metaparameters": {
-        name: values.tolist() for name, values in policy.metaparameters.items()
-      },
-      "statistics": statistics,
-    })
+    evaluation.play.write(
+      output / _TABLE, output / _SUMMARY, found.episodes, summary
+    )
   except OSError as error:
     raise paths.cannot_be_written(output, error, "--output") from error
   steps = metadata.get("environment_steps")
@@ -101,10 +103,10 @@ def _evaluate(
     f" {printable(task.environment)}, {counted(options.episodes, 'episode')}"
     f" ({'greedy' if options.greedy else 'sampled'}, seed {options.seed})"
   )
-  if cut_off:
+  if found.num_cut_off:
     print(
-      f"  {cut_off:,} of {options.episodes:,} episodes were cut off after"
-      f" {options.max_episode_steps:,} steps (--max_episode_steps)"
+      f"  {found.num_cut_off:,} of {options.episodes:,} episodes were cut off"
+      f" after {options.max_episode_steps:,} steps (--max_episode_steps)"
     )
   for line in evaluation.play.describe(statistics):
     print(f"  {line}")
@@ -133,11 +135,11 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument(
     "--environments", type=int,
-    help="environments to play at a time; must divide the episodes, as each"
-    f" plays equally many. Up to {_MAX_ENVIRONMENTS} unless set",
+    help="environments to play at a time; must divide the episodes, because"
+    f" each plays equally many. Up to {_MAX_ENVIRONMENTS} unless set",
   )
   parser.add_argument(
-    "--max_episode_steps", type=int,
+    "--max_episode_steps", type=int, default=evaluation.play.MAX_EPISODE_STEPS,
     help="actions after which an episode is cut off; more than any suite's own"
     " limit unless set",
   )
@@ -173,44 +175,39 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _check_numbers(options: argparse.Namespace) -> int:
-  """Checks numbers and the video's file; returns how many environments play.
+def _check(options: argparse.Namespace):
+  """Checks numbers and the video's file; sets the number of environments.
 
   Raises:
     ValueError: if any of them is out of range.
   """
   episodes = options.episodes
   check_integer("--episodes", episodes, 1)
-  if options.max_episode_steps is None:
-    options.max_episode_steps = evaluation.play.MAX_EPISODE_STEPS
   check_integer("--max_episode_steps", options.max_episode_steps, 1)
   most = max(n for n in range(1, _MAX_ENVIRONMENTS + 1) if episodes % n == 0)
-  number = most if options.environments is None else options.environments
-  check_integer("--environments", number, 1)
-  if episodes % number:
+  if options.environments is None:
+    options.environments = most
+  check_integer("--environments", options.environments, 1)
+  if episodes % options.environments:
     raise ValueError(
-      f"--environments must divide the {episodes} episodes, as each plays"
-      f" equally many, but {number} does not; {most} does."
+      f"--environments must divide the {episodes} episodes, because each plays"
+      f" equally many: {most} does, {options.environments} does not."
     )
-  if not 0 <= options.seed <= 2**31 - number:
-    raise ValueError(
-      f"--seed must be in [0, {2**31 - number}], as member i of the {number}"
-      f" environments has seed + i, got {options.seed}."
-    )
+  check_integer("--seed", options.seed, 0, 2**31 - options.environments)
   if options.video_fps is not None and not options.video:
     raise ValueError("--video_fps is for a video: give --video=FILE too.")
   if options.video:
     rates = evaluation.video.MAX_RATES
-    if options.video.suffix not in rates:
+    kind = options.video.suffix
+    if kind not in rates:
       raise ValueError(
         f"--video must be a {' or '.join(rates)} file, got {options.video}."
       )
     if options.video_fps is not None:
       check_number(
-        f"--video_fps of a {options.video.suffix} file", options.video_fps,
-        0.0, rates[options.video.suffix], above=True,
+        f"--video_fps of a {kind} file", options.video_fps, 0.0, rates[kind],
+        above=True,
       )
-  return number
 
 
 def _load(options: argparse.Namespace, file: pathlib.Path) -> Any:
@@ -220,12 +217,11 @@ def _load(options: argparse.Namespace, file: pathlib.Path) -> Any:
     ValueError: if there is none, or the factory of its networks must be given,
       or cannot be imported.
   """
-  from_file = evaluation.play.networks_of(file)
-  name = options.networks or from_file
+  name = options.networks or evaluation.play.networks_of(file)
   if name is None:
     return acme_stac.load_policy(file, options.greedy)
-  if not options.networks and not options.policy.is_dir():
-    raise ValueError(_not_trusted(options, name, f"--networks={name}"))
+  if not options.networks:
+    _check_trust(options, f"networks of {name}", f"--networks={name}")
   factory = acme_stac.environments.import_factory(
     name.removeprefix("python:"), "The factory of networks",
     "environment specs and a STACConfig",
@@ -250,14 +246,24 @@ def _task(options: argparse.Namespace, metadata: dict[str, Any]) -> Any:
       " --environment=NAME."
     )
   of_run = (metadata.get("environment_options") or {}) if name == own else {}
-  # Before the environment is asked for its options, which imports it.
-  given_names = (text.partition("=")[0] for text in options.option)
-  _check_trust(options, name, {**of_run, **dict.fromkeys(given_names)})
+  given_names = {text.partition("=")[0] for text in options.option}
+  of_file = {key: of_run[key] for key in of_run if key not in given_names}
+  imports_code = acme_stac.environments.imports_code
+  # A factory of the user's interprets the options itself.
+  family = name.partition(":")[0]
+  if (not options.environment and imports_code(name)) or (
+    family != "python" and imports_code(family, of_file)
+  ):
+    _check_trust(
+      options, f"environment {name} with options {of_file}",
+      f"--environment={name} and --option NAME=VALUE for each option with a"
+      " colon",
+    )
   given = _options(name, options.option)
   task = evaluation.play.Task(name, {**of_run, **given}, [])
   if not options.protocol:
     return task
-  if name.partition(":")[0] != "atari":
+  if family != "atari":
     raise ValueError(
       f"--protocol is for Atari, but the environment is {name}. Leave it out."
     )
@@ -266,37 +272,20 @@ def _task(options: argparse.Namespace, metadata: dict[str, Any]) -> Any:
   )
 
 
-def _check_trust(
-  options: argparse.Namespace, name: str, of_file: dict[str, Any]
-):
-  """Raises ValueError if code would be imported only because a file names it.
+def _check_trust(options: argparse.Namespace, code: str, flags: str):
+  """Raises ValueError for a file, which must not choose code to import.
 
-  A work directory is of a run that its user started; a file may be anybody's.
+  The user started the run of a work directory; a file may be anybody's.
   """
-  imports_code = acme_stac.environments.imports_code
-  if options.policy.is_dir():
-    return
-  if not options.environment and imports_code(name):
-    raise ValueError(_not_trusted(options, name, f"--environment={name}"))
-  # Whoever gives an environment's name has not seen the file's options. A
-  # factory of the user's does what it wants with them.
-  family = name.partition(":")[0]
-  if family != "python" and imports_code(family, of_file):
-    raise ValueError(_not_trusted(
-      options, f"{name} with options {of_file}",
-      f"--environment={name} and --option NAME=VALUE for each with a colon",
-    ))
-
-
-def _not_trusted(options: argparse.Namespace, code: str, flags: str) -> str:
-  return (
-    f"{options.policy} was trained with code of its own, {code!r}. A file does"
-    f" not say what code is to be run: give {flags} if you know it."
-  )
+  if not options.policy.is_dir():
+    raise ValueError(
+      f"{options.policy} names code to import: {code}. If you trust it, give"
+      f" {flags}."
+    )
 
 
 def _options(environment: str, texts: Sequence[str]) -> dict[str, Any]:
-  """Returns the values of NAME=VALUE; the environment checks them.
+  """Returns the options that texts NAME=VALUE set; the environment checks them.
 
   Raises:
     ValueError: for another form, and for an unknown environment.
@@ -330,8 +319,8 @@ def _make_output(options: argparse.Namespace) -> pathlib.Path:
 
 def _play(
   options: argparse.Namespace, policy: Any, environment: Any
-) -> tuple[list[Any], int]:
-  """Plays and shows progress; returns episodes and how many were cut off."""
+) -> evaluation.play.Evaluation:
+  """Plays and shows progress."""
   line = progress.Progress(describe=_describe_progress)
   started = time.monotonic()
 
@@ -348,7 +337,7 @@ def _play(
     line.close()
   if found is None:
     raise KeyboardInterrupt
-  return found.episodes, found.num_cut_off
+  return found
 
 
 def _describe_progress(status: tuple[int, int, int, float]) -> list[str]:
@@ -364,7 +353,7 @@ def _describe_progress(status: tuple[int, int, int, float]) -> list[str]:
 def _record(options: argparse.Namespace, task: Any, policy: Any):
   """Writes the video; raises UserError if the environment cannot be drawn."""
   path = options.video
-  print(f"{printable(path)}: an episode is played ...", flush=True)
+  print(f"{printable(path)}: playing an episode ...", flush=True)
   drawn = {}
   if task.environment.partition(":")[0] == "gymnasium":
     drawn = {"render_mode": "rgb_array"}
@@ -386,7 +375,7 @@ def _record(options: argparse.Namespace, task: Any, policy: Any):
     evaluation.video.write(path, film.frames, fps)
   except OSError as error:
     raise paths.cannot_be_written(path, error, "--video") from error
-  every = "" if film.stride == 1 else f", one for {film.stride} actions"
+  every = "" if film.stride == 1 else f", one every {film.stride} actions"
   print(
     f"{printable(path)}: return {film.episode_return:,.6g} in"
     f" {film.length:,} actions, {len(film.frames)} frames{every},"

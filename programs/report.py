@@ -5,8 +5,8 @@
 Takes work directories of programs.train, directories that contain some, and the
 data/ of earlier reports. Writes index.html, which needs no network and no other
 file, the figures as PNG files, and data/, from which the same page can be made
-again. Runs are told apart by their config.json: a run that differs from the
-settings of most runs of its agent on its task is a perturbation.
+again. A run whose settings in config.json differ from those of most runs of its
+agent on its task counts as a perturbation.
 """
 
 import os

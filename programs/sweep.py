@@ -1,4 +1,4 @@
-"""Trains every run of a sweep that is not done yet.
+"""Trains every run of a sweep that is not finished.
 
   python -m programs.sweep configs/sweeps/agents.py --workdir=runs/agents
 
@@ -6,17 +6,17 @@ A sweep file has a function get_runs() that returns the runs' names with their
 flags of programs.train. Each run has its directory below --workdir. The same
 command resumes a sweep: it skips finished runs and continues interrupted ones.
 A run that fails does not stop the others; it is named at the end. summary.csv
-has a row for each run, averages.csv means over seeds with 95% bootstrap
-intervals: see acme_stac.evaluation.summary and .statistics. learning_curves.png
-has a panel for the runs whose names differ in the last part.
+has a row for each run and averages.csv means over seeds with 95% bootstrap
+intervals, see acme_stac.evaluation.summary and .statistics.
+learning_curves.png has a panel for each group of runs whose names differ only
+in the last part.
 
-The exit code is 0 if all runs are done, 1 if some failed or the summary could
-not be written, 2 for a user's error. Stopped by Ctrl-C or SIGTERM, a sweep ends
-by that signal, so that a shell's loop stops too. However it ends, its runs save
-their checkpoints and end with it.
+The exit code is 0 if all runs are finished, 1 if some failed or the summary
+could not be written, 2 for a user's error. Stopped by Ctrl-C or SIGTERM, a
+sweep ends by that signal, so that a shell's loop stops too. However it ends,
+its runs save their checkpoints and end with it.
 """
 
-import csv
 import json
 import os
 import pathlib
@@ -28,19 +28,18 @@ from collections.abc import Mapping, Sequence
 
 import acme_stac
 from acme_stac import evaluation
+from acme_stac.evaluation import logs
 from acme_stac.evaluation.text import printable
 from programs import commands
 from programs.launch import ending, progress
+from programs.launch import flags as run_flags
 from programs.run import arguments, machine, paths, user_file
-from programs.run import flags as run_flags
 from programs.run.errors import UserError
 
 _POLL_SECONDS = 0.2
 _FINISHED = "finished.json"
 _LOG = "sweep.log"
 _SUMMARIES = ("summary.csv", "averages.csv", "learning_curves.png")
-# Bytes at the end of a log that hold its last row.
-_TAIL_BYTES = 2**16
 
 
 def load_runs(path: str) -> dict[str, list[str]]:
@@ -64,12 +63,6 @@ def load_runs(path: str) -> dict[str, list[str]]:
         f"{path}: {name!r} must be a relative path without empty parts, '.' and"
         " '..'."
       )
-    for directory in map(str, pathlib.PurePath(name).parents):
-      if directory in runs:
-        raise UserError(
-          f"{path}: {name!r} must not lie in the directory of the run"
-          f" {directory!r}."
-        )
     if isinstance(flags, str) or not all(isinstance(x, str) for x in flags):
       raise UserError(
         f"{path}: flags of {name!r} must be a list of strings, got {flags!r}."
@@ -86,7 +79,7 @@ def check_flags(runs: Mapping[str, list[str]], workdir: pathlib.Path):
       acme_stac.make_config(parsed.config.agent, parsed.config.domain)
     except (UserError, ValueError) as error:
       raise UserError(f"Run {name!r}: {error}") from error
-    # It would win over the sweep's.
+    # It would override the sweep's.
     if parsed.workdir != directory:
       raise UserError(
         f"Run {name!r}: a sweep gives each run its --workdir. Leave it out."
@@ -94,11 +87,11 @@ def check_flags(runs: Mapping[str, list[str]], workdir: pathlib.Path):
 
 
 def shares(parallel: int) -> list[set[int]]:
-  """Returns the cores of each of so many runs at a time.
+  """Returns the cores for each of so many simultaneous runs.
 
-  Threads of runs that share cores wait for each other: two small runs on two
-  cores are at least a third faster with cores of their own. If there are fewer
-  cores than runs, each run may use all of them.
+  Two small runs on two cores are at least a third faster with cores of their
+  own, as threads that share cores wait for each other. With fewer cores than
+  runs, each run may use all of them.
   """
   cores = sorted(os.sched_getaffinity(0))
   if parallel > len(cores):
@@ -118,21 +111,19 @@ def share_made(directory: pathlib.Path) -> float:
   """Returns the share of its steps that a run has made; 0 if unknown."""
   try:
     described = json.loads((directory / "config.json").read_text())
-    with open(directory / "logs" / "learner.csv", "rb") as file:
-      names = file.readline()
-      start = file.tell()
-      file.seek(max(start, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-      # What follows the last end of a line is half written.
-      *_, values, _ = file.read().split(b"\n")
-    header, row = csv.reader([names.decode(), values.decode()])
-    steps = float(dict(zip(header, row, strict=True))["environment_steps"])
-    return min(steps / described["config"]["num_environment_steps"], 1.0)
-  except (OSError, ValueError, KeyError):  # Missing, or half written.
+    steps = logs.read_learner(directory)["environment_steps"]
+    share = steps.iloc[-1] / described["config"]["num_environment_steps"]
+    return min(float(share), 1.0)
+  except (OSError, ValueError, LookupError):  # Missing, or half written.
     return 0.0
 
 
 class Sweep:
-  """Keeps a number of runs going until all are done."""
+  """Keeps a number of runs going until all are finished.
+
+  Attributes:
+    failed: names of the runs that failed.
+  """
 
   def __init__(self, runs: Mapping[str, list[str]], workdir: pathlib.Path):
     self._workdir = workdir
@@ -141,27 +132,24 @@ class Sweep:
       name for name in runs if not is_done(workdir / name, runs[name])
     ]
     self._done = len(runs) - len(self._waiting)
-    self._running: dict[str, subprocess.Popen] = {}
-    self._cores: dict[str, set[int]] = {}
-    self._started = time.monotonic()
-    # The share of each run that is left: some were interrupted.
-    self._todo = {
-      name: 1.0 - share_made(workdir / name) for name in self._waiting
-    }
+    # Name -> the process and its cores.
+    self._running: dict[str, tuple[subprocess.Popen, set[int]]] = {}
     self.failed: list[str] = []
+    # To estimate the time left; interrupted runs have begun already.
+    self._started = time.monotonic()
+    self._shares = {
+      name: share_made(workdir / name) for name in self._waiting
+    }
+    self._left_at_start = len(self._waiting) - sum(self._shares.values())
     self._progress = progress.Progress(describe=lambda _: self.status())
 
   def run(self, parallel: int, stop: ending.StopRequest):
-    """Runs what is missing, until it is done or asked to stop."""
+    """Starts the runs in turn, until all have ended or `stop` is set."""
     free = shares(parallel)
     try:
       while (self._waiting or self._running) and not stop:
         while self._waiting and free:
           name = self._waiting.pop(0)
-          # Another sweep may have done it since this one began.
-          if is_done(self._workdir / name, self._runs[name]):
-            self._done += 1
-            continue
           try:
             self._start(name, free[0])
             free.pop(0)
@@ -172,24 +160,24 @@ class Sweep:
         time.sleep(_POLL_SECONDS)
     finally:
       # Each saves a checkpoint and ends.
-      for process in self._running.values():
+      for process, _ in self._running.values():
         process.terminate()
-      for process in self._running.values():
+      for process, _ in self._running.values():
         process.wait()
     self._progress.show(self)
     self._progress.close()
 
   def end_at_once(self):
     """Ends the runs and all their processes, without checkpoints."""
-    running = list(self._running.values())
-    for process in running:
-      # Their second signal, as the first asked them to stop.
+    processes = [process for process, _ in self._running.values()]
+    for process in processes:
+      # Their second signal: the first asked them to stop.
       process.send_signal(signal.SIGINT)
-    if not ending.wait(
-      lambda: all(process.poll() is not None for process in running), 5.0
-    ):
-      for process in running:
-        process.kill()
+    ending.wait(
+      lambda: all(process.poll() is not None for process in processes), 5.0
+    )
+    for process in processes:
+      process.kill()
 
   def _start(self, name: str, cores: set[int]):
     parent = os.getpid()
@@ -201,7 +189,7 @@ class Sweep:
 
     directory = self._workdir / name
     with open(directory / _LOG, "a") as log:
-      self._running[name] = subprocess.Popen(
+      process = subprocess.Popen(
         [sys.executable, "-m", "programs.train", f"--workdir={directory}",
          *self._runs[name]],
         stdout=log,
@@ -210,46 +198,45 @@ class Sweep:
         start_new_session=True,
         preexec_fn=prepare,
       )
-    self._cores[name] = cores
+    self._running[name] = process, cores
 
   def _collect(self) -> list[set[int]]:
     """Records the runs that have ended; returns the cores they had."""
     free = []
-    for name, process in list(self._running.items()):
+    for name, (process, cores) in list(self._running.items()):
       if process.poll() is None:
         continue
       del self._running[name]
-      free.append(self._cores.pop(name))
+      free.append(cores)
       directory = self._workdir / name
       if process.returncode:
         self._fail(name, f"see {directory / _LOG}")
         continue
       try:
         (directory / _FINISHED).write_text(json.dumps(self._runs[name]))
-        self._done += 1
       except OSError as error:
         self._fail(name, f"as {_FINISHED} could not be written: {error}")
+        continue
+      self._done += 1
+      self._shares[name] = 1.0
     return free
 
   def _fail(self, name: str, why: str):
     self.failed.append(name)
+    self._shares[name] = 1.0  # Nothing more will be made of it.
     self._progress.note(f"{printable(name)} failed, {printable(why)}")
 
   def status(self) -> list[str]:
-    """Returns how many runs are done, the time left, and what runs."""
-    parts = [f"{self._done}/{len(self._runs)} runs done"]
+    """Returns how many runs are finished, the time left, and what runs."""
     running = {name: share_made(self._workdir / name) for name in self._running}
+    self._shares |= running
+    parts = [f"{self._done}/{len(self._runs)} runs done"]
     if self.failed:
       parts.append(f"{len(self.failed)} failed")
-    left = {
-      **dict.fromkeys(self._todo, 0.0),
-      **{name: self._todo[name] for name in self._waiting},
-      **{name: 1.0 - share for name, share in running.items()},
-    }
-    made = sum(self._todo[name] - left[name] for name in left)
-    missing = sum(left.values())
-    if made > 0 and missing:
-      seconds = (time.monotonic() - self._started) / made * missing
+    left = len(self._shares) - sum(self._shares.values())
+    made = self._left_at_start - left
+    if made > 0 and left:
+      seconds = (time.monotonic() - self._started) / made * left
       parts.append(f"about {seconds / 60:.0f} minutes left")
     if running:
       named = [
@@ -265,8 +252,9 @@ def write_summary(
 ) -> list[pathlib.Path]:
   """Writes tables and a plot of the runs that have a log; returns the files.
 
-  summary.csv has a row for each run, averages.csv one for the finished runs
-  whose names differ only in the last part; learning_curves.png draws all.
+  summary.csv has a row for each run, averages.csv one for each group of
+  finished runs whose names differ only in the last part; learning_curves.png
+  draws all.
 
   Raises:
     OSError: if they cannot be written.
@@ -275,7 +263,7 @@ def write_summary(
   for name, flags in runs.items():
     try:
       row = evaluation.summary.summarise_run(workdir / name)
-    except (OSError, ValueError, LookupError, csv.Error) as error:
+    except (OSError, ValueError, LookupError) as error:
       print(
         f"{printable(name)} is left out of the summary, as its log cannot be"
         f" read: {type(error).__name__}: {printable(error)}",
@@ -285,18 +273,16 @@ def write_summary(
     if row:
       rows[name] = {"finished": is_done(workdir / name, flags), **row}
   finished = {name: row for name, row in rows.items() if row["finished"]}
-  curves = evaluation.figures.plot_sweep(rows, workdir)
   tables = {
     "summary.csv": [{"run": name, **row} for name, row in rows.items()],
     "averages.csv": evaluation.statistics.average_over_seeds(finished),
   }
-  return [
-    *(
-      evaluation.summary.write_csv(workdir / name, table)
-      for name, table in tables.items() if table
-    ),
-    *([curves] if curves else []),
+  files = [
+    evaluation.summary.write_csv(workdir / name, table)
+    for name, table in tables.items() if table
   ]
+  curves = evaluation.figures.plot_sweep(rows, workdir)
+  return [*files, curves] if curves else files
 
 
 def main(argv: list[str]) -> int:

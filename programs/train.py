@@ -15,17 +15,16 @@ from absl import flags
 
 from programs import commands
 from programs.launch import ending, modes
-from programs.run import flags as run_flags
+from programs.launch import flags as run_flags
 from programs.run import machine
 from programs.run.errors import UserError
 
 
 def _session() -> types.ModuleType:
-  """Loads what describes and launches runs.
+  """Imports the session, once the process is ready for JAX and NumPy.
 
-  Only when the process is ready for it: JAX and NumPy start threads, with which
-  a process cannot leave the network any more, and read environment variables
-  that `main` sets.
+  They read environment variables that `main` sets, and start threads, after
+  which a process cannot leave the network.
   """
   from programs.launch import session
 
@@ -33,9 +32,9 @@ def _session() -> types.ModuleType:
 
 
 def _isolate(parsed: argparse.Namespace) -> bool:
-  """Leaves the network where the run needs none; returns whether it did.
+  """Leaves the network if the run needs none; returns whether it did.
 
-  Must come before anything starts a thread.
+  Must be called before anything starts a thread.
   """
   if modes.MODES[parsed.launch].has_hosts or not parsed.isolate_network:
     return False
@@ -55,7 +54,7 @@ def main(argv: list[str]) -> int:
   parsed = run_flags.parse_flags(argv, __doc__)
   mode = modes.MODES[parsed.launch]
   isolated = _isolate(parsed)
-  # An environment may start some, even while it is only checked here.
+  # An environment may start processes, even while it is only checked here.
   ending.leave_no_children()
   machine.use_compilation_cache()
   # Of all processes only the learner's takes the accelerator.

@@ -9,15 +9,14 @@ import jax
 import pytest
 
 from acme_stac import accelerator
-from programs.launch import session
-from programs.run import flags
+from programs.launch import flags, session
 
 TRAIN = ["--config=configs/small.py:catch", "--num_actors=1"]
-# Two GPUs; another process holds most of the second one.
+# Two GPUs; other processes hold some of the first one, and most of the second.
 NVIDIA_SMI = """#!/bin/sh
 case "$1" in
-  *gpu=*) printf 'A, 0, 10, 81559\\nB, 1, 70000, 81559\\n' ;;
-  *) printf 'A, 17, python\\nB, 4711, other/python\\n' ;;
+  *gpu=*) printf 'A, 0, 50000, 81559\\nB, 1, 80000, 81559\\n' ;;
+  *) printf 'A, 17, 49990, python\\nB, 4711, 79990, other/python\\n' ;;
 esac
 """
 
@@ -102,24 +101,36 @@ def test_two_versions_of_a_cuda_library(tmp_path, monkeypatch):
   assert "unset LD_LIBRARY_PATH" in str(error.value)
 
 
-def test_memory_that_another_process_holds(tmp_path, monkeypatch):
+def test_memory_that_other_processes_hold(tmp_path, monkeypatch):
   (tmp_path / "nvidia-smi").write_text(NVIDIA_SMI)
   (tmp_path / "nvidia-smi").chmod(0o755)
   monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-  fail(monkeypatch, "RESOURCE_EXHAUSTED")
+  accelerator.check()  # The CPU alone is asked for.
+  monkeypatch.setenv("JAX_PLATFORMS", "")
+  monkeypatch.setattr(accelerator, "has_gpu", lambda: True)
   with pytest.raises(accelerator.AcceleratorError) as error:
     accelerator.check()
-  assert "GPU 1 (70000 of 81559 MiB in use): 4711 (other/python)" in str(
+  assert "80,000 of the 81,559 MiB of GPU 1: 4711 (other/python)" in str(
     error.value
   )
+  assert "GPU 0" not in str(error.value)
+  # The other one has enough left for a learner, but is worth a warning.
+  monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+  accelerator.check()
+  fail(monkeypatch, "RESOURCE_EXHAUSTED")
+  with pytest.raises(accelerator.AcceleratorError, match="GPU 0: 17 .python"):
+    accelerator.check()
+  monkeypatch.setattr(os, "getpid", lambda: 17)
+  with pytest.raises(accelerator.AcceleratorError) as error:
+    accelerator.check()
   assert "GPU 0" not in str(error.value)
 
 
 def test_a_gpu_that_jax_does_not_use(monkeypatch):
   monkeypatch.setattr(accelerator, "has_gpu", lambda: True)
   monkeypatch.setenv("JAX_PLATFORMS", "")
-  assert "JAX has the CPU only. No plugin" in accelerator.unused()
+  assert "JAX has the CPU only. No plugin" in accelerator.warning()
   assert accelerator.is_expected("")
   monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-  assert accelerator.unused() is None
+  assert accelerator.warning() is None
   assert not accelerator.is_expected("cpu")

@@ -85,10 +85,10 @@ def rewrite(path, change):
 
 
 @pytest.mark.parametrize("damage,message", [
-  (truncate, "damaged, or no checkpoint"),
+  (truncate, "damaged, or not a checkpoint"),
   (change_a_number, "checksum is wrong"),
   (come_from_the_future, "has format 999, but this version"),
-  (be_foreign, "no checkpoint of this program"),
+  (be_foreign, "not a checkpoint of this program"),
   (pathlib.Path.unlink, None),
 ])
 def test_what_cannot_be_read_is_said_and_the_one_before_taken(

@@ -41,9 +41,9 @@ def test_presets_equal_the_tables(agent, domain):
     assert config[name] == value, name
   # The papers say nothing of these.
   assert config.keys() - expected.keys() <= {
-    "action_repeat", "embedding_size", "head_output_scale", "image_channels",
-    "log_sigma_max", "log_sigma_min", "queue_batches", "reward_scale",
-    "variable_update_period",
+    "action_repeat", "compute_dtype", "embedding_size", "head_output_scale",
+    "image_channels", "log_sigma_max", "log_sigma_min", "queue_batches",
+    "reward_scale", "variable_update_period",
   }
 
 
@@ -144,7 +144,7 @@ def test_immutable():
     ("torso_sizes", (0,), "torso_sizes"),
     ("torso_sizes", "mlp", "tuple"),
     ("self_tuned", ("discont",), "Did you mean 'discount'"),
-    ("self_tuned", ("alpha", "alpha_c"), "Take one or the other"),
+    ("self_tuned", ("alpha", "alpha_c"), "Choose one"),
     ("self_tuned", ("alpha", "alpha"), "twice"),
     ("batchsize", 4, "Did you mean 'batch_size'"),
   ],

@@ -18,7 +18,7 @@ import acme_stac
 from acme_stac import reference
 from programs import sweep
 from programs.launch import cluster
-from programs.run import flags as run_flags
+from programs.launch import flags as run_flags
 from programs.run import validation
 from tests.agent import test_layouts
 from tests.support import runs

@@ -7,24 +7,11 @@ docs/cloud.md.
 """
 
 import os
-import subprocess
-import sys
 
-from programs import commands
+from programs import commands, train
 from programs.run import arguments
 from programs.run.errors import UserError
-from xm_launch import description, kubernetes, vertex
-
-# Has programs.train check its arguments and start nothing.
-_CHECK = """
-import sys
-from programs import train
-from programs.run.errors import UserError
-try:
-  train.check(sys.argv[1:])
-except UserError as error:
-  sys.exit(f'{error}')
-"""
+from xm_launch import description, kubernetes, reading, vertex
 
 
 def main(argv: list[str]) -> int:
@@ -42,11 +29,11 @@ def main(argv: list[str]) -> int:
   )
   parser.add_argument(
     "--nocheck", action="store_true",
-    help="do not check the arguments of programs.train first, which takes some"
+    help="skip the check of the arguments of programs.train, which takes some"
     " seconds and needs the environment that 'make setup' makes",
   )
   options = parser.parse_args(argv)
-  run = description.load(options.config)
+  run = reading.load(options.config)
   # Errors in the description itself are reported before the slow check.
   if options.engine == "kubernetes":
     manifests = kubernetes.manifests(run)
@@ -63,27 +50,17 @@ def main(argv: list[str]) -> int:
 
 
 def _check_training(run: description.Run):
-  """Checks the arguments of programs.train in a process of its own.
-
-  Raises:
-    UserError: with what it said.
-  """
-  of_train = [
-    argument
-    for argument in run.arguments("unused")
-    if not argument.startswith("--launch=")
-  ]
-  result = subprocess.run(
-    [sys.executable, "-c", _CHECK, *of_train],
-    stderr=subprocess.PIPE,
-    stdout=subprocess.DEVNULL,
-    text=True,
-    cwd=vertex.ROOT,
-    env={**os.environ, "JAX_PLATFORMS": "cpu"},
-  )
-  if result.returncode:
-    lines = result.stderr.strip().splitlines()
-    raise UserError("train: " + "\n".join(lines[-3:]))
+  """Raises UserError for arguments that programs.train does not take."""
+  # This machine's accelerator is not needed, and may be in use.
+  os.environ["JAX_PLATFORMS"] = "cpu"
+  try:
+    train.check([
+      argument
+      for argument in run.arguments("unused")
+      if not argument.startswith("--launch=")
+    ])
+  except UserError as error:
+    raise UserError(f"train: {error}") from error
 
 
 if __name__ == "__main__":

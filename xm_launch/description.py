@@ -1,26 +1,16 @@
-"""The description of a run on a cluster: a YAML file, read and checked.
+"""The description of a run on a cluster, checked field by field.
 
-Errors are found here, or by the module of the engine, before anything is
-submitted. docs/cloud.md explains every field.
+What is wrong in it is reported here, or by the engine's module, before anything
+is submitted. docs/cloud.md explains every field.
 """
 
-import collections.abc
 import dataclasses
-import json
-import pathlib
 import re
-import types
-import typing
 from collections.abc import Mapping
-from typing import Any
-
-import yaml
 
 from acme_stac.checks import Choice, check_integer, unknown
-from programs.run.errors import UserError
 
-# First port of the learner's host; the others follow. Actors' hosts listen on
-# none.
+# First port of the learner's host; the others follow. Actors listen on none.
 PORT = 7070
 LEARNER = "learner"
 
@@ -32,22 +22,20 @@ _OUR_FLAGS = (
   "cluster", "host", "launch", "num_actors", "terminal", "workdir",
   "config.num_queues",
 )
-# As programs.train --launch=hosts has them.
+# Limits of programs.train --launch=hosts.
 _MAX_QUEUES = 64
 _MAX_ACTORS_PER_HOST = 1000
-# Below the 128 KiB that an environment variable can hold on Linux.
-_MAX_CLUSTER_BYTES = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
 class AcceleratorKind:
-  """Names of an accelerator at the engines; None where there is no such one.
+  """The engines' names of an accelerator; None where an engine has none.
 
   Attributes:
     gke: value of GKE's node label.
-    xmanager: name in XManager's requirements, if XManager 0.8.5 finds a machine
-      for it at Vertex AI.
-    topologies: for a TPU: single-host topologies -> number of chips.
+    xmanager: name in XManager's requirements, if XManager 0.8.5 knows a machine
+      of Vertex AI with it.
+    topologies: of a TPU: single-host topology -> number of chips.
   """
 
   gke: str | None
@@ -81,7 +69,7 @@ class Accelerator:
 
   Attributes:
     type: a name in `ACCELERATORS`.
-    count: number per host; of a TPU, the chips (v2 and v3: cores).
+    count: number per host; for a TPU, its chips (v2 and v3: cores).
     topology: of a TPU on Kubernetes, for example "2x2".
   """
 
@@ -115,7 +103,7 @@ class Accelerator:
 
   @property
   def kind(self) -> AcceleratorKind:
-    """Its names at the engines."""
+    """The engines' names of its type."""
     return ACCELERATORS[self.type]
 
   @property
@@ -134,7 +122,7 @@ class NodeGroup:
     hosts: number of hosts; 1 for the learner.
     image: container image, if not the run's.
     accelerator: of each host; only the learner uses one.
-    spot: whether the provider may take hosts away, for a lower price.
+    spot: whether the provider may withdraw hosts, for a lower price.
     node_selector: labels that their nodes must have (Kubernetes).
   """
 
@@ -166,8 +154,7 @@ class Storage:
 
   Attributes:
     claim: name of the PersistentVolumeClaim.
-    size: makes the claim, for example of "20Gi"; without it the claim must
-      exist.
+    size: of the claim to make, for example "20Gi"; None if the claim exists.
     storage_class: of the claim to make, if not the cluster's default.
   """
 
@@ -180,7 +167,7 @@ class Storage:
     if self.size is not None:
       _check_text("size", self.size, _MEMORY, "a number of Mi, Gi or Ti")
     elif self.storage_class is not None:
-      raise ValueError("storage_class without size: then no claim is made.")
+      raise ValueError("storage_class without size: no claim is made.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,9 +195,9 @@ class Kubernetes:
 
   Attributes:
     storage: the volume of the learner's work directory.
-    namespace: where everything is made; must exist.
-    provider: whose labels select accelerators and spot nodes: "gke", or "any",
-      with which only `node_selector` does.
+    namespace: of all objects; must exist.
+    provider: "gke" to select accelerators and spot nodes by GKE's labels; "any"
+      to select them by `node_selector` alone.
     restarts: how often a host that failed by itself is started again.
     secrets: environment variables from Secrets.
     image_pull_secrets: names of Secrets to pull the image with.
@@ -267,7 +254,7 @@ class Run:
   """A run on a cluster.
 
   Attributes:
-    name: of the run and, with a suffix, of everything made for it.
+    name: of the run and, with a suffix, of all its objects.
     image: container image with a tag or digest.
     train: arguments of programs.train, for example
       "--config=configs/atari.py:pong".
@@ -275,8 +262,8 @@ class Run:
     nodes: "learner", and one or more groups of actors by any name.
     queues: Reverb nodes on the learner's host that share the trajectories.
     environment: environment variables of every host; no secrets.
-    kubernetes: settings to launch there.
-    vertex: settings to launch there.
+    kubernetes: settings for Kubernetes, if it is launched there.
+    vertex: settings for Vertex AI, if it is launched there.
   """
 
   name: str
@@ -302,9 +289,9 @@ class Run:
       _check_variable(name)
       if _SECRET.search(name.upper()):
         raise ValueError(
-          f"environment: {name} looks like a secret, which would be readable in"
-          " the job's description. Name a Kubernetes Secret that holds it in"
-          " kubernetes.secrets."
+          f"environment: {name} looks like a secret, and would be readable in"
+          " the job's description. Put it in a Kubernetes Secret, and name that"
+          " in kubernetes.secrets."
         )
 
   def _check_train(self):
@@ -376,123 +363,11 @@ class Run:
     """Returns the environment variables of a group's hosts."""
     variables = {}
     if group.accelerator is not None:
-      # An accelerator that does not start, for example because the image lacks
-      # its packages, is an error then; JAX would go on without it otherwise.
+      # Without this, JAX would continue on the CPU if the accelerator does not
+      # start, for example because the image lacks its packages.
       platform = "tpu" if group.accelerator.is_tpu else "cuda"
       variables["JAX_PLATFORMS"] = f"{platform},cpu"
     return {**variables, **self.environment}
-
-
-def cluster_spec(hosts: Mapping[str, list[str]], pool: str) -> str:
-  """Returns the value of CLUSTER_SPEC for the hosts of a pool.
-
-  Args:
-    hosts: pool -> its hosts.
-    pool: the pool that gets the value.
-
-  Raises:
-    ValueError: if there are more hosts than an environment variable can hold.
-  """
-  spec = json.dumps({"cluster": hosts, "task": {"type": pool}})
-  if len(spec) > _MAX_CLUSTER_BYTES:
-    number = sum(map(len, hosts.values()))
-    raise ValueError(
-      f"nodes: {number} hosts are too many to be named in an environment"
-      " variable. Use fewer, with more actors each."
-    )
-  return spec
-
-
-def load(path: str) -> Run:
-  """Reads a description.
-
-  Raises:
-    UserError: if the file cannot be read, or anything in it is wrong.
-  """
-  try:
-    data = yaml.safe_load(pathlib.Path(path).read_text())
-    return _read(Run, data, "")
-  except OSError as error:
-    raise UserError(
-      f"--config: {path} cannot be read ({error.strerror})."
-      " xm_launch/pong.yaml is an example."
-    ) from error
-  # Text that is not UTF-8 is a ValueError.
-  except (ValueError, yaml.YAMLError) as error:
-    raise UserError(f"{path}: {' '.join(str(error).split())}") from error
-
-
-_TYPES = {str: "text (put it in quotes)", int: "a whole number",
-          bool: "true or false", list: "a list", dict: "a mapping"}
-
-
-def _read(hint: Any, value: Any, where: str) -> Any:
-  """Converts a value of YAML to the type of a field.
-
-  Args:
-    hint: the type.
-    value: the value.
-    where: the value's place in the file, for messages.
-
-  Raises:
-    ValueError: if it has another type, or its class refuses it.
-  """
-  origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-  if origin is types.UnionType:  # T | None
-    return _read(arguments[0], value, where)
-  if origin is tuple:
-    _check_type(where, value, list)
-    return tuple(
-      _read(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)
-    )
-  if origin is collections.abc.Mapping:
-    _check_type(where, value, dict)
-    for key in value:
-      _check_type(f"{where}: name {key!r}", key, str)
-    return {
-      key: _read(arguments[1], item, f"{where}.{key}")
-      for key, item in value.items()
-    }
-  if dataclasses.is_dataclass(hint):
-    return _read_fields(hint, value, where)
-  _check_type(where, value, hint)
-  return value
-
-
-def _read_fields(cls: Any, data: Any, where: str) -> Any:
-  """Makes a dataclass of this module from a mapping."""
-  _check_type(where or "the file", data, dict)
-  # A name with nothing behind it counts as missing.
-  given = {name: value for name, value in data.items() if value is not None}
-  fields = {field.name: field for field in dataclasses.fields(cls)}
-  hints = typing.get_type_hints(cls)
-  prefix = f"{where}: " if where else ""
-  for name in given:
-    if name not in fields:
-      raise ValueError(prefix + unknown("field", name, fields))
-  for name, field in fields.items():
-    is_required = (
-      field.default is dataclasses.MISSING
-      and field.default_factory is dataclasses.MISSING
-    )
-    if is_required and name not in given:
-      raise ValueError(f"{prefix}{name} is missing.")
-  values = {
-    name: _read(hints[name], value, f"{where}.{name}" if where else name)
-    for name, value in given.items()
-  }
-  try:
-    return cls(**values)
-  except ValueError as error:
-    raise ValueError(f"{prefix}{error}") from error
-
-
-def _check_type(where: str, value: Any, allowed: type):
-  # A bool is an int in Python.
-  if not isinstance(value, allowed) or (
-    isinstance(value, bool) and allowed is int
-  ):
-    raise ValueError(f"{where} must be {_TYPES[allowed]}, got {value!r}.")
 
 
 def _check_text(
@@ -503,16 +378,17 @@ def _check_text(
 
 
 def _check_name(name: str, value: str):
+  # Two names and a number make the name of a host, at most 63 characters.
   _check_text(
-    name, value, r"(?=.{1,50}$)[a-z]([-a-z0-9]*[a-z0-9])?",
-    "at most 50 small letters, digits and -, a letter first",
+    name, value, r"(?=.{1,30}$)[a-z]([-a-z0-9]*[a-z0-9])?",
+    "at most 30 lower-case letters, digits and -, beginning with a letter",
   )
 
 
 def _check_object(name: str, value: str):
   _check_text(
     name, value, r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?",
-    "the name of a Kubernetes object: small letters, digits, - and dots",
+    "the name of a Kubernetes object: lower-case letters, digits, - and dots",
   )
 
 
@@ -524,10 +400,10 @@ def _check_variable(name: str):
 
 
 def _check_image(image: str):
-  # Behind the last slash: a registry's address may have a port.
+  # After the last slash: a registry's address may have a port.
   tag = image.rpartition("/")[2].partition(":")[2]
   if "@sha256:" not in image and tag in ("", "latest"):
     raise ValueError(
-      f"image {image!r} needs a tag (not latest) or a digest: a host that is"
-      " started again must get the same code."
+      f"image {image!r} needs a tag (not latest) or a digest: a restarted host"
+      " must get the same code."
     )

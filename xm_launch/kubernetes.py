@@ -1,39 +1,32 @@
 """A run as Kubernetes manifests.
 
     Service <run>                  headless: gives the pods names
-    NetworkPolicy <run>            lets nothing connect to the run's pods ...
-    NetworkPolicy <run>-learner    ... except these to the learner's ports
+    NetworkPolicy <run>            closes the run's pods to all connections ...
+    NetworkPolicy <run>-learner    ... except from them to the learner's ports
     PersistentVolumeClaim          the learner's work directory
     Job <run>-learner              one pod, <run>-learner-0
-    Job <run>-<group>              pods <run>-<group>-0, -1, ...: actors
+    Job <run>-<group>              actors' pods, <run>-<group>-0, -1, ...
 
 Each pod runs the same command, which supervises the processes on its host.
-Kubernetes starts the pod again when the command fails or the node is lost.
+Kubernetes replaces the pod when the command fails or the node is lost.
 """
 
+import json
 import subprocess
-from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from programs.run.errors import UserError
-from xm_launch.description import (
-  PORT,
-  Kubernetes,
-  NodeGroup,
-  Run,
-  cluster_spec,
-)
+from xm_launch.description import LEARNER, PORT, Kubernetes, NodeGroup, Run
 
 # The user in the image, see xm_launch/Dockerfile.
 _USER = 1000
 # programs.train takes up to 60 s to save and end.
 _GRACE_SECONDS = 75
-# Exit code for a wrong configuration, with which another try fails too.
+# Exit code for a wrong configuration, which a restart cannot mend.
 _WRONG_CONFIGURATION = 2
 _DATA = "/data"
-_MAX_HOSTNAME = 63
 
 Manifest = dict[str, Any]
 
@@ -44,30 +37,40 @@ def manifests(run: Run) -> list[Manifest]:
   Raises:
     UserError: if the description does not suit Kubernetes.
   """
-  try:
-    engine = _check(run)
-    return [
-      _service(run),
-      _deny_all(run),
-      _allow_learner(run),
-      *_claim(run, engine),
-      *(_job(run, engine, pool) for pool in run.pools),
-    ]
-  except ValueError as error:
-    raise UserError(str(error)) from error
+  engine = _check(run)
+  return [
+    _service(run),
+    _deny_all(run),
+    _allow_learner(run),
+    *_claim(run, engine),
+    *(_job(run, engine, pool) for pool in run.pools),
+  ]
 
 
-def hosts(run: Run) -> dict[str, list[str]]:
-  """Returns pool -> DNS names of its pods, the learner's with its port."""
-  names = {
-    pool: [
-      f"{_job_name(run, name)}-{index}.{run.name}"
-      for index in range(run.nodes[name].hosts)
-    ]
-    for pool, name in run.pools.items()
-  }
-  names["workerpool0"] = [f"{names['workerpool0'][0]}:{PORT}"]
-  return names
+def _check(run: Run) -> Kubernetes:
+  """Returns the settings for Kubernetes.
+
+  Raises:
+    UserError: if there are none, or a group does not suit Kubernetes.
+  """
+  engine = run.kubernetes
+  if engine is None:
+    raise UserError("A section kubernetes: is missing in the description.")
+  for name, group in run.nodes.items():
+    where = f"nodes.{name}"
+    if group.spot and engine.provider == "any":
+      raise UserError(
+        f"{where}: spot needs kubernetes.provider; or select such nodes with"
+        " node_selector."
+      )
+    accelerator = group.accelerator
+    if accelerator is None:
+      continue
+    if accelerator.kind.gke is None:
+      raise UserError(f"{where}: Kubernetes has no {accelerator.type}.")
+    if accelerator.is_tpu and engine.provider != "gke":
+      raise UserError(f"{where}: TPUs need kubernetes.provider gke.")
+  return engine
 
 
 def to_yaml(items: list[Manifest]) -> str:
@@ -87,14 +90,14 @@ def apply(run: Run, items: list[Manifest]) -> int:
     ).returncode
   except FileNotFoundError as error:
     raise UserError(
-      "kubectl is not installed. --dry_run prints the manifests, to be applied"
-      " elsewhere."
+      "kubectl is not installed. --dry_run prints the manifests, which can be"
+      " applied elsewhere."
     ) from error
   if code == 0:
     assert run.kubernetes is not None
     print(
       f"kubectl -n {run.kubernetes.namespace} logs -f"
-      f" job/{_job_name(run, 'learner')}   shows the progress.\n"
+      f" job/{_job_name(run, LEARNER)}   shows the progress.\n"
       "docs/cloud.md explains how to watch, stop and resume."
     )
   return code
@@ -105,38 +108,6 @@ class _Dumper(yaml.SafeDumper):
 
   def ignore_aliases(self, data: Any) -> bool:
     return True
-
-
-def _check(run: Run) -> Kubernetes:
-  """Returns the settings for Kubernetes.
-
-  Raises:
-    ValueError: if there are none, or a group does not suit Kubernetes.
-  """
-  engine = run.kubernetes
-  if engine is None:
-    raise ValueError("A section kubernetes: is missing in the description.")
-  for name, group in run.nodes.items():
-    where = f"nodes.{name}"
-    last = f"{_job_name(run, name)}-{group.hosts - 1}"
-    if len(last) > _MAX_HOSTNAME:
-      raise ValueError(
-        f"{where}: the name of its last host, {last}, has more than"
-        f" {_MAX_HOSTNAME} letters. Choose a shorter name."
-      )
-    if group.spot and engine.provider == "any":
-      raise ValueError(
-        f"{where}: spot needs kubernetes.provider; or select such nodes with"
-        " node_selector."
-      )
-    accelerator = group.accelerator
-    if accelerator is None:
-      continue
-    if accelerator.kind.gke is None:
-      raise ValueError(f"{where}: Kubernetes has no {accelerator.type}.")
-    if accelerator.is_tpu and engine.provider != "gke":
-      raise ValueError(f"{where}: TPUs need kubernetes.provider gke.")
-  return engine
 
 
 def _job_name(run: Run, group: str) -> str:
@@ -186,7 +157,7 @@ def _service(run: Run) -> Manifest:
 
 
 def _deny_all(run: Run) -> Manifest:
-  """Returns the policy that lets nothing connect to the run's pods."""
+  """Returns the policy that closes the run's pods to all connections."""
   return {
     **_manifest("networking.k8s.io/v1", "NetworkPolicy", run, run.name),
     "spec": {
@@ -197,17 +168,17 @@ def _deny_all(run: Run) -> Manifest:
 
 
 def _allow_learner(run: Run) -> Manifest:
-  """Returns the exception: the run's own pods may connect to the learner's.
+  """Returns the policy that lets the run's own pods connect to the learner's.
 
   Courier unpickles what it receives, and neither it nor Reverb authenticates
   the sender: whoever reaches these ports can run code in the learner's pod.
   """
   return {
     **_manifest(
-      "networking.k8s.io/v1", "NetworkPolicy", run, f"{run.name}-learner"
+      "networking.k8s.io/v1", "NetworkPolicy", run, _job_name(run, LEARNER)
     ),
     "spec": {
-      "podSelector": {"matchLabels": _labels(run, "learner")},
+      "podSelector": {"matchLabels": _labels(run, LEARNER)},
       "policyTypes": ["Ingress"],
       "ingress": [{
         "from": [{"podSelector": {"matchLabels": _labels(run)}}],
@@ -220,7 +191,7 @@ def _allow_learner(run: Run) -> Manifest:
 
 
 def _claim(run: Run, engine: Kubernetes) -> list[Manifest]:
-  """Returns the claim of the learner's volume, if it has to be made.
+  """Returns the claim of the learner's volume, unless it exists.
 
   It lacks the run's label, so that deleting by label keeps the results.
   """
@@ -242,40 +213,35 @@ def _job(run: Run, engine: Kubernetes, pool: str) -> Manifest:
   """Returns the Indexed Job of a pool."""
   name = run.pools[pool]
   group = run.nodes[name]
-  spec: dict[str, Any] = {
-    "completionMode": "Indexed",
-    "completions": group.hosts,
-    "parallelism": group.hosts,
-    "podFailurePolicy": {
-      # The first rule that matches decides.
-      "rules": [
-        {
-          "action": "FailJob",
-          "onExitCodes": {
-            "containerName": "train",
-            "operator": "In",
-            "values": [_WRONG_CONFIGURATION],
-          },
-        },
-        {
-          # Evicted, preempted, or its node was drained: not counted.
-          "action": "Ignore",
-          "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
-        },
-      ],
-    },
-    # Never two learners at once in one work directory.
-    "podReplacementPolicy": "Failed",
-  }
-  if name == "learner":
-    spec["backoffLimit"] = engine.restarts
-  else:
-    # One bad host must not use up the restarts of all hosts.
-    spec["backoffLimitPerIndex"] = engine.restarts
+  # One bad host of actors must not use up the restarts of all hosts.
+  limit = "backoffLimit" if name == LEARNER else "backoffLimitPerIndex"
   return {
     **_manifest("batch/v1", "Job", run, _job_name(run, name), name),
     "spec": {
-      **spec,
+      "completionMode": "Indexed",
+      "completions": group.hosts,
+      "parallelism": group.hosts,
+      "podFailurePolicy": {
+        # The first rule that matches decides.
+        "rules": [
+          {
+            "action": "FailJob",
+            "onExitCodes": {
+              "containerName": "train",
+              "operator": "In",
+              "values": [_WRONG_CONFIGURATION],
+            },
+          },
+          {
+            # Evicted, preempted, or its node was drained: not counted.
+            "action": "Ignore",
+            "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+          },
+        ],
+      },
+      # Two learners must never share a work directory.
+      "podReplacementPolicy": "Failed",
+      limit: engine.restarts,
       "template": {
         "metadata": {"labels": _labels(run, name)},
         "spec": _pod(run, engine, pool),
@@ -288,49 +254,14 @@ def _pod(run: Run, engine: Kubernetes, pool: str) -> dict[str, Any]:
   """Returns the specification of a pool's pods."""
   name = run.pools[pool]
   group = run.nodes[name]
-  selector, tolerations = _placement(group, engine)
-  spec: dict[str, Any] = {
-    # Needed for a podFailurePolicy: the Job makes a new pod of the same name.
-    "restartPolicy": "Never",
-    "subdomain": run.name,
-    "terminationGracePeriodSeconds": _GRACE_SECONDS,
-    "automountServiceAccountToken": False,
-    "enableServiceLinks": False,
-    "securityContext": {
-      "runAsNonRoot": True,
-      "runAsUser": _USER,
-      "runAsGroup": _USER,
-      "fsGroup": _USER,
-      # Do not walk through all files of the volume at every start.
-      "fsGroupChangePolicy": "OnRootMismatch",
-      "seccompProfile": {"type": "RuntimeDefault"},
-    },
-  }
-  if selector:
-    spec["nodeSelector"] = selector
-  if tolerations:
-    spec["tolerations"] = tolerations
-  if engine.image_pull_secrets:
-    spec["imagePullSecrets"] = [
+  optional = {
+    **_placement(group, engine),
+    "imagePullSecrets": [
       {"name": secret} for secret in engine.image_pull_secrets
-    ]
-  volumes = _volumes(engine, name, group)
-  return {
-    **spec,
-    "containers": [_container(run, engine, pool, volumes)],
-    "volumes": [
-      {"name": volume, **source} for volume, (_, source) in volumes.items()
     ],
   }
-
-
-def _container(
-  run: Run, engine: Kubernetes, pool: str, volumes: Mapping[str, Any]
-) -> dict[str, Any]:
-  """Returns the container of a pool's pods."""
-  name = run.pools[pool]
-  group = run.nodes[name]
-  container: dict[str, Any] = {
+  volumes = _volumes(engine, name, group)
+  container = {
     "name": "train",
     "image": run.image_of(group),
     "args": run.arguments(f"{_DATA}/{run.name}"),
@@ -346,12 +277,46 @@ def _container(
       for volume, (path, _) in volumes.items()
     ],
   }
-  if name == "learner":
+  if name == LEARNER:
     container["ports"] = [
-      {"name": name, "containerPort": port}
-      for name, port in run.ports.items()
+      {"name": name, "containerPort": port} for name, port in run.ports.items()
     ]
-  return container
+  return {
+    # Required by podFailurePolicy: the Job makes a new pod of the same name.
+    "restartPolicy": "Never",
+    "subdomain": run.name,
+    "terminationGracePeriodSeconds": _GRACE_SECONDS,
+    "automountServiceAccountToken": False,
+    "enableServiceLinks": False,
+    "securityContext": {
+      "runAsNonRoot": True,
+      "runAsUser": _USER,
+      "runAsGroup": _USER,
+      "fsGroup": _USER,
+      # Do not walk through all files of the volume at every start.
+      "fsGroupChangePolicy": "OnRootMismatch",
+      "seccompProfile": {"type": "RuntimeDefault"},
+    },
+    **{field: value for field, value in optional.items() if value},
+    "containers": [container],
+    "volumes": [
+      {"name": volume, **source} for volume, (_, source) in volumes.items()
+    ],
+  }
+
+
+def _cluster_spec(run: Run, pool: str) -> str:
+  """Returns CLUSTER_SPEC for a pool: the DNS names of all pods."""
+  hosts = {
+    other: [
+      f"{_job_name(run, name)}-{index}.{run.name}"
+      for index in range(run.nodes[name].hosts)
+    ]
+    for other, name in run.pools.items()
+  }
+  hosts["workerpool0"] = [f"{hosts['workerpool0'][0]}:{PORT}"]
+  # JOB_COMPLETION_INDEX is the pod's index in the pool.
+  return json.dumps({"cluster": hosts, "task": {"type": pool}})
 
 
 def _environment(
@@ -360,8 +325,7 @@ def _environment(
   """Returns the environment variables of a pool's pods."""
   group = run.nodes[run.pools[pool]]
   plain = {
-    # JOB_COMPLETION_INDEX is the pod's index in the pool.
-    "CLUSTER_SPEC": cluster_spec(hosts(run), pool),
+    "CLUSTER_SPEC": _cluster_spec(run, pool),
     # The image's files cannot be written.
     "HOME": "/tmp",
     # On the learner's volume, so that a restart need not compile again.
@@ -394,47 +358,42 @@ def _resources(group: NodeGroup) -> dict[str, dict[str, str]]:
   return {"requests": amounts, "limits": amounts}
 
 
-def _placement(
-  group: NodeGroup, engine: Kubernetes
-) -> tuple[dict[str, str], list[dict[str, str]]]:
+def _placement(group: NodeGroup, engine: Kubernetes) -> dict[str, Any]:
   """Returns the node selector and the tolerations of a group's pods."""
-  selector: dict[str, str] = {}
+  selector: dict[str, str | None] = {}
   tolerated: list[str] = []
   accelerator = group.accelerator
   if accelerator is not None and accelerator.is_tpu:
-    assert accelerator.kind.gke is not None
-    assert accelerator.topology is not None
     selector["cloud.google.com/gke-tpu-accelerator"] = accelerator.kind.gke
     selector["cloud.google.com/gke-tpu-topology"] = accelerator.topology
     tolerated.append("google.com/tpu")
   elif accelerator is not None:
     if engine.provider == "gke":
-      assert accelerator.kind.gke is not None
       selector["cloud.google.com/gke-accelerator"] = accelerator.kind.gke
     tolerated.append("nvidia.com/gpu")
   if group.spot:
     selector["cloud.google.com/gke-spot"] = "true"
     tolerated.append("cloud.google.com/gke-spot")
-  return {**selector, **group.node_selector}, [
-    {"key": key, "operator": "Exists", "effect": "NoSchedule"}
-    for key in tolerated
-  ]
+  return {
+    "nodeSelector": {**selector, **group.node_selector},
+    "tolerations": [
+      {"key": key, "operator": "Exists", "effect": "NoSchedule"}
+      for key in tolerated
+    ],
+  }
 
 
 def _volumes(
   engine: Kubernetes, name: str, group: NodeGroup
 ) -> dict[str, tuple[str, dict[str, Any]]]:
   """Returns volume -> (mount path, source)."""
-  if name == "learner":
-    claim = {"claimName": engine.storage.claim}
-    data: dict[str, Any] = {"persistentVolumeClaim": claim}
-  else:
-    # Logs and compiled programs: gone with the pod.
-    data = {"emptyDir": {}}
+  # Actors write logs and compiled programs only, which may go with the pod.
+  data: dict[str, Any] = {"emptyDir": {}}
+  if name == LEARNER:
+    data = {"persistentVolumeClaim": {"claimName": engine.storage.claim}}
   volumes = {"data": (_DATA, data), "tmp": ("/tmp", {"emptyDir": {}})}
   if group.accelerator is not None and group.accelerator.count > 1:
-    # For NCCL: a container's own has 64 MiB. It counts as the container's
-    # memory.
+    # For NCCL: a container has 64 MiB by default. Counts as its memory.
     shared = {"medium": "Memory", "sizeLimit": "1Gi"}
     volumes["shm"] = ("/dev/shm", {"emptyDir": shared})
   return volumes

@@ -1,12 +1,12 @@
-"""A run as a custom job of Vertex AI, through XManager.
+"""A run as a custom job of Vertex AI, submitted through XManager.
 
-One container for each host, with the project's own command: Launchpad's
-launcher for Vertex AI pickles every node into a generated image that cannot be
-built (Debian has no libpython3.10), gives a node a single port, and knows
-nothing of hosts that carry several nodes.
+Each host is one container that runs the project's own command. Launchpad's
+launcher for Vertex AI is not used: it pickles every node into a generated image
+that cannot be built (Debian has no libpython3.10), gives a node a single port,
+and cannot put several nodes on a host.
 
-XManager needs an environment of its own ('make xm'), so that the job goes to
-xm_launch.xmanager_job, which runs there, as JSON.
+XManager needs an environment of its own ('make xm'). The job goes there, to
+xm_launch.xmanager_job, as JSON.
 """
 
 import json
@@ -16,32 +16,32 @@ import subprocess
 from typing import Any
 
 from programs.run.errors import UserError
-from xm_launch.description import NodeGroup, Run
+from xm_launch.description import LEARNER, NodeGroup, Run
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# Of Vertex AI.
+# The limit of Vertex AI.
 _MAX_POOLS = 4
 
 
 def job(run: Run) -> dict[str, Any]:
-  """Returns what xm_launch.xmanager_job takes.
+  """Returns the request to xm_launch.xmanager_job.
 
   Raises:
-    UserError: if the description has no section vertex, or something in it is
-      not for Vertex AI.
+    UserError: if the description has no section vertex, or does not suit Vertex
+      AI.
   """
   engine = run.vertex
   if engine is None:
     raise UserError("A section vertex: is missing in the description.")
   if len(run.pools) > _MAX_POOLS:
     raise UserError(
-      f"nodes: Vertex AI has at most {_MAX_POOLS} groups, the learner's one of"
-      f" them; got {len(run.pools)}."
+      f"nodes: Vertex AI takes at most {_MAX_POOLS} groups, the learner's"
+      f" included; got {len(run.pools)}."
     )
   if run.kubernetes is not None and run.kubernetes.secrets:
     raise UserError(
-      "kubernetes.secrets: Vertex AI shows a job's environment to whoever can"
-      " see the job. Have the job's service account read the secret instead."
+      "kubernetes.secrets: Vertex AI shows a job's environment to everyone who"
+      " can see the job. Let the job's service account read the secret instead."
     )
   return {
     "name": run.name,
@@ -53,25 +53,24 @@ def job(run: Run) -> dict[str, Any]:
 
 
 def submit(run: Run, dry_run: bool) -> int:
-  """Submits a run, or prints the job that would be; returns an exit code.
+  """Submits a run, or only prints the job; returns an exit code.
 
   Raises:
     UserError: as `job`, and if XManager is not installed.
   """
-  text = json.dumps(job(run))
   python = xmanager_python()
   if python is None:
     raise UserError(
-      "XManager has an environment of its own, which is not there: 'make xm'"
-      " makes it, in .venv-xm."
+      "XManager is not installed: 'make xm' makes its environment, in"
+      " .venv-xm."
     )
   command = [str(python), "-m", "xm_launch.xmanager_job"]
   return subprocess.run(
     [*command, "--dry_run"] if dry_run else command,
-    input=text,
+    input=json.dumps(job(run)),
     text=True,
     cwd=ROOT,
-    # Google's libraries say, each for itself, that Python 3.10 is old.
+    # Each of Google's libraries warns that Python 3.10 is old.
     env={**os.environ, "PYTHONWARNINGS": "ignore::FutureWarning"},
   ).returncode
 
@@ -83,12 +82,13 @@ def xmanager_python() -> pathlib.Path | None:
 
 
 def _pool(run: Run, pool: str) -> dict[str, Any]:
-  """Returns a worker pool: a job of XManager."""
+  """Returns a worker pool, which is a job of XManager."""
   assert run.vertex is not None
   name = run.pools[pool]
   group = run.nodes[name]
-  is_learner = pool == "workerpool0"
-  workdir = run.vertex.mounted_workdir if is_learner else f"/tmp/{run.name}"
+  workdir = (
+    run.vertex.mounted_workdir if name == LEARNER else f"/tmp/{run.name}"
+  )
   return {
     "name": pool,
     "image": run.image_of(group),
@@ -103,7 +103,7 @@ def _requirements(name: str, group: NodeGroup) -> dict[str, Any]:
   """Returns keyword arguments of xm.JobRequirements."""
   where = f"nodes.{name}"
   if group.spot:
-    raise UserError(f"{where}: XManager asks Vertex AI for no spot machines.")
+    raise UserError(f"{where}: XManager cannot ask for spot machines.")
   if group.node_selector:
     raise UserError(f"{where}: node_selector is for Kubernetes only.")
   requirements = {

@@ -1,10 +1,11 @@
-"""Hands a run to XManager; runs in .venv-xm, which has no JAX and no Launchpad.
+"""Submits a run through XManager.
 
   python -m xm_launch.xmanager_job [--dry_run] < JOB.json
 
-takes what xm_launch.vertex.job returns. XManager chooses the machines and makes
-Vertex AI's custom job. With --dry_run the job is printed at the point where
-XManager would send it, so that no account is needed.
+Reads a request as xm_launch.vertex.job makes it. XManager chooses the machines
+and makes Vertex AI's custom job. With --dry_run the job is printed where
+XManager would send it, so that no account is needed. Runs in .venv-xm, which
+has neither JAX nor Launchpad.
 """
 
 import json
@@ -27,16 +28,16 @@ from xmanager.cloud import vertex
 from xmanager.xm_local import executables
 
 
-class _NotSent(Exception):  # noqa: N818  No error.
-  """Carries a custom job out of XManager."""
+class _NotSent(Exception):  # noqa: N818  Not an error.
+  """Carries the custom job out of XManager."""
 
 
 def make_jobs(request: Mapping[str, Any]) -> dict[str, xm.Job]:
   """Returns a job of XManager for each worker pool, the learner's first."""
   return {
     pool["name"]: xm.Job(
-      # XManager's own packaging would pull the image and push it to a registry
-      # that Google has given up.
+      # XManager's own packaging would push the image to a registry that Google
+      # has shut down.
       executable=executables.GoogleContainerRegistryImage(
         name=pool["name"], image_path=pool["image"]
       ),
@@ -49,7 +50,7 @@ def make_jobs(request: Mapping[str, Any]) -> dict[str, xm.Job]:
 
 
 def describe(request: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the custom job that `submit` would send, and where to."""
+  """Returns the custom job that `submit` would send, and its parent."""
   project = request["project"]
   account = (
     f"{xm_flags.GCP_SERVICE_ACCOUNT_NAME.value}@{project}"
@@ -79,7 +80,7 @@ def describe(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def submit(request: Mapping[str, Any]):
-  """Sends a run to Vertex AI, as a work unit of an experiment of XManager."""
+  """Submits a run as a work unit of an XManager experiment."""
   vertex.set_default_client(
     vertex.Client(request["project"], request["location"])
   )
@@ -88,7 +89,7 @@ def submit(request: Mapping[str, Any]):
 
 
 def _show_machines(request: Mapping[str, Any]):
-  """Prints what XManager made of the requirements: it may be surprising."""
+  """Prints the machines that XManager chose, which may be surprising."""
   for name, job in make_jobs(request).items():
     machine = vertex.get_machine_spec(job)["machine_type"]
     replicas = job.executor.requirements.replicas
@@ -96,10 +97,10 @@ def _show_machines(request: Mapping[str, Any]):
 
 
 class _Client:
-  """Stands for Vertex AI's API."""
+  """Takes the place of Vertex AI's client."""
 
   def create_custom_job(self, parent: str, custom_job: Any, timeout: Any):
-    """Raises _NotSent with what would have been sent."""
+    """Raises _NotSent with the arguments."""
     del timeout
     raise _NotSent(parent, custom_job)
 
@@ -108,19 +109,19 @@ def main(argv: list[str]) -> int:
   """Runs the command; returns its exit code."""
   request = json.load(sys.stdin)
   flags.FLAGS(argv[:1])
-  # Where XManager looks for them.
+  # XManager reads these variables.
   os.environ["GOOGLE_CLOUD_BUCKET_NAME"] = request["bucket"]
   os.environ["GOOGLE_CLOUD_PROJECT"] = request["project"]
   try:
     _show_machines(request)
     if "--dry_run" in argv:
-      # Google's library logs to where the job is printed.
+      # Google's library logs to standard output.
       logging.disable(logging.INFO)
       print(json.dumps(describe(request), indent=2))
     else:
       submit(request)
   except (ValueError, exceptions.GoogleAuthError) as error:
-    # Machines that do not exist, or no account.
+    # There is no such machine, or no account.
     print(f"Error: {error}", file=sys.stderr)
     return 2
   except (GoogleAPIError, HttpError) as error:

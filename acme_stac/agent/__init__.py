@@ -1,7 +1,7 @@
 """STAC as an Acme agent; the parts that need no Acme are in `training`.
 
-Importing this package gives JAX the names that dm-acme 0.4.0 needs (`compat`),
-so that a process can import Acme, or unpickle our classes, after it.
+Import this package before Acme: it adds the names to JAX that dm-acme 0.4.0
+needs (`compat`).
 """
 
 from acme_stac.agent import compat

@@ -23,13 +23,13 @@ from acme_stac.training.adder import Decision
 
 
 class ActorState(NamedTuple):
-  """What the policy remembers of one environment.
+  """The policy's state in one environment.
 
   Attributes:
-    key: for the samples to come.
+    key: random key of the next samples.
     acting: recurrent state and acting head.
     begins: whether the next observation is the first of an episode.
-    decision: what was done at the last observation.
+    decision: the action at the last observation, and what is stored with it.
   """
 
   key: Array
@@ -39,7 +39,7 @@ class ActorState(NamedTuple):
 
 
 def add_batch_axis(nest: Any) -> Any:
-  """Returns a nest with an axis of size 1 in front of each array's."""
+  """Returns a nest of arrays with a leading axis of size 1."""
   return jax.tree_util.tree_map(lambda x: x[None], nest)
 
 
@@ -50,10 +50,10 @@ def _first(nest: Any) -> Any:
 def make_actor_core(
   networks: STACNetworks, config: STACConfig, greedy: bool = False
 ) -> actor_core.ActorCore[ActorState, Decision]:
-  """Returns how to act in one environment, for Acme's actors and servers.
+  """Returns the policy of one environment for Acme's actors and servers.
 
-  Its parameters are the learner's variables `ACTOR_VARIABLES`; its
-  extras are what `TrajectoryAdder` takes.
+  Its parameters are the learner's variables `ACTOR_VARIABLES`; its extras are
+  those that `TrajectoryAdder` stores.
 
   Args:
     networks: the agent's networks.
@@ -99,10 +99,11 @@ def make_actor_core(
 
 
 class STACActor(actors.GenericActor):
-  """Acme's actor, with what it leaves to an agent.
+  """An Acme actor that conforms to the environment's specs.
 
-  Parameters change between trajectories only; observations of 64 bits become
-  the networks' 32; actions have the environment's own type and bounds.
+  It converts observations of 64 bits to the networks' 32, gives actions the
+  environment's own dtype and bounds, and fetches parameters between
+  trajectories only.
   """
 
   def __init__(
@@ -117,9 +118,9 @@ class STACActor(actors.GenericActor):
     """Makes an actor.
 
     Args:
-      core: of `make_actor_core`.
+      core: made by `make_actor_core`.
       random_key: a key for sampling.
-      variable_client: of `ACTOR_VARIABLES`.
+      variable_client: fetches `ACTOR_VARIABLES`.
       environment_spec: specs of the environment.
       config: the agent's configuration.
       adder: where experience goes; None when evaluating.

@@ -1,4 +1,4 @@
-"""The adder with Acme's interface, for Acme's loops of one environment."""
+"""An adder with Acme's interface, for Acme's loops of one environment."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from acme_stac.training.adder import Decision
 
 
 class TrajectoryAdder(adders.Adder):
-  """Gives the time steps of one environment to an adder of batches."""
+  """Passes the time steps of one environment to an adder of batches."""
 
   def __init__(self, batched: adder.TrajectoryAdder):
-    """Makes an adder; `batched` takes its steps as those of a batch of one."""
+    """Makes an adder; `batched` receives batches of one environment."""
     self._batched = batched
 
   @property
@@ -24,7 +24,7 @@ class TrajectoryAdder(adders.Adder):
     return self._batched.num_items
 
   def reset(self):
-    """Drops the rows that have not been written yet."""
+    """Drops rows that have not been written yet."""
     self._batched.reset()
 
   def add_first(self, timestep: dm_env.TimeStep):
@@ -34,12 +34,12 @@ class TrajectoryAdder(adders.Adder):
   def add(
     self, action: Any, next_timestep: dm_env.TimeStep, extras: Decision
   ):
-    """Adds a decision and the time step that it led to.
+    """Adds a decision and the time step after it.
 
     Args:
-      action: in the environment's form; the one of `extras` is stored.
+      action: the environment's action; that of `extras` is stored instead.
       next_timestep: the time step after it.
-      extras: of the policy's `ActorCore`.
+      extras: extras of the policy's `ActorCore`.
     """
     del action
     action, log_prob, core_state, version = extras

@@ -1,4 +1,4 @@
-"""STAC as an Acme agent: which parts it has and how they are made."""
+"""Builds the parts of the Acme agent."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -25,10 +25,10 @@ from acme_stac.training.variables import ACTOR_VARIABLES
 
 
 def _program_ends() -> bool:
-  """Returns whether this thread is a node of a program that is ending."""
+  """Returns whether this thread's Launchpad program is ending."""
   try:
     return lp.stop_event().is_set()
-  except (RuntimeError, flags.Error):  # Neither a node nor in a program.
+  except (RuntimeError, flags.Error):  # This thread is not a node.
     return False
 
 
@@ -37,9 +37,10 @@ class STACBuilder(
     STACNetworks, actor_core.ActorCore[ActorState, Decision], Sample
   ]
 ):
-  """Makes queue, adder, actors and learner of a STAC agent.
+  """Makes the queue, adders, actors and learner of a STAC agent.
 
-  The signatures are those of Acme's development head.
+  Methods have the signatures of Acme's development head; `LayoutBuilder` adapts
+  them to dm-acme 0.4.0.
   """
 
   def __init__(
@@ -58,8 +59,8 @@ class STACBuilder(
       network_factory: makes the networks from specs of one environment and the
         configuration.
       log_every_seconds: least time between two rows of the learner's log.
-      should_stop: checked wherever an actor or the learner waits for the queue.
-        By default, whether the Launchpad program of this thread is ending.
+      should_stop: checked while an actor or the learner waits for the queue; by
+        default, whether the Launchpad program of this thread is ending.
       learner_devices: the learner's devices; all local ones by default.
     """
     self._parts = AgentBuilder(
@@ -81,10 +82,7 @@ class STACBuilder(
   def make_replay_tables(
     self, environment_spec: Any, policy: Any = None
   ) -> list[reverb.Table]:
-    """Returns the trajectory queue.
-
-    Every trajectory is learned from once; writers block when it is full.
-    """
+    """Returns the trajectory queue, whose writers block while it is full."""
     del policy
     return [make_table(self._parts, environment_spec)]
 
@@ -160,6 +158,6 @@ class STACBuilder(
     environment_spec: Any,
     evaluation: bool = False,
   ) -> actor_core.ActorCore[ActorState, Decision]:
-    """Returns how to act: by samples, or greedily in evaluation."""
+    """Returns the policy, which samples, or is greedy in evaluation."""
     del environment_spec
     return make_actor_core(networks, self.config, greedy=evaluation)

@@ -9,7 +9,7 @@ from acme.tf import savers
 
 
 class _Restored(core.Saveable):
-  """Stands for the learner, and keeps the state it would be given."""
+  """Receives the state in place of a learner."""
 
   state: Any = None
 
@@ -23,12 +23,12 @@ class _Restored(core.Saveable):
 def restore_state(directory: str | os.PathLike) -> Any:
   """Returns the learner's state from a checkpoint that Acme wrote.
 
-  `acme_stac.save_policy` writes it to a file for `acme_stac.load_policy`. Acme
-  pickles the state: read checkpoints of your own runs only.
+  Pass it to `acme_stac.save_policy` to make a file for `acme_stac.load_policy`.
+  Acme pickles the state: read only checkpoints of your own runs.
 
   Args:
-    directory: that of the layout or experiment, made with add_uid=False; it
-      contains `checkpoints/learner`.
+    directory: directory of the layout or experiment, made with add_uid=False;
+      it contains `checkpoints/learner`.
 
   Raises:
     ValueError: if it has no checkpoint of a learner.
@@ -42,8 +42,8 @@ def restore_state(directory: str | os.PathLike) -> Any:
     )
   if restored.state is None:
     raise ValueError(
-      f"{path} has no checkpoint of a learner in checkpoints/learner. Acme adds"
-      " a folder named by a number unless it is given add_uid=False: include it"
-      " in the path."
+      f"{path} has no checkpoint of a learner in checkpoints/learner. Without"
+      " add_uid=False, Acme adds a folder named by a number: include it in the"
+      " path."
     )
   return restored.state

@@ -1,4 +1,4 @@
-"""What the layouts of dm-acme 0.4.0 need: its builder interface, processes."""
+"""Adapts the agent to the layouts of dm-acme 0.4.0 and their processes."""
 
 import atexit
 import os
@@ -29,7 +29,7 @@ from acme_stac.networks import STACNetworks
 from acme_stac.training.adder import Decision
 from acme_stac.training.samples import Batches, Sample
 
-# Launchpad kills the whole program 10 seconds after it told a node to end.
+# Launchpad kills the whole program 10 seconds after it has asked nodes to end.
 _SECONDS_TO_END = 5
 
 
@@ -38,7 +38,7 @@ class LayoutBuilder(
     STACNetworks, actor_core.ActorCore[ActorState, Decision], Sample
   ]
 ):
-  """A `STACBuilder` as dm-acme 0.4.0 calls it, with fewer arguments."""
+  """Gives a `STACBuilder` the signatures of dm-acme 0.4.0."""
 
   def __init__(
     self,
@@ -49,8 +49,8 @@ class LayoutBuilder(
     """Makes the adapter.
 
     Args:
-      builder: makes everything.
-      environment_spec: specs of one environment, which 0.4.0 gives to
+      builder: the adapted builder.
+      environment_spec: specs of one environment, which dm-acme 0.4.0 passes to
         `make_replay_tables` only.
       logger_fn: makes the learner's logger from the label "learner".
     """
@@ -60,10 +60,10 @@ class LayoutBuilder(
 
   @property
   def batch_size(self) -> int:
-    """The `batch_size` that `LocalLayout` needs.
+    """The `batch_size` to give to `LocalLayout`.
 
-    It is the number of trajectories that must be in the queue before an update.
-    With any other number, the layout's one thread waits for itself.
+    It is the number of trajectories that the first update needs. With any other
+    number, the layout's only thread would wait for itself.
     """
     config = self._builder.config
     return config.batch_size * config.batches_to_begin
@@ -110,7 +110,7 @@ class LayoutBuilder(
   def make_policy(
     self, networks: STACNetworks, evaluation: bool = False
   ) -> actor_core.ActorCore[ActorState, Decision]:
-    """Returns how to act: by samples, or greedily in evaluation."""
+    """Returns the policy, which samples, or is greedy in evaluation."""
     return self._builder.make_policy(
       networks, self._environment_spec, evaluation
     )
@@ -119,19 +119,19 @@ class LayoutBuilder(
 def local_resources(program: lp.Program) -> dict[str, PythonProcess]:
   """Returns the `local_resources` of `launchpad.launch`, for processes.
 
-  Every node sets the aliases that dm-acme 0.4.0 needs before it is unpickled,
-  which imports Acme. Only the group "learner" sees accelerators. Actors and
-  evaluators, which have nothing to save, end within seconds of SIGTERM.
+  Every node sets the aliases for dm-acme 0.4.0 before it is unpickled, because
+  unpickling imports Acme. Only the group "learner" sees accelerators. Actors
+  and evaluators, which have nothing to save, end within seconds of SIGTERM.
 
   Args:
-    program: of a layout.
+    program: program that a layout made.
   """
   directory = tempfile.mkdtemp(prefix="acme_stac_")
   atexit.register(shutil.rmtree, directory, ignore_errors=True)
 
   def resource(begin: Callable[[], None], hidden: bool) -> PythonProcess:
     init_file = pathlib.Path(directory, f"{begin.__name__}.pkl")
-    # Pickled by name: a process that unpickles it imports this package.
+    # Pickled by reference, so that unpickling it imports this package.
     init_file.write_bytes(cloudpickle.dumps(begin))
     environment = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     return PythonProcess(
@@ -149,11 +149,11 @@ def local_resources(program: lp.Program) -> dict[str, PythonProcess]:
 
 
 def end_soon_after_sigterm():
-  """Makes this process end by itself within 5 seconds of SIGTERM.
+  """Makes this process exit 5 seconds after SIGTERM at the latest.
 
-  A call to a node that has ended waits in C++ for it to come back, where
-  Python's signal handlers do not run. The signal itself still writes to
-  Python's wakeup descriptor, on which a thread waits here.
+  A call to a node that has ended waits for it in C++, where Python's signal
+  handlers do not run. The signal still writes to Python's wakeup descriptor,
+  which a thread reads here.
   """
   reading, writing = os.pipe()
   os.set_blocking(writing, False)

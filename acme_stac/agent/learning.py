@@ -15,7 +15,7 @@ _POLL_SECONDS = 0.001
 
 
 class STACLearner(Learner, core.Learner):
-  """An Acme learner, which counts its steps."""
+  """A `training.Learner` for Acme that counts its steps."""
 
   def __init__(
     self,
@@ -26,9 +26,9 @@ class STACLearner(Learner, core.Learner):
     """Makes a learner.
 
     Args:
-      *args: of `Learner`.
+      *args: arguments of `Learner`.
       counter: incremented by every step.
-      **kwargs: of `Learner`.
+      **kwargs: arguments of `Learner`.
     """
     super().__init__(*args, prefetch=prefetch, **kwargs)
     self._counter = counter or counting.Counter()
@@ -37,7 +37,7 @@ class STACLearner(Learner, core.Learner):
     """Consumes a batch.
 
     Raises:
-      StopIteration: when there are no more.
+      StopIteration: if there are no more batches.
     """
     super().step()
     self._counter.increment(
@@ -49,14 +49,14 @@ class STACLearner(Learner, core.Learner):
 class PrefetchingIterator(Protocol):
   """`acme.core.PrefetchingIterator`, which only Acme's development head has.
 
-  Acme counts what is taken from it: one element for every step of the learner.
+  Acme expects every step of the learner to take one element.
   """
 
   def ready(self) -> bool:
-    """Whether an element is there."""
+    """Returns whether an element is available."""
 
   def retrieved_elements(self) -> int:
-    """How many elements have been taken."""
+    """Returns how many elements have been taken."""
 
   def __next__(self) -> Any:
     """Returns the next element."""
@@ -67,16 +67,16 @@ def prefetch(
   transform: Callable[[Any], Any],
   should_stop: Callable[[], bool],
 ) -> Source:
-  """Returns `Prefetch`, or Acme's own iterator where that does the work."""
+  """Returns a `Prefetch`, unless the iterator is Acme's own prefetching one."""
   if isinstance(iterator, PrefetchingIterator):
     return _Prefetched(iterator, transform, should_stop)
   return Prefetch(iterator, transform, should_stop)
 
 
 class _Prefetched(Iterator[Any]):
-  """Transforms the elements of Acme's iterator when they are taken.
+  """Transforms elements of Acme's iterator as they are taken.
 
-  Iteration ends early if `should_stop` while waiting.
+  Iteration ends early if `should_stop()` becomes true while waiting.
   """
 
   def __init__(
@@ -91,7 +91,7 @@ class _Prefetched(Iterator[Any]):
 
   @property
   def ready(self) -> bool:
-    """Whether an element is there."""
+    """Whether an element is available."""
     return self._source.ready()
 
   def __next__(self) -> Any:

@@ -64,20 +64,20 @@ def _signature(spec: Any, core_state: Any, length: int) -> Sample:
 
 
 class ReverbQueue:
-  """A `Writer` and `Queue` of one Reverb server.
+  """A `Writer` and `Queue` on one Reverb server.
 
-  A writer reconnects by itself after the server has been away.
+  Writers reconnect by themselves after the server has been restarted.
   """
 
   def __init__(self, client: reverb.Client):
-    """Connects to the table `QUEUE` of a client's server."""
+    """Connects to the table `QUEUE` on the server of `client`."""
     self._client = client
     self._writer: reverb.TrajectoryWriter | None = None
 
   def put(
     self, sample: Sample, should_stop: Callable[[], bool] = lambda: False
   ):
-    """Writes an item, as `Writer.put` describes."""
+    """Writes an item, see `Writer.put`."""
     if self._writer is None:
       self._writer = self._client.trajectory_writer(num_keep_alive_refs=1)
     self._writer.append(sample)
@@ -88,7 +88,7 @@ class ReverbQueue:
     warning = WaitWarning("room in the queue")
     while not should_stop():
       try:
-        # No item is ahead of the queue: what waits grows stale.
+        # No item is buffered here, where it would grow stale.
         self._writer.flush(
           block_until_num_items=0, timeout_ms=int(1e3 * POLL_SECONDS)
         )
@@ -97,7 +97,7 @@ class ReverbQueue:
         warning.check()
 
   def __iter__(self) -> Iterator[Sample]:
-    """Iterates over the items, oldest first, without end."""
+    """Iterates over items, oldest first, without end."""
     while (info := self._table_info()) is None:
       time.sleep(POLL_SECONDS)  # The server is being restarted.
     dataset = reverb.TrajectoryDataset(
@@ -107,33 +107,33 @@ class ReverbQueue:
       shapes=tree.map_structure(lambda spec: spec.shape, info.signature),
       max_in_flight_samples_per_worker=1,
       num_workers_per_iterator=1,
-      # No timeout: a sampler that times out loses what it has under way.
+      # No timeout: a sampler that times out loses items in flight.
     )
     for item in dataset.as_numpy_iterator():
-      # Reverb makes named tuples of its own.
+      # Reverb returns named tuples of its own types.
       yield Sample(Trajectory(*item.data[0]), *item.data[1:])
 
   def _table_info(self) -> Any:
     try:
       return self._client.server_info(timeout=_SERVER_TIMEOUT_SECONDS)[QUEUE]
-    except (reverb.errors.ReverbError, RuntimeError):  # Its socket was closed.
+    except (reverb.errors.ReverbError, RuntimeError):  # The socket was closed.
       return None
 
   @property
   def fill(self) -> float:
-    """The share of the queue that is in use; NaN if it does not answer."""
+    """The share of the queue in use; NaN if the server does not answer."""
     info = self._table_info()
     return float("nan") if info is None else info.current_size / info.max_size
 
   @property
   def num_items(self) -> int | None:
-    """Items in the queue; None if it does not answer."""
+    """Items in the queue; None if the server does not answer."""
     info = self._table_info()
     return None if info is None else info.current_size
 
 
 class ReverbQueues:
-  """A `Queue` of several Reverb servers, whose items are read as they come."""
+  """A `Queue` on several Reverb servers, which yields items as they arrive."""
 
   def __init__(self, clients: Sequence[reverb.Client]):
     """Connects to the servers of `clients`."""
@@ -152,7 +152,7 @@ class ReverbQueues:
     return sum(known) if len(known) == len(numbers) else None
 
   def __iter__(self) -> Iterator[Sample]:
-    """Iterates over the items; each queue is read in a thread."""
+    """Iterates over items; a thread reads each queue."""
     if len(self._queues) == 1:
       yield from self._queues[0]
     elements: queue.Queue[Sample | BaseException] = queue.Queue(1)
@@ -161,7 +161,7 @@ class ReverbQueues:
       try:
         for item in source:
           elements.put(item)
-      except BaseException as error:  # Any error; raised again in the reader.
+      except BaseException as error:  # Any error; re-raised in the reader.
         elements.put(error)
 
     for source in self._queues:

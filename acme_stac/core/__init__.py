@@ -1,15 +1,15 @@
 """The mathematics of STAC and STACX, in pure JAX.
 
-Imports nothing but JAX, Haiku, optax, rlax and what they bring, so that it
-works in an image without TensorFlow, Reverb, Launchpad or Acme.
+Imports only JAX, Haiku, optax, rlax and their dependencies: neither TensorFlow,
+Reverb, Launchpad nor Acme.
 """
 
-from acme_stac.core.behaviour import acting_output
 from acme_stac.core.distributions import (
   Categorical,
   Distribution,
   SquashedGaussian,
 )
+from acme_stac.core.heads import acting_output
 from acme_stac.core.losses import kl_loss, loss
 from acme_stac.core.metaparams import (
   METAPARAMETERS,

@@ -1,4 +1,4 @@
-"""What an update reports besides its new state; nothing here changes it."""
+"""Metrics of an update; none of them influences it."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from acme_stac.config import STACConfig
-from acme_stac.core import behaviour, losses, metaparams, optimizers
+from acme_stac.core import heads, losses, metaparams, optimizers
 from acme_stac.core.distributions import Distribution
 from acme_stac.core.types import (
   Array,
@@ -22,18 +22,19 @@ from acme_stac.core.types import (
   Trajectory,
 )
 
-# Theorem 1 needs α_ρ ≤ α_c; the papers state, and count, α_ρ ≥ α_c. Equal ones
-# count in both.
+# Theorem 1 needs α_ρ ≤ α_c, while the papers state and count α_ρ ≥ α_c. Equal
+# values count in both.
 _ALPHA_ORDERS = {
   "share_alpha_rho_at_most_alpha_c": jnp.less_equal,
   "share_alpha_rho_at_least_alpha_c": jnp.greater_equal,
 }
-# On-policy weights are 1 to rounding: they are truncated only beyond this.
+# A weight counts as truncated only beyond this: on-policy weights are 1 up to
+# rounding.
 _WEIGHT_TOLERANCE = 1e-3
 
 
 def init_alpha_orders(config: STACConfig) -> dict[str, Array]:
-  """Returns counts of 0 [P] per order; {} unless α_ρ and α_c are both tuned."""
+  """Returns zero counts [P] of both orders; {} unless α_ρ and α_c are tuned."""
   if not {"alpha_rho", "alpha_c"} <= set(config.self_tuned):
     return {}
   return {
@@ -44,7 +45,7 @@ def init_alpha_orders(config: STACConfig) -> dict[str, Array]:
 def count_alpha_orders(
   counts: dict[str, Array], eta: Metaparams, config: STACConfig
 ) -> dict[str, Array]:
-  """Adds one update's orders of α_ρ and α_c to counts of them, [P] each."""
+  """Returns the counts [P] after an update with metaparameters `eta`."""
   sigma = metaparams.squash(eta, config)
   return {
     name: count + _ALPHA_ORDERS[name](sigma["alpha_rho"], sigma["alpha_c"])
@@ -84,7 +85,7 @@ def inner_metrics(
   distribution: Distribution,
   config: STACConfig,
 ) -> Metrics:
-  """Returns the inner loss's terms [P], its gradient and the policy's state."""
+  """Returns terms of the inner loss [P], its gradient's norm and statistics."""
   return {
     "value_loss": inner.terms.value,
     "policy_loss": inner.terms.policy,
@@ -97,11 +98,11 @@ def inner_metrics(
 def outer_metrics(
   inner: InnerStep, outer: OuterStep | None, trajectory: Trajectory
 ) -> Metrics:
-  """Returns the outer loss's terms and gradients; {} if nothing is tuned.
+  """Returns terms and gradient norms of the outer loss; {} if it has no step.
 
   Args:
     inner: the step of θ.
-    outer: the step of η.
+    outer: the step of η, if any metaparameter is tuned.
     trajectory: the experience of the outer loss.
   """
   if outer is None:
@@ -128,7 +129,7 @@ def policy_statistics(
   """Returns the policy's entropy and importance weights.
 
   Args:
-    output: of the networks for the trajectory, [T+1, B, P, ...].
+    output: the networks' output for the trajectory, [T+1, B, P, ...].
     trajectory: the experience, [T+1, B].
     distribution: the family of the policies.
     config: the agent's configuration.
@@ -137,7 +138,7 @@ def policy_statistics(
     Scalars: means over transitions and the policies that may have acted, and
     the largest weight.
   """
-  policy = behaviour.acting_output(output, config).policy[:-1]
+  policy = heads.acting_output(output, config).policy[:-1]
   chex.assert_rank([policy, trajectory.behaviour_log_prob], [4, 2])
   mask = losses.transition_mask(trajectory.step_type)
   count = jnp.maximum(jnp.sum(mask), 1) * policy.shape[-2]
@@ -163,11 +164,10 @@ def policy_statistics(
 
 
 def gradient_cosine(inner_gradient: Params, outer_gradient: Params) -> Array:
-  """Returns the cosine of two gradients, over what the outer loss depends on.
+  """Returns the cosine of two gradients where the outer gradient is not 0.
 
-  These are the elements at which the outer gradient is not 0. An outer loss of
-  the policy gradient alone does not reach the value head, which must not count
-  in the inner gradient's norm either.
+  An outer loss of the policy gradient alone has no gradient in the value head,
+  which is therefore left out of the inner gradient's norm too.
   """
   touched = jax.tree_util.tree_map(
     lambda inner, outer: jnp.where(outer != 0.0, inner, 0.0),

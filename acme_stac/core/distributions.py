@@ -1,6 +1,6 @@
-"""Action distributions as values: pure functions of their parameters.
+"""Families of action distributions, as pure functions of their parameters.
 
-The update and the actors know a policy only through this interface.
+The update and the actors use a policy only through `Distribution`.
 """
 
 import math
@@ -19,16 +19,16 @@ class Distribution(Protocol):
     """Draws actions of shape [...], or [..., A] if they are vectors."""
 
   def mode(self, params: Array) -> Array:
-    """Returns the greedy actions, shaped like samples."""
+    """Returns the greedy actions, of the shape of samples."""
 
   def log_prob(self, params: Array, action: Any) -> Array:
     """Returns log π(a), [...]."""
 
   def regulariser(self, params: Array) -> Array:
-    """Returns the term that the entropy cost multiplies, [...]."""
+    """Returns the term that the entropy cost weights, [...]."""
 
   def entropy(self, params: Array) -> Array:
-    """Returns the entropy in nats, [...], as it is logged."""
+    """Returns the logged entropy in nats, [...]."""
 
   def kl(self, params: Array, other: Array) -> Array:
     """Returns KL(params || other), [...]."""
@@ -51,7 +51,7 @@ class Categorical:
     return jnp.take_along_axis(log_probs, action[..., None], axis=-1)[..., 0]
 
   def regulariser(self, params: Array) -> Array:
-    """Returns the negative entropy Σ_a π log π: minimising it explores."""
+    """Returns the negative entropy Σ_a π log π, [...]."""
     return -self.entropy(params)
 
   def entropy(self, params: Array) -> Array:
@@ -68,29 +68,29 @@ class Categorical:
 def _log_softmax(logits: Array) -> Array:
   """Returns finite log-probabilities.
 
-  A logit of −inf rules an action out: it adds 0 to entropy and KL, where
-  π log π would be 0 · inf = NaN.
+  An action with a logit of −inf contributes 0 to entropy and KL; without the
+  bound, π log π would be 0 · inf = NaN.
   """
   log_probs = jax.nn.log_softmax(logits)
   return jnp.maximum(log_probs, jnp.finfo(log_probs.dtype).min)
 
 
 class SquashedGaussian:
-  """tanh of a diagonal Gaussian, the policy of continuous actions.
+  """The tanh of a diagonal Gaussian, the policy of continuous actions.
 
-  See section 9.3 of Zahavy et al. (2020). Parameters are outputs [..., 2A] of a
-  network: the first half makes the means μ = tanh(·), the second the standard
-  deviations σ(y) = exp(σ_min + 0.5 (σ_max − σ_min) (tanh(y) + 1)). Actions
-  [..., A] are in [−1, 1].
+  See section 9.3 of Zahavy et al. (2020). The parameters [..., 2A] are outputs
+  (x, y) of a network, with means μ = tanh(x) and standard deviations
+  σ = exp(σ_min + 0.5 (σ_max − σ_min) (tanh(y) + 1)). Actions [..., A] are in
+  [−1, 1].
 
-  Samples stay inside ±(1 − 6e-8) in single precision, where atanh is finite:
-  that is a Gaussian sample of 8.7, more than four standard deviations away for
-  σ_max up to 0.5. The probability of an action is always that of the action as
-  it is stored, so that actor and learner agree on it to rounding.
+  Samples are clipped to ±(1 − 6e-8) in single precision, so that atanh is
+  finite. Clipping starts at a Gaussian sample of 8.7, which for σ_max ≤ 0.5 is
+  more than four standard deviations away. Probabilities are those of the
+  clipped actions, so that actor and learner agree on them to rounding.
   """
 
   def __init__(self, log_sigma_min: float, log_sigma_max: float):
-    """Takes the bounds σ_min < σ_max of the log standard deviation."""
+    """Takes bounds σ_min < σ_max of the log standard deviation."""
     self._log_sigma_min = log_sigma_min
     self._log_sigma_max = log_sigma_max
 
@@ -108,19 +108,19 @@ class SquashedGaussian:
     return _inside(jnp.tanh(mean + jnp.exp(log_sigma) * noise))
 
   def mode(self, params: Array) -> Array:
-    """Returns the squashed mean, [..., A]: the median of every component."""
+    """Returns the squashed mean, [..., A], the median of every component."""
     mean, _ = self.gaussian(params)
     return jnp.tanh(mean)
 
   def log_prob(self, params: Array, action: Array) -> Array:
-    """Returns log π(a) on the squashed space, [...], for actions [..., A]."""
+    """Returns log π(a), [...], of squashed actions [..., A]."""
     mean, log_sigma = self.gaussian(params)
     unsquashed = jnp.arctanh(_inside(action.astype(mean.dtype)))
     standardised = (unsquashed - mean) * jnp.exp(-log_sigma)
     log_normal = (
       -0.5 * jnp.square(standardised) - log_sigma - 0.5 * math.log(2 * math.pi)
     )
-    # log |da/du| = log(1 − tanh² u), without the cancellation near ±1.
+    # log |da/du| = log(1 − tanh² u), stable near ±1.
     log_jacobian = 2.0 * (
       math.log(2.0) - unsquashed - jax.nn.softplus(-2.0 * unsquashed)
     )
@@ -137,17 +137,22 @@ class SquashedGaussian:
     return jnp.sum(log_sigma + 0.5 * math.log(2 * math.pi * math.e), axis=-1)
 
   def kl(self, params: Array, other: Array) -> Array:
-    """Returns KL(π_params || π_other), [...]; squashing does not change it."""
+    """Returns KL(π_params || π_other), [...]; it is invariant to squashing."""
     return _gaussian_kl(*self.gaussian(params), *self.gaussian(other))
 
 
 def _inside(action: Array) -> Array:
-  """Keeps actions where atanh is finite."""
+  """Clips actions to where atanh is finite."""
   limit = 1.0 - jnp.finfo(action.dtype).epsneg
   return jnp.clip(action, -limit, limit)
 
 
-def _gaussian_kl(mean, log_sigma, other_mean, other_log_sigma) -> Array:
+def _gaussian_kl(
+  mean: Array,
+  log_sigma: Array,
+  other_mean: Array | float,
+  other_log_sigma: Array | float,
+) -> Array:
   """Returns KL between diagonal Gaussians, summed over the last axis."""
   difference = log_sigma - other_log_sigma
   standardised = (mean - other_mean) * jnp.exp(-other_log_sigma)

@@ -1,5 +1,7 @@
 """The IMPALA loss with leaky V-trace (Algorithm 1), for one head."""
 
+import functools
+
 import chex
 import dm_env
 import jax
@@ -14,8 +16,8 @@ from acme_stac.core.types import Array, LossTerms, Trajectory
 def transition_mask(step_type: Array) -> Array:
   """Returns which rows begin a transition, [T, B], from step types [T+1, B].
 
-  The row of a LAST step leads to the first step of the next episode: no action
-  was taken there, so there is nothing to learn from.
+  The row after a LAST step is the first of the next episode. No action leads
+  from one to the other, so that the LAST row begins no transition.
   """
   return step_type[:-1] != int(dm_env.StepType.LAST)
 
@@ -37,8 +39,8 @@ def loss(
          − g_p Σ ρ_s log π(a_s|x_s) (r_{s+1} + γ v_{s+1} − sg V(x_s))
          + g_e Σ_s Σ_a π(a|x_s) log π(a|x_s),
 
-  with leaky V-trace targets v_s and weights ρ_s. Sums run over time and batch,
-  and leave out what follows a LAST step, whatever it contains.
+  with leaky V-trace targets v_s and weights ρ_s. Sums run over time and batch.
+  Transitions that begin at a LAST step are masked, whatever they contain.
 
   Args:
     policy: parameters of the head's policy, [T+1, B, K].
@@ -48,8 +50,8 @@ def loss(
     distribution: the family that `policy` parameterises.
     inner: True for the inner loss, whose advantages stay differentiable in ζ
       (line 20); False for the outer loss, where they are stopped (line 22).
-    reward_scale: multiplies rewards.
-    max_abs_reward: clips the products to this magnitude.
+    reward_scale: factor of the rewards.
+    max_abs_reward: magnitude to which the scaled rewards are clipped.
 
   Returns:
     The loss, a scalar, and its unweighted terms.
@@ -59,20 +61,12 @@ def loss(
   chex.assert_equal_shape_prefix([policy, value, trajectory.action], 2)
   zeta = hyperparameters
   mask = transition_mask(trajectory.step_type)
-
-  def valid(x: Array) -> Array:
-    """Zeroes rows that begin no transition, before they are computed with."""
-    where = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
-    return jnp.where(where, x, jnp.zeros_like(x))
-
+  valid = functools.partial(_zero_outside, mask)
   a_tm1 = valid(trajectory.action[:-1])
   log_mu_tm1 = valid(trajectory.behaviour_log_prob[:-1])
   r_t = valid(trajectory.reward[1:])
   discount_t = zeta.discount * valid(trajectory.discount[1:])
-  if reward_scale != 1.0:
-    r_t = reward_scale * r_t
-  if max_abs_reward is not None:
-    r_t = jnp.clip(r_t, -max_abs_reward, max_abs_reward)
+  r_t = _scale_and_clip(r_t, reward_scale, max_abs_reward)
 
   # Leaky V-trace targets (lines 2–16).
   log_pi_tm1 = distribution.log_prob(policy[:-1], a_tm1)
@@ -80,45 +74,52 @@ def loss(
   v_tm1 = jax.lax.stop_gradient(value[:-1])
   v_t = jax.lax.stop_gradient(value[1:])
   targets_tm1, _ = vtrace.leaky_vtrace(
-    v_tm1,
-    v_t,
-    r_t,
-    discount_t,
-    rho_tm1,
-    alpha_rho=zeta.alpha_rho,
-    alpha_c=zeta.alpha_c,
-    lambda_=zeta.lambda_,
+    v_tm1, v_t, r_t, discount_t, rho_tm1,
+    alpha_rho=zeta.alpha_rho, alpha_c=zeta.alpha_c, lambda_=zeta.lambda_,
     clip_rho_threshold=zeta.clip_rho_threshold,
-    clip_c_threshold=zeta.clip_c_threshold,
-    mask=mask,
+    clip_c_threshold=zeta.clip_c_threshold, mask=mask,
   )
 
-  # Line 17.
-  value_loss = jnp.sum(valid(jnp.square(targets_tm1 - value[:-1])))
-
+  value_loss = jnp.sum(valid(jnp.square(targets_tm1 - value[:-1])))  # Line 17.
   # Line 18, with IMPALA's sign.
   entropy_loss = jnp.sum(valid(distribution.regulariser(policy[:-1])))
 
-  # Lines 19–23. v_{s+1} is the next step's target, or the value itself behind
-  # the last transition of the sequence and at a LAST step.
+  # Lines 19–23. v_{s+1} is the next step's target; after the last transition of
+  # the sequence, and at a LAST step, it is the value V(x_{s+1}) itself.
   targets_t = jnp.concatenate([targets_tm1[1:], v_t[-1:]], axis=0)
   advantage_tm1 = r_t + discount_t * targets_t - v_tm1
-  weighted_advantage_tm1 = (
-    vtrace.leaky_weights(rho_tm1, zeta.alpha_rho, zeta.clip_rho_threshold)
-    * advantage_tm1
+  weight_tm1 = vtrace.leaky_weights(
+    rho_tm1, zeta.alpha_rho, zeta.clip_rho_threshold
   )
+  weighted_tm1 = weight_tm1 * advantage_tm1
   if not inner:
-    weighted_advantage_tm1 = jax.lax.stop_gradient(weighted_advantage_tm1)
-  policy_loss = -jnp.sum(valid(log_pi_tm1 * weighted_advantage_tm1))
+    weighted_tm1 = jax.lax.stop_gradient(weighted_tm1)
+  policy_loss = -jnp.sum(valid(log_pi_tm1 * weighted_tm1))
 
   total = (
-    zeta.value_cost * value_loss
-    + zeta.policy_cost * policy_loss
+    zeta.value_cost * value_loss + zeta.policy_cost * policy_loss
     + zeta.entropy_cost * entropy_loss
   )
-  return total, LossTerms(
-    value_loss, policy_loss, entropy_loss, jnp.sum(valid(advantage_tm1))
-  )
+  advantage = jnp.sum(valid(advantage_tm1))
+  return total, LossTerms(value_loss, policy_loss, entropy_loss, advantage)
+
+
+def _zero_outside(mask: Array, x: Array) -> Array:
+  """Sets the rows of x [T, B, ...] to 0 where no transition begins.
+
+  Applied before anything is computed from them, so that NaN cannot spread.
+  """
+  where = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+  return jnp.where(where, x, jnp.zeros_like(x))
+
+
+def _scale_and_clip(
+  reward: Array, scale: float, max_abs: float | None
+) -> Array:
+  """Returns the rewards that are learned from."""
+  if scale != 1.0:
+    reward = scale * reward
+  return reward if max_abs is None else jnp.clip(reward, -max_abs, max_abs)
 
 
 def kl_loss(

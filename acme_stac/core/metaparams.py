@@ -27,11 +27,11 @@ class Hyperparameters(NamedTuple):
 
 
 class Metaparameter(NamedTuple):
-  """How one self-tuned name sets hyperparameters.
+  """The hyperparameters that a self-tuned name sets.
 
   Attributes:
-    ties: the fields of `Hyperparameters` that it sets.
-    scales: True if σ(η) scales a field's outer value; False if it replaces it.
+    ties: fields of `Hyperparameters` that it sets.
+    scales: True if σ(η) scales their outer values; False if it replaces them.
   """
 
   ties: tuple[str, ...]
@@ -55,7 +55,7 @@ METAPARAMETERS: Mapping[str, Metaparameter] = {
 
 
 def init_metaparams(config: STACConfig) -> Metaparams:
-  """Returns the initial η: for each self-tuned name one value per head, [P]."""
+  """Returns the initial η [P] of every self-tuned name."""
   return {
     name: jnp.full([config.num_heads], config.metaparameter_init, float)
     for name in config.self_tuned
@@ -63,9 +63,9 @@ def init_metaparams(config: STACConfig) -> Metaparams:
 
 
 def squash(metaparams: Metaparams, config: STACConfig) -> Metaparams:
-  """Returns σ(η) by name, in (0, 1): what the papers plot.
+  """Returns σ(η) by name, in (0, 1), which the papers plot.
 
-  With `metaparameter_range` "clip" that is η itself, in [0, 1].
+  With `metaparameter_range` "clip" it is η itself, in [0, 1].
   """
   if config.metaparameter_range == "clip":
     return metaparams
@@ -80,7 +80,7 @@ def project(metaparams: Metaparams, config: STACConfig) -> Metaparams:
 
 
 def fixed_hyperparameters(config: STACConfig) -> Hyperparameters:
-  """Returns the outer values, as scalars: what IMPALA uses."""
+  """Returns the outer values as scalars; IMPALA uses them."""
   return Hyperparameters(
     discount=config.discount,
     lambda_=config.lambda_,
@@ -97,8 +97,8 @@ def fixed_hyperparameters(config: STACConfig) -> Hyperparameters:
 def outer_hyperparameters(config: STACConfig) -> Hyperparameters:
   """Returns ζ of the outer loss, as scalars.
 
-  An outer loss of the policy gradient alone (Xu et al., 2018) has no value and
-  no entropy term.
+  The policy-gradient outer loss of Xu et al. (2018) has neither a value nor an
+  entropy term.
   """
   fixed = fixed_hyperparameters(config)
   if config.outer_loss == "policy_gradient":
@@ -109,8 +109,8 @@ def outer_hyperparameters(config: STACConfig) -> Hyperparameters:
 def constrain(metaparams: Metaparams, config: STACConfig) -> Hyperparameters:
   """Returns ζ(η), the hyperparameters of the inner loss (Algorithm 2 line 10).
 
-  γ, λ and α become σ(η); loss weights and truncation levels σ(η) times their
-  outer value. What is not self-tuned takes its outer value exactly.
+  γ, λ and α are σ(η); loss weights and truncation levels are σ(η) times their
+  outer value. Other hyperparameters have exactly their outer value.
 
   Args:
     metaparams: η, [P] for each name of `config.self_tuned`.
@@ -134,15 +134,15 @@ def constrain(metaparams: Metaparams, config: STACConfig) -> Hyperparameters:
 def conditioning(metaparams: Metaparams, config: STACConfig) -> Array:
   """Returns the values that the networks embed, [P, K].
 
-  No gradient flows through them: the metagradient flows through the returns and
-  loss weights that the hyperparameters set, not through the networks' input.
+  Their gradient is stopped: the metagradient flows through the inner loss's
+  hyperparameters, not through the networks' input.
 
   Args:
     metaparams: η, [P] for each name of `config.self_tuned`.
     config: the agent's configuration.
 
   Returns:
-    The current σ(η) of the K names of `config.embedded`; K may be 0.
+    Current σ(η) of the K names in `config.embedded`; K may be 0.
   """
   if not config.embedded:
     return jnp.zeros([config.num_heads, 0])

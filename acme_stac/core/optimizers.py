@@ -1,4 +1,4 @@
-"""OPT and MetaOPT of Algorithm 2, differentiable where the update needs it."""
+"""OPT and MetaOPT of Algorithm 2; OPT is differentiable everywhere."""
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,8 @@ from acme_stac.core.types import Array, Params
 def make_optimizer(config: STACConfig) -> optax.GradientTransformation:
   """Returns the optimiser of θ, without its step size (`learning_rate`)."""
   if config.optimizer == "adam":
-    # The metagradient differentiates √ν, which has no derivative at 0: where
-    # the gradient has always been 0, as for dead units.
+    # The metagradient differentiates √ν, which has no derivative at 0, where
+    # the gradient has always been 0, for example at dead units.
     scale = optax.scale_by_adam(eps_root=1e-16)
   else:
     scale = optax.scale_by_rms(
@@ -36,7 +36,7 @@ def make_meta_optimizer(config: STACConfig) -> optax.GradientTransformation:
 
 
 def learning_rate(step: Array | float, config: STACConfig) -> Array:
-  """Returns the step size: linear from the first to the last update."""
+  """Returns the step size, which decays linearly over all updates."""
   fraction = jnp.clip(jnp.asarray(step) / config.num_updates, 0.0, 1.0)
   return config.learning_rate + fraction * (
     config.final_learning_rate - config.learning_rate
@@ -51,7 +51,7 @@ def descend(params: Params, direction: Params, rate: Array) -> Params:
 
 
 def _clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
-  """Returns optax's clipping, but with a derivative where the gradient is 0."""
+  """Returns optax's clipping with a derivative where the gradient is 0."""
 
   def clip(gradient: Params, params: Params | None = None) -> Params:
     del params

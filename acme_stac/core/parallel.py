@@ -64,6 +64,9 @@ def data_parallel(
     behaviour_log_prob=time_major,
     core_state=NamedSharding(mesh, PartitionSpec("batch")),
   )
+  # Nothing is donated. An update selects between the old and the new state at
+  # its end, so donating the old one saves under 1% of the memory and no time,
+  # and other threads still read its parameters. No output has a batch's shape.
   # The second batch is the outer loss's own, for agents that have one.
   batches = [trajectory] * config.batches_to_begin
   jitted = jax.jit(

@@ -1,4 +1,4 @@
-"""What the update takes and gives: experience, networks, state."""
+"""Types of the update: experience, networks, state and results."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -21,12 +21,12 @@ Metrics = dict[str, Array]
 class Trajectory(NamedTuple):
   """A batch of contiguous steps of experience, time-major.
 
-  Row t holds the dm_env timestep t (`observation`, `reward`, `discount`,
-  `step_type`) and what the behaviour policy did there (`action`,
+  Row t has the dm_env time step t (`observation`, `reward`, `discount`,
+  `step_type`) and the behaviour policy's decision there (`action`,
   `behaviour_log_prob`). Transition t leads from row t to row t+1, whose reward
-  and discount belong to it. A row of type LAST leads to the first row of the
-  next episode: that is no transition, and its action, the reward and the
-  discount after it are never used.
+  and discount belong to it. The row after a LAST step is the first of the next
+  episode; there is no transition between them, and the action of the one and
+  the reward and discount of the other are never used.
 
   Attributes:
     observation: nest of arrays [T+1, B, ...].
@@ -39,7 +39,7 @@ class Trajectory(NamedTuple):
   """
 
   observation: Any
-  # Arrays of JAX or NumPy, their specs or their shardings.
+  # Arrays of JAX or NumPy, or their specs or shardings.
   action: Any
   reward: Any
   discount: Any

@@ -4,20 +4,12 @@ Every agent of the family is a configuration of this one update. Line numbers
 are those of Algorithm 2.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import optax
 
 from acme_stac.config import STACConfig
-from acme_stac.core import (
-  behaviour,
-  diagnostics,
-  losses,
-  metaparams,
-  optimizers,
-)
+from acme_stac.core import diagnostics, heads, metaparams, optimizers
 from acme_stac.core.types import (
   Array,
   InnerStep,
@@ -31,7 +23,6 @@ from acme_stac.core.types import (
   TrainingState,
   Trajectory,
   Update,
-  check_output,
 )
 
 
@@ -41,9 +32,9 @@ def make_update(networks: Networks, config: STACConfig) -> Update:
   The metagradient is exact: it flows through OPT, its moments included. With
   nothing self-tuned this is IMPALA and costs what IMPALA costs.
 
-  An update is skipped as a whole, and counted, if a loss, the norm of a
-  gradient, or anything that it would write to the state is not finite: then
-  parameters, metaparameters and both optimisers' states stay as they are.
+  An update is skipped and counted if a loss, the norm of a gradient or a number
+  of the new state is not finite. Parameters, metaparameters and the states of
+  both optimisers then stay as they are.
 
   Args:
     networks: initialiser, unroll and action distribution.
@@ -59,6 +50,7 @@ class _Algorithm2:
   def __init__(self, networks: Networks, config: STACConfig):
     self._networks = networks
     self._config = config
+    self._heads = heads.Heads(networks, config)
     self._opt = optimizers.make_optimizer(config)
     self._meta_opt = optimizers.make_meta_optimizer(config)
 
@@ -125,16 +117,18 @@ class _Algorithm2:
     """Returns the mean of the heads' losses, and (loss, terms, output)."""
     config = self._config
     zeta = metaparams.constrain(eta, config)  # Line 10.
-    output = self._unroll(params, eta, trajectory)
-    heads = output._replace(value=output.value[..., : config.num_heads])
-    per_head, terms = self._head_losses(heads, trajectory, zeta, inner=True)
+    output = self._heads.unroll(params, eta, trajectory)
+    per_head, terms = self._heads.losses(
+      output._replace(value=output.value[..., : config.num_heads]),
+      trajectory, zeta, inner=True,
+    )
     total = jnp.mean(per_head)  # Line 11.
     if config.behaviour == "average":
-      # The average is trained through the heads; only its value is its own.
+      # The average's policy is that of the heads; only its value head learns.
       zeta = metaparams.fixed_hyperparameters(config)
       zeta = zeta._replace(policy_cost=0.0, entropy_cost=0.0)
-      acting = behaviour.acting_output(output, config)
-      value_loss, _ = self._head_losses(acting, trajectory, zeta, inner=True)
+      acting = heads.acting_output(output, config)
+      value_loss, _ = self._heads.losses(acting, trajectory, zeta, inner=True)
       total += value_loss[0] / config.num_heads
     return total, (total, terms, output)
 
@@ -145,7 +139,7 @@ class _Algorithm2:
     held_out: Trajectory | None,
   ) -> tuple[InnerStep, OuterStep]:
     """Returns θ'(η) and η' (lines 10 to 15)."""
-    # Zeros added to θ', for the gradient in θ' beside the one in η.
+    # Zeros that are added to θ', to obtain the gradient in θ' too.
     offset = jax.tree_util.tree_map(jnp.zeros_like, state.params)
     (loss, (inner, terms, kl)), (metagradient, gradient) = jax.value_and_grad(
       self._outer_loss, argnums=(0, 1), has_aux=True
@@ -174,69 +168,23 @@ class _Algorithm2:
     if held_out is None:
       held_out, old_output = trajectory, inner.output
     else:
-      old_output = self._unroll(state.params, eta, held_out)
-    new_output = self._unroll(new_params, eta, held_out)
-    new = behaviour.acting_output(new_output, config)
-    old = behaviour.acting_output(old_output, config)
+      old_output = self._heads.unroll(state.params, eta, held_out)
+    new_output = self._heads.unroll(new_params, eta, held_out)
+    new = heads.acting_output(new_output, config)
+    old = heads.acting_output(old_output, config)
     zeta = metaparams.outer_hyperparameters(config)
-    loss, terms = self._head_losses(new, held_out, zeta, inner=False)
+    loss, terms = self._heads.losses(new, held_out, zeta, inner=False)
     total = jnp.mean(loss)  # Line 13.
-    kl = jnp.mean(
-      jax.vmap(losses.kl_loss, in_axes=(-2, -2, None, None))(
-        new.policy, old.policy, held_out.step_type, self._networks.distribution
-      )
-    )
+    kl = self._heads.kl(new.policy, old.policy, held_out.step_type)
     if config.kl_cost and config.outer_loss == "actor_critic":
       total += config.kl_cost * kl  # Line 14; otherwise it is only logged.
     terms = jax.tree_util.tree_map(jnp.mean, terms)
     return total, (inner._replace(params=new_params), terms, kl)
 
-  def _unroll(
-    self, params: Params, eta: Metaparams, trajectory: Trajectory
-  ) -> NetworkOutput:
-    """Returns policies and values for every row, [T+1, B, P, ...]."""
-    output = self._networks.unroll(
-      params,
-      trajectory.observation,
-      trajectory.core_state,
-      trajectory.step_type,
-      metaparams.conditioning(eta, self._config),
-    )
-    check_output(output, trajectory.step_type.shape, self._config)
-    return output
-
-  def _head_losses(
-    self,
-    output: NetworkOutput,
-    trajectory: Trajectory,
-    zeta: metaparams.Hyperparameters,
-    *,
-    inner: bool,
-  ) -> tuple[Array, LossTerms]:
-    """Returns `losses.loss` and its terms for heads side by side, [Q] each.
-
-    Args:
-      output: policies [T+1, B, Q, K] and values [T+1, B, Q].
-      trajectory: the experience, [T+1, B].
-      zeta: scalars, the same for all, or one value per head [Q].
-      inner: as in `losses.loss`.
-    """
-    loss = functools.partial(
-      losses.loss,
-      distribution=self._networks.distribution,
-      inner=inner,
-      reward_scale=self._config.reward_scale,
-      max_abs_reward=self._config.max_abs_reward,
-    )
-    per_head = 0 if jnp.ndim(zeta.discount) else None
-    return jax.vmap(loss, in_axes=(-2, -1, None, per_head))(
-      output.policy, output.value, trajectory, zeta
-    )
-
   def _next_state(
     self, state: TrainingState, inner: InnerStep, outer: OuterStep | None
   ) -> TrainingState:
-    """Returns the state after an update, or the old one, counted as skipped."""
+    """Returns the state after an update; the old one if it is skipped."""
     changed = state._replace(
       params=inner.params, optimizer_state=inner.optimizer_state
     )

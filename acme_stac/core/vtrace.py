@@ -22,8 +22,8 @@ def leaky_weights(rho: Array, alpha: Numeric, clip_threshold: Numeric) -> Array:
 
   α min(c̄, IS) + (1 − α) IS (Eq. 5), differentiable in α.
 
-  A weight that overflowed to inf counts as the largest finite number, so that
-  α = 1 truncates it to c̄, where (1 − α) IS would be 0 · inf = NaN.
+  Infinite weights are replaced by the largest finite number, because with α = 1
+  the term (1 − α) IS would be 0 · inf = NaN.
 
   Args:
     rho: importance weights IS, any shape.
@@ -54,11 +54,11 @@ def leaky_vtrace(
   """Calculates leaky V-trace targets from importance weights.
 
   See "A Self-Tuning Actor-Critic Algorithm" by Zahavy et al., Eq. 5 and
-  Algorithm 1. Values and importance weights carry no gradient; discounts, λ and
-  both α do, so that the targets can be differentiated in the metaparameters.
+  Algorithm 1. The targets are differentiable in discounts, λ and both α;
+  gradients through values and importance weights are stopped.
 
-  All arrays are [T] or time-major [T, B]; the subscript tm1 is the step that a
-  transition leaves, t the step that it reaches.
+  All arrays are [T] or time-major [T, B]. A transition leads from step tm1 to
+  step t.
 
   Args:
     v_tm1: values V(x_s).
@@ -72,7 +72,7 @@ def leaky_vtrace(
     clip_rho_threshold: truncation level ρ̄.
     clip_c_threshold: truncation level c̄.
     mask: 1 or True where there is a transition. Elsewhere the error is 0, the
-      trace is cut, and what the other arguments hold is ignored, NaN included.
+      trace is cut, and the other arguments are ignored, even if NaN.
 
   Returns:
     `LeakyVTraceOutput` with `targets` v_s and `errors` v_s − V(x_s).
@@ -91,7 +91,9 @@ def leaky_vtrace(
     td_errors = jnp.where(valid, td_errors, 0.0)
     decay = jnp.where(valid, decay, 0.0)
 
-  def backwards(error, step):
+  def backwards(
+    error: Array, step: tuple[Array, Array]
+  ) -> tuple[Array, Array]:
     td_error, step_decay = step
     error = td_error + step_decay * error
     return error, error

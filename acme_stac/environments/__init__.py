@@ -1,4 +1,4 @@
-"""Environments by name, singly (dm_env) and in batches."""
+"""Environments by name, single (dm_env) and in batches."""
 
 from acme_stac.environments.base import BatchedEnvironment
 from acme_stac.environments.batches import (

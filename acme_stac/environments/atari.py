@@ -16,11 +16,11 @@ try:
   from ale_py.vector_env import AtariVectorEnv
 except ImportError as error:
   raise ImportError(
-    "ale-py is not installed; 'make setup' brings it, or pip install ale-py."
+    "ale-py is not installed; 'make setup' installs it, or pip install ale-py."
   ) from error
 
-# What an option is unless it is set. "papers": Espeholt et al. (2018), whom
-# Zahavy et al. (2020) follow. "machado": Machado et al. (2018), table 2.
+# Defaults of the options. "papers": Espeholt et al. (2018), whom Zahavy et al.
+# (2020) follow. "machado": Machado et al. (2018), table 2.
 PROTOCOLS: dict[str, dict[str, Any]] = {
   "papers": {
     "life_loss_is_terminal": True,
@@ -38,31 +38,28 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 
 # The library ends a game at once if the limit is 0.
 _NO_LIMIT = 2**31 - 1
-# Every game starts with up to so many.
-_MAX_NOOPS = 10_000
-_MAX_THREADS = 1024
 _FRAME_SKIP = 4
 _STACK = 4
 _SIZE = 84
 # Of the full action set.
 NUM_ACTIONS = 18
-# Pixels of a drawn frame for each of the frame's.
+# A frame is drawn this many times as large.
 _DRAWN_SCALE = 3
 
 
 def rom_name(game: str) -> str:
-  """Returns "ms_pacman" for "MsPacman", as Gymnasium's ids have it."""
+  """Returns a game's ROM, such as "ms_pacman" for Gymnasium's "MsPacman"."""
   if "_" in game or game in (game.lower(), game.upper()):
     return game.lower()
   return re.sub(r"(?<!^)(?=[A-Z])", "_", game).lower()
 
 
 class Atari(base.BatchedEnvironment):
-  """One game, many members, with the papers' preprocessing.
+  """N copies of a game with the papers' preprocessing.
 
-  84×84 frames, each the maximum of the grey screens of the last two of four
-  repeated frames; a stack of four; uint8 observations [4, 84, 84], oldest frame
-  first. Rewards are the game's own: clipping is the learner's.
+  An observation is a stack of four 84×84 frames, uint8 [4, 84, 84], oldest
+  first; each frame is the maximum of the grey screens of the last two of four
+  repeated ones. Rewards are the game's own: the learner clips them.
   """
 
   action_repeat = _FRAME_SKIP
@@ -87,19 +84,20 @@ class Atari(base.BatchedEnvironment):
       level: name of the ROM, for example "pong" or "ms_pacman".
       num_environments: members of the batch.
       seed: members are seeded with seed, seed + 1, ...
-      protocol: name in `PROTOCOLS` of what the next four are if they are None.
+      protocol: name in `PROTOCOLS` of the defaults of the next four options.
       life_loss_is_terminal: give discount 0 when a life is lost, as IMPALA did.
         The game goes on, and episodes and their returns are whole games.
       sticky_action_probability: probability to repeat the previous action
         (Machado et al. 2018: 0.25).
       full_action_set: offer all 18 actions instead of those that the game uses.
       max_noops: a game starts with 0 to this many no-ops, uniformly.
-      max_frames_per_episode: cut games off after this many frames; values
-        bootstrap there. 0 for no limit.
-      num_threads: threads that step the members; 0 leaves it to ale-py.
+      max_frames_per_episode: cut games off after this many frames, where values
+        bootstrap; 0 for no limit.
+      num_threads: threads that step the members; 0 for ale-py's choice.
 
     Raises:
-      ValueError: for an unknown game or protocol, with near matches.
+      ValueError: for an unknown game or protocol, with near matches, and for an
+        option out of its range.
     """
     rom = rom_name(level)
     games = ale_py.roms.get_all_rom_ids()
@@ -107,42 +105,39 @@ class Atari(base.BatchedEnvironment):
       raise ValueError(checks.unknown("Atari game", level, games))
     if protocol not in PROTOCOLS:
       raise ValueError(checks.unknown("Atari protocol", protocol, PROTOCOLS))
-    preset = PROTOCOLS[protocol]
-    if life_loss_is_terminal is None:
-      life_loss_is_terminal = preset["life_loss_is_terminal"]
-    if sticky_action_probability is None:
-      sticky_action_probability = preset["sticky_action_probability"]
-    if full_action_set is None:
-      full_action_set = preset["full_action_set"]
-    if max_noops is None:
-      max_noops = preset["max_noops"]
-    if not 0.0 <= sticky_action_probability < 1.0:
-      raise ValueError(
-        "sticky_action_probability must be in [0, 1), got"
-        f" {sticky_action_probability}."
-      )
-    for name, value, maximum in (
-      ("max_noops", max_noops, _MAX_NOOPS),
-      ("max_frames_per_episode", max_frames_per_episode, _NO_LIMIT),
-      ("num_threads", num_threads, _MAX_THREADS),
-    ):
-      checks.check_integer(name, value, 0, maximum)
+    given: dict[str, Any] = {
+      "life_loss_is_terminal": life_loss_is_terminal,
+      "sticky_action_probability": sticky_action_probability,
+      "full_action_set": full_action_set,
+      "max_noops": max_noops,
+    }
+    options = {
+      name: PROTOCOLS[protocol][name] if value is None else value
+      for name, value in given.items()
+    }
+    sticky, noops = options["sticky_action_probability"], options["max_noops"]
+    checks.check_number("sticky_action_probability", sticky, 0, 1, below=True)
+    checks.check_integer("max_noops", noops, minimum=0)
+    checks.check_integer(
+      "max_frames_per_episode", max_frames_per_episode, 0, _NO_LIMIT
+    )
+    checks.check_integer("num_threads", num_threads, 0, checks.MAX_SIZE)
     self.num_environments = num_environments
     self._seed = seed
-    self._life_loss_is_terminal = life_loss_is_terminal
+    self._life_loss_is_terminal = options["life_loss_is_terminal"]
     self._vector = AtariVectorEnv(
       rom,
       num_environments,
       num_threads=num_threads,
       max_num_frames_per_episode=max_frames_per_episode or _NO_LIMIT,
-      repeat_action_probability=sticky_action_probability,
-      full_action_space=full_action_set,
+      repeat_action_probability=sticky,
+      full_action_space=options["full_action_set"],
       img_height=_SIZE,
       img_width=_SIZE,
       stack_num=_STACK,
       frameskip=_FRAME_SKIP,
       # The library draws from one less than this; 0 draws nothing.
-      noop_max=max_noops and max_noops + 1,
+      noop_max=noops and noops + 1,
       # It does not report a life that leaves none while the game goes on.
       life_loss_info=False,
       reward_clipping=False,
@@ -157,7 +152,7 @@ class Atari(base.BatchedEnvironment):
 
   def reset(self) -> dm_env.TimeStep:
     observation, info = self._vector.reset(seed=self._seed)
-    # A later reset must not repeat the first one's games.
+    # A later reset must not repeat the first games.
     self._seed += self.num_environments
     self._lives = info["lives"].copy()
     self._ended = np.zeros(self.num_environments, bool)
@@ -165,29 +160,30 @@ class Atari(base.BatchedEnvironment):
     return base.first_time_step(observation, self.num_environments)
 
   def step(self, actions: np.ndarray) -> dm_env.TimeStep:
-    # The library would wait for ever for an action that it does not know.
+    self.send(actions)
+    return self.receive()
+
+  def send(self, actions: np.ndarray):
+    """Starts a step in the library's own threads."""
+    # The library waits forever for an action that it does not know.
     base.check_choices(actions, self._num_actions, self.num_environments)
+    self._vector.send(np.asarray(actions, np.int32))
+
+  def receive(self) -> dm_env.TimeStep:
     first = self._ended
-    observation, reward, terminated, truncated, info = self._vector.step(
-      np.asarray(actions, np.int32)
-    )
+    observation, reward, terminated, truncated, info = self._vector.recv()
     self._newest_frame = observation[0, -1]
-    # With 0 lives left some games go on (bank_heist), and others are over.
+    # With 0 lives left, some games go on (bank_heist) and others are over.
     life_lost = (info["lives"] < self._lives) & ~first
     self._lives = info["lives"].copy()
     self._ended = terminated | truncated
-    step = base.time_step(
-      observation, reward, first, terminated, truncated & ~terminated
-    )
+    step = base.time_step(observation, reward, first, terminated, truncated)
     if self._life_loss_is_terminal:
       step.discount[life_lost] = 0.0
     return step
 
   def render(self) -> np.ndarray:
-    """See the base class; what the agent sees, as the screen is out of reach.
-
-    ale-py's vector environment gives the preprocessed frames alone.
-    """
+    """Draws the newest preprocessed frame; ale-py gives no other screen."""
     frame = self._newest_frame.repeat(_DRAWN_SCALE, axis=0)
     grey = frame.repeat(_DRAWN_SCALE, axis=1)
     return np.stack([grey] * 3, axis=-1)

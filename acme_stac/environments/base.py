@@ -8,15 +8,17 @@ import numpy as np
 
 from acme_stac.environments import precision
 
+NOT_DRAWN = "{} has no method render() that draws it."
+
 
 class BatchedEnvironment(abc.ABC):
   """N environments that step together, with dm_env's semantics for each.
 
   Time steps are `dm_env.TimeStep`s whose leaves have a leading axis [N]. A
-  member that returned LAST starts its next episode at the next step, whatever
-  its action, and returns FIRST. `reward` and `discount` of a FIRST step are 0
-  and 1 and belong to no transition. Arrays of a time step may be overwritten by
-  the next step; copy what is to be kept.
+  member that returned LAST ignores its next action, starts an episode and
+  returns FIRST. `reward` and `discount` of a FIRST step are 0 and 1 and belong
+  to no transition. The next step may overwrite the arrays of a time step: copy
+  what you keep.
 
   Specs describe one member, without the batch axis.
   """
@@ -24,6 +26,7 @@ class BatchedEnvironment(abc.ABC):
   num_environments: int
   # Environment steps (frames) per action.
   action_repeat: int = 1
+  _sent: np.ndarray | None = None
 
   @abc.abstractmethod
   def reset(self) -> dm_env.TimeStep:
@@ -32,6 +35,20 @@ class BatchedEnvironment(abc.ABC):
   @abc.abstractmethod
   def step(self, actions: np.ndarray) -> dm_env.TimeStep:
     """Steps every member with its action of `actions`, [N, ...]."""
+
+  def send(self, actions: np.ndarray):
+    """Starts a step, whose result `receive` returns.
+
+    Environments that step in other threads overlap with what the caller does
+    in between; this default steps in `receive`.
+    """
+    self._sent = actions
+
+  def receive(self) -> dm_env.TimeStep:
+    """Waits for the step that `send` started, and returns its result."""
+    actions, self._sent = self._sent, None
+    assert actions is not None, "send comes before receive"
+    return self.step(actions)
 
   @abc.abstractmethod
   def observation_spec(self) -> Any:
@@ -58,16 +75,14 @@ class BatchedEnvironment(abc.ABC):
     Raises:
       NotImplementedError: if it cannot be drawn.
     """
-    raise NotImplementedError(
-      f"{type(self).__name__} has no method render() that draws it."
-    )
+    raise NotImplementedError(NOT_DRAWN.format(type(self).__name__))
 
-  def close(self):  # noqa: B027  Many have nothing to free.
+  def close(self):  # noqa: B027  Most have nothing to free.
     """Frees the resources of the environments."""
 
 
 def check_choices(actions: Any, num_choices: int, num_environments: int):
-  """Raises ValueError unless actions are [N] whole numbers in their range."""
+  """Raises ValueError unless actions are whole numbers [N] in their range."""
   actions = np.asarray(actions)
   if actions.shape != (num_environments,) or actions.dtype.kind not in "iu":
     raise ValueError(
@@ -87,21 +102,21 @@ def time_step(
   terminated: np.ndarray,
   truncated: np.ndarray,
 ) -> dm_env.TimeStep:
-  """Returns a batched time step from what vector environments return.
+  """Returns a time step [N] from the results of a vector environment.
 
   Args:
     observation: nest of arrays [N, ...].
     reward: [N], ignored where `first`.
-    first: [N] bool, members that started an episode.
-    terminated: [N] bool, members whose episode ended in a terminal state.
-    truncated: [N] bool, members whose episode was cut off by a limit: they end
-      with discount 1, so that values bootstrap there.
+    first: bool [N], members that started an episode.
+    terminated: bool [N], members whose episode ended in a terminal state.
+    truncated: bool [N], members whose episode a limit cut off. Their discount
+      is 1, so that values bootstrap there.
   """
   step_type = np.full(first.shape, dm_env.StepType.MID, np.int32)
   step_type[terminated | truncated] = dm_env.StepType.LAST
   step_type[first] = dm_env.StepType.FIRST
   discount = 1.0 - (terminated & ~first).astype(np.float32)
-  reward = precision.narrow_numbers("reward", np.where(first, 0.0, reward))
+  reward = precision.cast("reward", np.where(first, 0.0, reward), np.float32)
   return dm_env.TimeStep(step_type, reward, discount, observation)
 
 

@@ -7,15 +7,15 @@ import dm_env
 import jax
 import numpy as np
 
-from acme_stac.environments import base, errors, nests, precision
+from acme_stac.environments import base, errors, nests, precision, wrappers
 from acme_stac.environments.spec import environment_spec
 
 
 class BatchOfEnvironments(base.BatchedEnvironment):
   """Steps single dm_env environments one after the other.
 
-  A member whose episode ended is reset at the next step, as by Acme's
-  environment loop, whether or not its own `step` would start an episode.
+  Resets a member in the step after the end of its episode, as Acme's
+  environment loop does, whether or not the member's own `step` would.
   """
 
   def __init__(self, environments: Sequence[dm_env.Environment]):
@@ -27,7 +27,7 @@ class BatchOfEnvironments(base.BatchedEnvironment):
     if not environments:
       raise ValueError("A batch needs at least one environment.")
     if len(set(map(id, environments))) < len(environments):
-      raise ValueError("Members of a batch must be environments of their own.")
+      raise ValueError("A batch needs a separate environment per member.")
     first, *others = environments
     for other in others:
       if environment_spec(other) != environment_spec(first):
@@ -39,36 +39,31 @@ class BatchOfEnvironments(base.BatchedEnvironment):
     self.num_environments = len(environments)
     self._ended = [True] * len(environments)
     self._observation_spec = nests.plain_nest(first.observation_spec())
-    # Written over by every step.
+    # Every step overwrites it.
     self._observation = jax.tree_util.tree_map(
       lambda spec: np.empty((len(environments), *spec.shape), spec.dtype),
       self._observation_spec,
     )
 
   def _stack(self, steps: Sequence[dm_env.TimeStep]) -> dm_env.TimeStep:
+    spec = self._observation_spec
     try:
       jax.tree_util.tree_map(
         lambda out, *leaves: np.stack(leaves, out=out),
         self._observation,
-        *[
-          nests.select(self._observation_spec, step.observation)
-          for step in steps
-        ],
+        *[nests.select(spec, step.observation) for step in steps],
       )
-    except Exception as error:  # Whatever is wrong with an observation.
+    except (LookupError, TypeError, ValueError) as error:
       for step in steps:
-        _, problems = nests.observation_parts(
-          self._observation_spec, step.observation
-        )
+        _, problems = nests.observation_parts(spec, step.observation)
         if problems:
           raise ValueError(" ".join(problems)) from error
       raise
 
     def column(name: str, default: float) -> np.ndarray:
       values = [getattr(step, name) for step in steps]
-      return precision.narrow_numbers(
-        name, [default if value is None else value for value in values]
-      )
+      values = [default if value is None else value for value in values]
+      return precision.cast(name, values, np.float32)
 
     step_type = np.array([step.step_type for step in steps], np.int32)
     self._ended = (step_type == int(dm_env.StepType.LAST)).tolist()
@@ -99,9 +94,7 @@ class BatchOfEnvironments(base.BatchedEnvironment):
   def render(self) -> np.ndarray:
     member: Any = self.members[0]
     if not callable(getattr(member, "render", None)):
-      raise NotImplementedError(
-        f"{type(member).__name__} has no method render() that draws it."
-      )
+      raise NotImplementedError(base.NOT_DRAWN.format(type(member).__name__))
     return np.asarray(member.render())
 
   def close(self):
@@ -109,12 +102,13 @@ class BatchOfEnvironments(base.BatchedEnvironment):
       errors.close(member)
 
 
-class EnvironmentOfBatch(dm_env.Environment):
-  """The one member of a batched environment as a dm_env environment."""
+class EnvironmentOfBatch(wrappers.Wrapper):
+  """The only member of a batched environment as a dm_env environment."""
 
   def __init__(self, batch: base.BatchedEnvironment):
     if batch.num_environments != 1:
       raise ValueError(f"Need a batch of one, got {batch.num_environments}.")
+    super().__init__(batch)
     self.batch = batch
     self._needs_reset = True
 
@@ -139,23 +133,8 @@ class EnvironmentOfBatch(dm_env.Environment):
       observation,
     )
 
-  def observation_spec(self) -> Any:
-    return self.batch.observation_spec()
-
-  def action_spec(self) -> Any:
-    return self.batch.action_spec()
-
-  def reward_spec(self) -> Any:
-    return self.batch.reward_spec()
-
-  def discount_spec(self) -> Any:
-    return self.batch.discount_spec()
-
   def render(self) -> np.ndarray:
     return self.batch.render()
-
-  def close(self):
-    self.batch.close()
 
 
 def _member(observation: Any) -> Any:

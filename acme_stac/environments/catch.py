@@ -1,4 +1,4 @@
-"""Catch: a ball falls on a board of 10×5 and a paddle must be under it."""
+"""Catch: a ball falls and a paddle must be under it."""
 
 import dm_env
 import numpy as np
@@ -7,27 +7,26 @@ from dm_env import specs
 from acme_stac import checks
 from acme_stac.environments import base
 
-_MAX_SIZE = 1000
-# Of the longer side of a drawn board, in pixels.
+# Longer side of a drawn board, in pixels.
 _DRAWN_SIZE = 240
 _BACKGROUND, _BALL, _PADDLE = (24, 24, 32), (240, 190, 60), (80, 160, 240)
 
 
 class Catch(base.BatchedEnvironment):
-  """The game of bsuite, many boards at a time.
+  """The game of bsuite on N boards.
 
-  The ball starts at the top in a random column and falls one row a step; the
+  The ball starts at the top in a random column and falls one row per step; the
   paddle in the bottom row moves left, stays or moves right. An episode lasts
   rows − 1 steps; its last reward is 1 for a catch and −1 for a miss, all others
-  are 0. Observations are the board, float32 [rows, columns], with ones at ball
-  and paddle.
+  are 0. An observation is the board, float32 [rows, columns], with ones at the
+  ball and the paddle.
   """
 
   def __init__(
     self, num_environments: int, seed: int, rows: int = 10, columns: int = 5
   ):
-    checks.check_integer("rows", rows, 2, _MAX_SIZE)
-    checks.check_integer("columns", columns, 1, _MAX_SIZE)
+    checks.check_integer("rows", rows, 2, checks.MAX_SIZE)
+    checks.check_integer("columns", columns, 1, checks.MAX_SIZE)
     self.num_environments = num_environments
     self._rng = np.random.default_rng(seed)
     self._rows, self._columns = rows, columns
@@ -72,7 +71,7 @@ class Catch(base.BatchedEnvironment):
     board = np.full((self._rows, self._columns, 3), _BACKGROUND, np.uint8)
     board[-1, self._paddle[0]] = _PADDLE
     ball = board[self._ball_row[0], self._ball_column[0]]
-    # White, nearly, where the paddle has the ball.
+    # Nearly white where the paddle has the ball.
     np.maximum(ball, np.array(_BALL, np.uint8), out=ball)
     cell = max(1, _DRAWN_SIZE // max(self._rows, self._columns))
     return board.repeat(cell, axis=0).repeat(cell, axis=1)

@@ -1,6 +1,7 @@
 """The DeepMind Control Suite: control:<task> and control_pixels:<task>."""
 
 import ctypes.util
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -14,84 +15,73 @@ from acme_stac import checks
 from acme_stac.environments import batches, wrappers
 
 _RENDERER = "MUJOCO_GL"
-# Renderer -> its library and Debian's package of it.
-_LIBRARIES = {"egl": ("EGL", "libegl1"), "osmesa": ("OSMesa", "libosmesa6")}
+# Libraries of the renderers, best first.
+_LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
 
 
 def _import_suite() -> Any:
   """Imports the suite with a renderer that works here.
 
-  dm-control chooses its renderer when it is imported, and fails where it finds
-  none, although features need none. Here that is EGL, else OSMesa, else none; a
-  screen is not needed, and one that is named but gone would end the process.
-  MUJOCO_GL, if set, stays in force.
+  dm-control chooses its renderer when it is imported and fails if there is
+  none, although features need none. Takes EGL, else OSMesa, else none. A screen
+  is not used: naming one that is gone would end the process. MUJOCO_GL, if set,
+  stays in force.
 
   Raises:
-    ImportError: if dm-control is not there, or MUJOCO_GL names a renderer that
-      cannot be loaded.
+    ImportError: if dm-control is not installed, or if the renderer that
+      MUJOCO_GL names cannot be loaded.
   """
-  chosen = os.environ.get(_RENDERER, "")
-  if not chosen and "dm_control" not in sys.modules:
-    found = [
-      renderer
-      for renderer, (library, _) in _LIBRARIES.items()
-      if ctypes.util.find_library(library)
-    ]
+  if not os.environ.get(_RENDERER) and "dm_control" not in sys.modules:
+    found = [r for r in _LIBRARIES if ctypes.util.find_library(_LIBRARIES[r])]
     os.environ[_RENDERER] = found[0] if found else "off"
     try:
-      from dm_control import suite
-    except ImportError:
-      # The library is there, but no device that it could use.
+      return importlib.import_module("dm_control.suite")
+    except ImportError:  # No device for the library, or no dm-control.
       os.environ[_RENDERER] = "off"
   try:
-    from dm_control import suite
-  except RuntimeError as error:
-    raise ImportError(f"dm-control cannot be imported: {error}") from error
-  except AttributeError as error:
-    # What PyOpenGL raises where a library is missing.
-    library, package = _LIBRARIES.get(chosen, ("the renderer", "its package"))
+    return importlib.import_module("dm_control.suite")
+  except ModuleNotFoundError as error:
     raise ImportError(
-      f"{_RENDERER}={chosen}, but {library} cannot be loaded: {error}. Install"
-      f" it (Debian: {package}), or unset {_RENDERER}"
+      f"dm-control cannot be imported ({error}). 'make setup' installs it, or"
+      " pip install dm-control."
     ) from error
-  return suite
+  # An unknown renderer; PyOpenGL without the renderer's library.
+  except (RuntimeError, AttributeError) as error:
+    raise ImportError(
+      "dm-control cannot be imported with"
+      f" {_RENDERER}={os.environ.get(_RENDERER, '')}: {error}. Install the"
+      " renderer's library (Debian: libegl1 for egl, libosmesa6 for osmesa), or"
+      f" unset {_RENDERER}."
+    ) from error
 
 
-try:
-  suite = _import_suite()
-except ModuleNotFoundError as error:
-  raise ImportError(
-    f"dm-control cannot be imported ({error}). 'make setup' brings it, or pip"
-    " install dm-control."
-  ) from error
+suite = _import_suite()
 
-# Steps of an episode of a task that has no time limit; with one it is as many.
+# Steps of an episode of a task without a time limit; all others have as many.
 _EPISODE_STEPS = 1000
-# Where there is no GPU, most of an image's time goes into its shadows. A map of
-# 512² in place of the suite's 2048² changes an 84 × 84 image by at most a few
-# 255ths.
+# Without a GPU, most of an image's time goes into its shadows. A map of 512² in
+# place of the suite's 2048² changes an 84 × 84 image by a few 255ths at most.
 _SHADOW_MAP = 512
-# Quadruped's first camera is far away; this is the one that others use.
-_MAX_PIXELS = 2048
+# Of domains whose first camera is too far away.
 _CAMERAS = {"quadruped": 2}
-# Height and width of what `draw` draws.
+# Height and width of a picture of `draw`.
 _DRAWN_SIZE = (240, 320)
 
 
 def load(level: str, seed: int) -> dm_env.Environment:
-  """Loads a task of the suite, bounded in time and in its actions.
+  """Loads a task of the suite, with bounded episodes and actions.
 
-  As the suite has it, but for the two tasks of lqr, which have neither a time
-  limit nor bounds on their controls: episodes are cut off after 1,000 steps,
-  and controls lie in [−1, 1].
+  Changes only lqr, whose two tasks have neither a time limit nor bounds on
+  their controls: episodes are cut off after 1,000 steps, and controls lie in
+  [−1, 1].
 
   Args:
     level: "<domain>/<task>", for example "cartpole/swingup".
     seed: of the initial states.
 
   Raises:
-    ValueError: for an unknown level, with near matches, and for one that cannot
-      be drawn here although it must be.
+    ValueError: for an unknown level, with near matches, and for one that needs
+      a renderer where there is none.
   """
   known = ["/".join(task) for task in suite.ALL_TASKS]
   if level not in known:
@@ -100,11 +90,8 @@ def load(level: str, seed: int) -> dm_env.Environment:
   options: dict[str, Any] = {"random": seed}
   environment = suite.load(domain, task, task_kwargs=options)
   if domain == "lqr":
-    limit = _EPISODE_STEPS * environment.control_timestep()
-    environment = suite.load(
-      domain, task, task_kwargs={**options, "time_limit": limit}
-    )
-    environment = _UnitControls(environment)
+    options["time_limit"] = _EPISODE_STEPS * environment.control_timestep()
+    environment = _UnitControls(suite.load(domain, task, task_kwargs=options))
   if level == "quadruped/escape":
     # Its terrain is uploaded to the renderer.
     _need_renderer(level, lambda: environment.physics.contexts)
@@ -112,15 +99,15 @@ def load(level: str, seed: int) -> dm_env.Environment:
 
 
 def _need_renderer(level: str, draw: Callable[[], Any]) -> Any:
-  """Returns what `draw` does; a ValueError says what is missing if it fails."""
+  """Returns what `draw` returns; raises ValueError with advice if it fails."""
   try:
     return draw()
   except Exception as error:  # Each renderer has errors of its own.
     raise ValueError(
-      f"{level} is drawn, and nothing here can draw"
+      f"{level} needs a renderer, and none works here"
       f" ({_RENDERER}={os.environ.get(_RENDERER, '')!r}: {error}). Install EGL"
       " (Debian: libegl1) or OSMesa (libosmesa6), or set"
-      f" {_RENDERER} to egl, osmesa or glfw before dm_control is imported."
+      f" {_RENDERER} to egl, osmesa or glfw."
     ) from error
 
 
@@ -130,10 +117,10 @@ def camera_of(level: str) -> int:
 
 
 def draw(physics: Any, level: str, camera_id: int) -> np.ndarray:
-  """Returns a picture of physics to look at, uint8 [240, 320, 3].
+  """Returns a picture of physics for people, uint8 [240, 320, 3].
 
   Raises:
-    ValueError: if nothing here can draw.
+    ValueError: if no renderer works.
   """
   physics.model.vis.quality.shadowsize = _SHADOW_MAP
   return _need_renderer(
@@ -148,25 +135,18 @@ class _UnitControls(wrappers.Wrapper):
     return self._environment.action_spec().replace(minimum=-1.0, maximum=1.0)
 
 
-class _Drawn(wrappers.Wrapper):
+class _Pixels(wrappers.ObservationWrapper):
   """Observes an image in place of the features."""
 
   def __init__(
-    self,
-    environment: dm_env.Environment,
-    draw: Callable[[], np.ndarray],
-    shape: tuple[int, ...],
+    self, environment: dm_env.Environment, draw: Callable[[], np.ndarray]
   ):
     super().__init__(environment)
     self._draw = draw
-    self._shape = shape
+    self._shape = draw().shape
 
-  def reset(self) -> dm_env.TimeStep:
-    return self._environment.reset()._replace(observation=self._draw())
-
-  def step(self, action: Any) -> dm_env.TimeStep:
-    timestep = self._environment.step(action)
-    return timestep._replace(observation=self._draw())
+  def observe(self, timestep: dm_env.TimeStep) -> np.ndarray:
+    return self._draw()
 
   def observation_spec(self) -> specs.BoundedArray:
     return specs.BoundedArray(self._shape, np.uint8, 0, 255, name="pixels")
@@ -176,8 +156,8 @@ class Control(batches.BatchOfEnvironments):
   """A task from its features.
 
   Features are in the task's own order, flattened to one float32 vector. A task
-  ends by its time limit alone, or in a terminal state that its discount of 0
-  marks: values bootstrap at a limit.
+  ends at its time limit, where values bootstrap, or in a terminal state, with
+  discount 0.
   """
 
   def __init__(
@@ -209,7 +189,7 @@ class Control(batches.BatchOfEnvironments):
     ])
 
   def reward_spec(self) -> specs.Array:
-    """Returns the suite's bounds, [0, 1] per step, which lqr alone leaves."""
+    """Returns the suite's bounds, [0, 1] per step, which only lqr leaves."""
     if self._level.startswith("lqr/"):
       return super().reward_spec()
     return specs.BoundedArray(
@@ -246,15 +226,15 @@ class ControlPixels(batches.BatchOfEnvironments):
       width: of an image, in pixels.
       camera_id: number of the camera; None for 0, or 2 of a quadruped.
       action_repeat: steps of the suite per action; their rewards add up and
-        only the last is drawn.
+        only the last one is drawn.
       frame_stack: images of an observation, oldest first.
 
     Raises:
       ValueError: for an unknown level, with near matches, for numbers out of
-        range, and if nothing here can draw.
+        range, and if no renderer works.
     """
-    for name, value in {"height": height, "width": width}.items():
-      checks.check_integer(name, value, 1, _MAX_PIXELS)
+    checks.check_integer("height", height, minimum=1)
+    checks.check_integer("width", width, minimum=1)
     if camera_id is None:
       camera_id = camera_of(level)
     self._level, self._camera_id = level, camera_id
@@ -277,9 +257,9 @@ class ControlPixels(batches.BatchOfEnvironments):
       def draw() -> np.ndarray:
         return task.physics.render(height, width, camera_id=camera_id)
 
-      shape = _need_renderer(f"control_pixels:{level}", draw).shape
-      repeated = wrappers.ActionRepeat(task, action_repeat)
-      return wrappers.FrameStack(_Drawn(repeated, draw, shape), frame_stack)
+      _need_renderer(f"control_pixels:{level}", draw)
+      pixels = _Pixels(wrappers.ActionRepeat(task, action_repeat), draw)
+      return wrappers.FrameStack(pixels, frame_stack)
 
     super().__init__([make(seed + i) for i in range(num_environments)])
 

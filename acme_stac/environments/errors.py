@@ -1,4 +1,4 @@
-"""Reports what environments raise."""
+"""Errors of environments, and how they are described."""
 
 import traceback
 import warnings
@@ -6,14 +6,13 @@ from typing import Any
 
 
 class EnvironmentFailedError(Exception):
-  """An environment raised, or gave what its specs do not allow."""
+  """An environment raised, or broke its specs."""
 
 
 def describe_error(error: BaseException) -> str:
   """Returns the type, the text and the place of an error, on one line.
 
-  The line of code that raised stands for a text that is missing, as that of a
-  bare `assert`.
+  Shows the line of code if the error has no text, as from a bare `assert`.
   """
   frames = traceback.extract_tb(error.__traceback__)
   if not frames:
@@ -26,7 +25,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def close(environment: Any):
-  """Closes an environment; warns if that raises, as nothing depends on it."""
+  """Closes an environment; only warns if that raises."""
   try:
     environment.close()
   except (Exception, SystemExit) as error:

@@ -1,4 +1,4 @@
-"""Observations in the 32 bits that networks compute in."""
+"""Numbers in the 32 bits that networks compute in."""
 
 from typing import Any
 
@@ -28,17 +28,17 @@ def _narrow_leaf_spec(spec: specs.Array) -> specs.Array:
   if not isinstance(spec, specs.Array) or not is_wide(spec):
     return spec
   dtype = _NARROW[spec.dtype]
-  if isinstance(spec, specs.DiscreteArray):
-    return specs.DiscreteArray(spec.num_values, dtype, spec.name)
-  if not isinstance(spec, specs.BoundedArray):
-    return specs.Array(spec.shape, dtype, spec.name)
+  if isinstance(spec, specs.DiscreteArray) or not isinstance(
+    spec, specs.BoundedArray
+  ):
+    return spec.replace(dtype=dtype)
   low, high = spec.minimum, spec.maximum
   if dtype.kind != "f":
-    least, most = _limits(dtype)
-    low, high = np.clip(low, least, most), np.clip(high, least, most)
+    limits: Any = np.iinfo(dtype.name)
+    low, high = (np.clip(x, limits.min, limits.max) for x in (low, high))
   with np.errstate(over="ignore"):  # Bounds beyond all numbers are infinite.
     low, high = low.astype(dtype), high.astype(dtype)
-  return specs.BoundedArray(spec.shape, dtype, low, high, spec.name)
+  return spec.replace(dtype=dtype, minimum=low, maximum=high)
 
 
 def narrow(nest: Any) -> Any:
@@ -50,50 +50,40 @@ def narrow(nest: Any) -> Any:
   Raises:
     ValueError: if a number does not fit, with the name of its part.
   """
-  return jax.tree_util.tree_map_with_path(_narrow_leaf, nest)
+
+  def narrow_leaf(path: Any, leaf: Any) -> Any:
+    name = f"observation{jax.tree_util.keystr(path)}"
+    return cast(name, leaf, _NARROW[leaf.dtype]) if is_wide(leaf) else leaf
+
+  return jax.tree_util.tree_map_with_path(narrow_leaf, nest)
 
 
-def _narrow_leaf(path: Any, leaf: Any) -> Any:
-  if not is_wide(leaf):
-    return leaf
-  dtype = _NARROW[leaf.dtype]
-  with np.errstate(over="ignore"):
-    narrowed = leaf.astype(dtype)
-  if dtype.kind == "f":
-    lost = np.isinf(narrowed) & np.isfinite(leaf)
-  else:
-    lost = narrowed != leaf
-  if np.any(lost):
-    least, most = _limits(dtype)
-    raise ValueError(
-      f"observation{jax.tree_util.keystr(path)} has {leaf[lost].flat[0]!r}, but"
-      f" networks take it as {dtype}, whose numbers are from {least} to {most}."
-      " Scale or clip it in a wrapper of the environment."
-    )
-  return narrowed
+def cast(name: str, numbers: Any, dtype: Any) -> np.ndarray:
+  """Returns an array in a type; the same array if that is its type.
 
-
-def narrow_numbers(name: str, numbers: Any) -> np.ndarray:
-  """Returns rewards or discounts [N] as floats of 32 bits.
+  Floats may lose digits; nan and infinity stay as they are.
 
   Args:
     name: of the numbers, for the message.
-    numbers: [N].
+    numbers: an array, or nested lists of numbers.
+    dtype: type of the result.
 
   Raises:
-    ValueError: if a finite number does not fit.
+    ValueError: if a finite number is too large, or a fraction becomes a whole
+      number.
   """
+  numbers, dtype = np.asarray(numbers), np.dtype(dtype)
+  if numbers.dtype == dtype:
+    return numbers
   try:
-    with np.errstate(over="raise"):
-      return np.asarray(numbers).astype(np.float32)
+    with np.errstate(over="raise", invalid="ignore"):
+      converted = numbers.astype(dtype)
+    if dtype.kind == "f" or np.array_equal(converted, numbers):
+      return converted
+    lost = converted != numbers
   except FloatingPointError:
-    raise ValueError(
-      f"{name} has {np.max(np.abs(numbers)):g}, but networks take float32,"
-      f" whose largest number is {np.finfo(np.float32).max:g}. Scale or clip it"
-      " in a wrapper of the environment."
-    ) from None
-
-
-def _limits(dtype: Any) -> tuple[Any, Any]:
-  limits: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
-  return limits.min, limits.max
+    lost = np.isfinite(numbers) & (np.abs(numbers) > np.finfo(dtype).max)
+  raise ValueError(
+    f"{name} has {numbers[lost].flat[0]}, which does not fit {dtype}. Scale or"
+    " clip it in a wrapper of the environment."
+  )

@@ -1,8 +1,8 @@
 """Environments by name, such as "catch" or "control:cartpole/swingup"."""
 
+import functools
 import importlib
 import inspect
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,13 +16,13 @@ from acme_stac.environments.check import check_specs
 
 
 class _Family(NamedTuple):
-  """A family of environments; its module brings a large package.
+  """A family of environments; its module needs a large package.
 
   Attributes:
     form: how its names are written after the family's own.
-    module: of this package, imported when a name asks for it.
-    maker: what there takes level, number of members, seed, and options by name.
-    options: dataclass there with options that `maker` takes as keywords.
+    module: in this package, imported when a name asks for it.
+    maker: called there with level, number of members, seed, and options.
+    options: dataclass there with the options that `maker` takes as keywords.
   """
 
   form: str
@@ -50,12 +50,12 @@ _NOT_OPTIONS = ("level", "num_environments", "seed")
 
 
 def imports_code(environment: str, options: Any = None) -> bool:
-  """Returns whether a name or its options choose code that is imported.
+  """Returns whether a name or its options choose code to import.
 
-  Such are python:<module>:<factory> and gymnasium:<module>:<id>, whose module
-  is imported whatever it is. An option of Gymnasium with a colon in it may be
-  such an id as well, as wrappers of other libraries take one. A name of this
-  kind from somebody else's file must not be made without asking.
+  True for python:<module>:<factory> and gymnasium:<module>:<id>, which import
+  the module, whatever it is, and for an option of Gymnasium with a colon, as
+  wrappers in other libraries take such ids too. Ask before you make an
+  environment of such a name from somebody else's file.
 
   Args:
     environment: a name for `make_batched`.
@@ -68,7 +68,7 @@ def imports_code(environment: str, options: Any = None) -> bool:
 
 
 def _has_colon(value: Any) -> bool:
-  """Returns whether a text in a nest of JSON's kind has a colon."""
+  """Returns whether a string in a nest of dicts and lists has a colon."""
   if isinstance(value, str):
     return ":" in value
   if isinstance(value, dict):
@@ -77,15 +77,15 @@ def _has_colon(value: Any) -> bool:
 
 
 def import_factory(name: str, what: str, takes: str) -> Callable[..., Any]:
-  """Returns what a user's name <module>:<factory> names.
+  """Imports what a user names as <module>:<factory>.
 
   Args:
-    name: of what can be imported and called.
-    what: it is said to make, in messages.
-    takes: what it is called with, in messages.
+    name: of something to import and call.
+    what: it makes, for messages.
+    takes: what it is called with, for messages.
 
   Raises:
-    ValueError: if it cannot be imported, or not be called.
+    ValueError: if it cannot be imported or called.
   """
   module, _, attribute = name.partition(":")
   try:
@@ -108,7 +108,7 @@ def import_factory(name: str, what: str, takes: str) -> Callable[..., Any]:
 def _from_factory(
   factory: Callable[..., Any], num_environments: int, seed: int, **options: Any
 ) -> base.BatchedEnvironment:
-  """Makes a batch from what makes one dm_env environment, or a batch."""
+  """Makes a batch from a factory of dm_env environments, or a batch's class."""
   if isinstance(factory, type) and issubclass(
     factory, base.BatchedEnvironment
   ):
@@ -125,43 +125,29 @@ def _from_factory(
   for number in range(num_environments):
     try:
       members.append(make_one(seed=seed + number, **options))
-    except Exception as error:  # Whatever a user's factory may raise.
+    except Exception as error:  # A user's factory may raise anything.
       raise ValueError(
         f"{factory!r} with seed={seed + number} and options {options} raised"
         f" {errors.describe_error(error)}."
       ) from error
-  for member in members:
-    if not isinstance(member, dm_env.Environment):
+    if not isinstance(members[-1], dm_env.Environment):
       raise ValueError(
         f"{factory!r} must return a dm_env.Environment, got"
-        f" {type(member).__name__}.{_advice(member)}"
+        f" {type(members[-1]).__name__}. For an environment of Gymnasium, let"
+        " the module call gymnasium.register(id='Name-v0', entry_point=...) and"
+        " write gymnasium:<module>:Name-v0. For a BatchedEnvironment, give its"
+        " class."
       )
   check_specs(members[0])
   return batches.BatchOfEnvironments(members)
 
 
-def _advice(made: Any) -> str:
-  """Returns what to do with what a factory made, if that is known."""
-  # Only those that are loaded can have made it.
-  for package in ("gymnasium", "gym"):
-    module: Any = sys.modules.get(package)
-    if module and isinstance(made, module.Env):
-      return (
-        f" That is an environment of {package}: let the module call"
-        " gymnasium.register(id='Name-v0', entry_point=...) and take"
-        " gymnasium:<module>:Name-v0 as the environment."
-      )
-  if isinstance(made, base.BatchedEnvironment):
-    return " A BatchedEnvironment is given as its class."
-  return ""
-
-
 class _Maker(NamedTuple):
-  """What makes environments.
+  """Makes environments of one name.
 
   Attributes:
     make: takes number of members, seed, and options by name.
-    options: the types of the options that it declares, by name.
+    options: types of the options that it declares, by name.
     takes_any: whether it takes further options.
   """
 
@@ -169,70 +155,42 @@ class _Maker(NamedTuple):
   options: dict[str, Any]
   takes_any: bool
 
-  def check(self, environment: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Returns options as plain numbers; see `check_options`."""
-    checked = {}
-    for name, value in options.items():
-      if name not in self.options and not self.takes_any:
-        raise ValueError(
-          checks.unknown(
-            f"option of environment {environment!r}", name, self.options
-          )
-        )
-      if isinstance(value, np.generic):
-        value = value.item()
-      kind = self.options.get(name)
-      if kind is float and type(value) is int:
-        value = float(value)
-      if kind is tuple and isinstance(value, list):
-        value = tuple(value)
-      if kind in _OPTION_TYPES and value is not None and (
-        type(value) is not kind
-      ):
-        raise ValueError(
-          f"Option {name} of environment {environment!r} must be of type"
-          f" {kind.__name__}, got {value!r}."
-        )
-      checked[name] = value
-    return checked
-
 
 def _resolve(environment: str | Callable[..., Any]) -> _Maker:
-  """Returns what makes environments of a name or factory.
+  """Returns the maker of a name or factory.
 
   Raises:
     ValueError: for an unknown name, with near matches, and for a factory that
       cannot be imported.
   """
   if not isinstance(environment, str):
-    return _factory_maker(environment)
-  name, _, level = environment.partition(":")
-  if environment == _CATCH:
-    return _factory_maker(Catch)
-  if name == _CATCH:
-    raise ValueError(f"catch has no levels, got {environment!r}.")
-  if name == _PYTHON:
-    return _factory_maker(import_factory(level, "Environment", "a seed"))
-  if name not in _FAMILIES:
-    known = [*_FAMILIES, _CATCH, _PYTHON]
-    raise ValueError(checks.unknown("environment", name, known))
-  family = _FAMILIES[name]
+    factory = environment
+  else:
+    name, _, level = environment.partition(":")
+    if name in _FAMILIES:
+      return _family_maker(_FAMILIES[name], level)
+    if environment == _CATCH:
+      factory = Catch
+    elif name == _CATCH:
+      raise ValueError(f"catch has no levels, got {environment!r}.")
+    elif name == _PYTHON:
+      factory = import_factory(level, "Environment", "a seed")
+    else:
+      known = [*_FAMILIES, _CATCH, _PYTHON]
+      raise ValueError(checks.unknown("environment", name, known))
+  return _Maker(
+    functools.partial(_from_factory, factory), *_parameters(factory)
+  )
+
+
+def _family_maker(family: _Family, level: str) -> _Maker:
   module = importlib.import_module(f"acme_stac.environments.{family.module}")
   maker = getattr(module, family.maker)
   options, takes_any = _parameters(maker)
   if family.options:
     options |= _parameters(getattr(module, family.options))[0]
     takes_any = False
-  return _Maker(
-    lambda *args, **kwargs: maker(level, *args, **kwargs), options, takes_any
-  )
-
-
-def _factory_maker(factory: Callable[..., Any]) -> _Maker:
-  def make_batch(*args: Any, **options: Any) -> base.BatchedEnvironment:
-    return _from_factory(factory, *args, **options)
-
-  return _Maker(make_batch, *_parameters(factory))
+  return _Maker(functools.partial(maker, level), options, takes_any)
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
@@ -240,19 +198,18 @@ def _parameters(function: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
   try:
     signature = inspect.signature(function, eval_str=True)
   except (NameError, AttributeError):
-    # Annotations as texts may name what only a type checker imports.
+    # Annotations as strings may name what only a type checker imports.
     signature = inspect.signature(function)
-  parameters = signature.parameters.items()
-  takes_any = any(
-    parameter.kind is inspect.Parameter.VAR_KEYWORD
-    for _, parameter in parameters
-  )
+  named = {
+    name: parameter
+    for name, parameter in signature.parameters.items()
+    if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+  }
   return {
     name: checks.plain_type(parameter.annotation)
-    for name, parameter in parameters
+    for name, parameter in named.items()
     if name not in _NOT_OPTIONS
-    and parameter.kind is not inspect.Parameter.VAR_KEYWORD
-  }, takes_any
+  }, len(named) < len(signature.parameters)
 
 
 def option_types(environment: str | Callable[..., Any]) -> dict[str, type]:
@@ -274,7 +231,7 @@ def option_types(environment: str | Callable[..., Any]) -> dict[str, type]:
 def check_options(
   environment: str | Callable[..., Any], options: dict[str, Any]
 ) -> dict[str, Any]:
-  """Returns options of an environment as plain numbers.
+  """Returns options of an environment as Python's own types.
 
   Args:
     environment: as for `make_batched`.
@@ -282,9 +239,36 @@ def check_options(
 
   Raises:
     ValueError: for an unknown environment or option, with near matches, and for
-      an option of another type than the family or factory declares.
+      an option whose type is not the one that the family or factory declares.
   """
-  return _resolve(environment).check(environment, options)
+  return _checked(_resolve(environment), environment, options)
+
+
+def _checked(
+  maker: _Maker, environment: Any, options: dict[str, Any]
+) -> dict[str, Any]:
+  """Returns the options of a maker; see `check_options`."""
+  checked = {}
+  for name, value in options.items():
+    if name not in maker.options and not maker.takes_any:
+      kind = f"option of environment {environment!r}"
+      raise ValueError(checks.unknown(kind, name, maker.options))
+    option_type = maker.options.get(name)
+    if isinstance(value, np.generic):
+      value = value.item()
+    if option_type is float and type(value) is int:
+      value = float(value)
+    if option_type is tuple and isinstance(value, list):
+      value = tuple(value)
+    if option_type in _OPTION_TYPES and value is not None and (
+      type(value) is not option_type
+    ):
+      raise ValueError(
+        f"Option {name} of environment {environment!r} must be of type"
+        f" {option_type.__name__}, got {value!r}."
+      )
+    checked[name] = value
+  return checked
 
 
 def make_batched(
@@ -296,21 +280,19 @@ def make_batched(
   """Makes a batch of environments that step together.
 
   Args:
-    environment: a name: "catch", "gymnasium:<id>", "atari:<game>",
-      "control:<domain>/<task>", "control_pixels:<domain>/<task>",
-      "rwrl:<domain>/<task>/<level>", or "python:<module>:<factory>" for what
-      can be imported. Or the factory itself: what returns a
-      `dm_env.Environment` if called with `seed` and the options, or a subclass
-      of `BatchedEnvironment`.
+    environment: a name in one of `NAME_FORMS`, such as "atari:pong" or
+      "python:<module>:<factory>". Or a factory: it returns a
+      `dm_env.Environment` when called with `seed` and the options, or is a
+      subclass of `BatchedEnvironment`.
     num_environments: members N of the batch.
-    seed: seed of the whole batch, from 0 to 2³¹ − 1; member i has seed + i, so
-      that batches whose seeds are closer than N have members in common.
-    **options: what the family or factory takes, for example
+    seed: from 0 to 2³¹ − 1; member i has seed + i, so that batches whose seeds
+      are closer than N have members in common.
+    **options: of the family or factory, for example
       `sticky_action_probability=0.25` for Atari.
 
   Raises:
     ValueError: for an unknown name or option, with near matches, and for values
-      that cannot be.
+      out of their range.
   """
   if isinstance(seed, np.integer):
     seed = seed.item()
@@ -319,8 +301,9 @@ def make_batched(
   if seed + num_environments > 2**31:
     raise ValueError(f"seed must be at most 2**31 - 1, got {seed}.")
   maker = _resolve(environment)
-  options = maker.check(environment, options)
-  return maker.make(num_environments, seed, **options)
+  return maker.make(
+    num_environments, seed, **_checked(maker, environment, options)
+  )
 
 
 def make(

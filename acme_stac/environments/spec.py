@@ -1,4 +1,4 @@
-"""The specs of an environment, and how files describe them."""
+"""The specs of an environment, and their form in files."""
 
 import collections
 import math
@@ -12,12 +12,12 @@ from dm_env import specs
 from acme_stac import checks
 from acme_stac.environments import nests, precision
 
-# Of one observation or action: a shape beyond that is not from a spec.
+# Upper limit for one observation or action; a damaged file may have more.
 _MAX_ELEMENTS = 2**24
 
 
 class EnvironmentSpec(NamedTuple):
-  """The specs of one environment, as `acme.specs.EnvironmentSpec` has them."""
+  """The specs of one environment, named as in `acme.specs.EnvironmentSpec`."""
 
   observations: Any
   actions: Any
@@ -28,8 +28,8 @@ class EnvironmentSpec(NamedTuple):
 def environment_spec(environment: Any) -> EnvironmentSpec:
   """Returns the specs of a dm_env or batched environment (of one member).
 
-  Observations are as a `GuardedEnvironment` gives them: in 32 bits, and nested
-  in dicts, tuples and lists.
+  Observations are those of a `GuardedEnvironment`: in 32 bits, nested in dicts,
+  tuples and lists.
   """
   return EnvironmentSpec(
     observations=precision.narrow_spec(
@@ -42,7 +42,7 @@ def environment_spec(environment: Any) -> EnvironmentSpec:
 
 
 def spec_to_json(spec: EnvironmentSpec) -> dict[str, Any]:
-  """Returns what an agent needs to know of the specs, for `spec_from_json`."""
+  """Returns the specs of observations and actions, for `spec_from_json`."""
   return {
     "observations": _nest_to_json(spec.observations),
     "actions": _leaf_to_json(spec.actions),
@@ -64,7 +64,7 @@ def _leaf_to_json(spec: specs.Array) -> dict[str, Any]:
 def _bound_to_json(bound: np.ndarray, shape: tuple[int, ...]) -> Any:
   """Returns a number if all elements have the same bound, else nested lists.
 
-  JSON has no infinity: it is the text "inf" or "-inf".
+  JSON has no infinity: writes the string "inf" or "-inf".
   """
   bound = np.broadcast_to(bound, shape)
   if bound.size and np.all(bound == bound.flat[0]):
@@ -81,7 +81,7 @@ def _bound_to_json(bound: np.ndarray, shape: tuple[int, ...]) -> Any:
 
 
 def _nest_to_json(nest: Any) -> dict[str, Any]:
-  # JAX sorts a dict and leaves the order of an ordered one.
+  # JAX sorts the keys of a dict, but not those of an ordered one.
   kind = "ordered" if isinstance(nest, collections.OrderedDict) else "dict"
   if isinstance(nest, Mapping):
     return {kind: [[key, _nest_to_json(x)] for key, x in nest.items()]}
@@ -91,10 +91,10 @@ def _nest_to_json(nest: Any) -> dict[str, Any]:
 
 
 def spec_from_json(described: dict[str, Any]) -> EnvironmentSpec:
-  """Returns specs that make the same networks as those of `spec_to_json`.
+  """Returns specs with the same networks as those given to `spec_to_json`.
 
-  Files of older versions have no bounds of observations. Their specs have none
-  either, and networks take such observations as those versions did.
+  Files of older versions have no bounds of observations. Neither have their
+  specs, so that networks take observations as those versions did.
 
   Raises:
     Exception: of many kinds, if `described` is something else.
@@ -126,7 +126,7 @@ def _leaf_from_json(described: dict[str, Any]) -> specs.Array:
       raise ValueError(f"One choice has shape (), not {shape}.")
     return specs.DiscreteArray(described["num_values"], dtype)
   if "minimum" in described:
-    # NumPy reads the texts of infinities.
+    # NumPy reads the strings of infinities.
     low, high = (
       np.array(described[name], dtype) for name in ("minimum", "maximum")
     )
@@ -135,7 +135,7 @@ def _leaf_from_json(described: dict[str, Any]) -> specs.Array:
 
 
 def _shape(described: dict[str, Any]) -> tuple[int, ...]:
-  """Returns a shape; raises ValueError for one that nothing here has."""
+  """Returns a shape; raises ValueError if it is damaged."""
   shape = tuple(described["shape"])
   for size in shape:
     checks.check_integer("each size of a shape", size, 0, _MAX_ELEMENTS)
@@ -145,7 +145,7 @@ def _shape(described: dict[str, Any]) -> tuple[int, ...]:
 
 
 def without_bounds(spec: EnvironmentSpec) -> EnvironmentSpec:
-  """Returns specs whose observations are those of a file of older versions."""
+  """Returns specs without bounds of observations, as in older files."""
   return spec._replace(
     observations=jax.tree_util.tree_map(
       lambda leaf: specs.Array(leaf.shape, leaf.dtype, leaf.name),
@@ -163,10 +163,10 @@ def has_bounds(spec: EnvironmentSpec) -> bool:
 
 
 def observations_fit(have: dict[str, Any], wanted: dict[str, Any]) -> bool:
-  """Returns whether a policy takes an environment's observations.
+  """Returns whether a policy can take an environment's observations.
 
-  Bounds need not be equal where networks do not depend on them: those of
-  vectors of floats, and those that an older version's file leaves out.
+  Ignores bounds that networks do not depend on: those of vectors of floats, and
+  those that an older version's file leaves out.
 
   Args:
     have: `spec_to_json` of the environment.

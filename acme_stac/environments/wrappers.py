@@ -8,17 +8,15 @@ from dm_env import specs
 
 from acme_stac import checks
 
-_MAX_REPEATS = 1000
-_MAX_STACK = 100
-
 
 class Wrapper(dm_env.Environment):
-  """Passes everything on to the environment inside.
+  """Passes every call on to an environment.
 
-  So do attributes that are not dm_env's, such as dm-control's `physics`.
+  Also passes on attributes outside dm_env's interface, such as dm-control's
+  `physics`.
   """
 
-  def __init__(self, environment: dm_env.Environment):
+  def __init__(self, environment: Any):
     self._environment = environment
 
   def __getattr__(self, name: str) -> Any:
@@ -48,16 +46,32 @@ class Wrapper(dm_env.Environment):
     self._environment.close()
 
 
-class ActionRepeat(Wrapper):
-  """Applies every action several times; rewards add up.
+class ObservationWrapper(Wrapper):
+  """Replaces the observation of every time step."""
 
-  The environment's own discount counts in the sum, as it would for the single
-  steps. An episode that ends in the middle ends there.
+  def observe(self, timestep: dm_env.TimeStep) -> Any:
+    """Returns the new observation of a time step."""
+    raise NotImplementedError
+
+  def reset(self) -> dm_env.TimeStep:
+    timestep = self._environment.reset()
+    return timestep._replace(observation=self.observe(timestep))
+
+  def step(self, action: Any) -> dm_env.TimeStep:
+    timestep = self._environment.step(action)
+    return timestep._replace(observation=self.observe(timestep))
+
+
+class ActionRepeat(Wrapper):
+  """Applies every action several times and adds up the rewards.
+
+  Discounts the sum as the environment discounts the single steps. Stops at the
+  end of an episode.
   """
 
   def __init__(self, environment: dm_env.Environment, repeats: int):
     super().__init__(environment)
-    checks.check_integer("action_repeat", repeats, 1, _MAX_REPEATS)
+    checks.check_integer("action_repeat", repeats, minimum=1)
     self._repeats = repeats
 
   def step(self, action: Any) -> dm_env.TimeStep:
@@ -73,36 +87,23 @@ class ActionRepeat(Wrapper):
     return timestep._replace(reward=reward, discount=discount)
 
 
-class FlatObservation(Wrapper):
+class FlatObservation(ObservationWrapper):
   """Concatenates a dict of features, in its order, to one float32 vector."""
 
-  def __init__(self, environment: dm_env.Environment):
-    super().__init__(environment)
-    self._size = sum(
-      int(np.prod(spec.shape))
-      for spec in environment.observation_spec().values()
+  def observe(self, timestep: dm_env.TimeStep) -> np.ndarray:
+    return np.concatenate(
+      [np.ravel(value) for value in timestep.observation.values()],
+      dtype=np.float32,
+      casting="same_kind",
     )
-
-  def _flatten(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
-    return timestep._replace(
-      observation=np.concatenate(
-        [np.ravel(value) for value in timestep.observation.values()],
-        dtype=np.float32,
-        casting="same_kind",
-      )
-    )
-
-  def reset(self) -> dm_env.TimeStep:
-    return self._flatten(self._environment.reset())
-
-  def step(self, action: Any) -> dm_env.TimeStep:
-    return self._flatten(self._environment.step(action))
 
   def observation_spec(self) -> specs.Array:
-    return specs.Array((self._size,), np.float32, name="features")
+    parts = self._environment.observation_spec().values()
+    size = sum(int(np.prod(spec.shape)) for spec in parts)
+    return specs.Array((size,), np.float32, name="features")
 
 
-class FrameStack(Wrapper):
+class FrameStack(ObservationWrapper):
   """Stacks the last images [H, W, C] along the channels, oldest first.
 
   An episode starts with copies of its first image.
@@ -110,30 +111,18 @@ class FrameStack(Wrapper):
 
   def __init__(self, environment: dm_env.Environment, number: int):
     super().__init__(environment)
-    checks.check_integer("frame_stack", number, 1, _MAX_STACK)
+    checks.check_integer("frame_stack", number, minimum=1)
     self._number = number
     self._frames: list[np.ndarray] = []
 
-  def _stack(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
+  def observe(self, timestep: dm_env.TimeStep) -> np.ndarray:
     if timestep.first():
       self._frames = [timestep.observation] * self._number
     else:
       self._frames = [*self._frames[1:], timestep.observation]
-    return timestep._replace(observation=np.concatenate(self._frames, axis=-1))
-
-  def reset(self) -> dm_env.TimeStep:
-    return self._stack(self._environment.reset())
-
-  def step(self, action: Any) -> dm_env.TimeStep:
-    return self._stack(self._environment.step(action))
+    return np.concatenate(self._frames, axis=-1)
 
   def observation_spec(self) -> specs.BoundedArray:
     spec = self._environment.observation_spec()
-    height, width, channels = spec.shape
-    return specs.BoundedArray(
-      (height, width, channels * self._number),
-      spec.dtype,
-      spec.minimum,
-      spec.maximum,
-      name=spec.name,
-    )
+    *size, channels = spec.shape
+    return spec.replace(shape=(*size, channels * self._number))

@@ -6,10 +6,8 @@ import pathlib
 import re
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
-
-LEARNER = pathlib.Path("logs", "learner.csv")
-EVALUATOR = pathlib.Path("logs", "evaluator.csv")
 
 # The papers' symbols of the metaparameters, by the name in the log.
 SYMBOLS = {
@@ -23,13 +21,23 @@ SYMBOLS = {
   "alpha_c": "α_c",
   "clip_threshold": "ρ̄ = c̄ / outer ρ̄",
 }
-_SIGMA = re.compile(r"sigma_(.+)_head(\d+)")
+
+
+def read_text(path: pathlib.Path) -> str:
+  """Reads a text file.
+
+  Raises:
+    OSError: if it cannot be read, or is a pipe or device, which could block.
+  """
+  if path.exists() and not path.is_file():
+    raise OSError(f"{path} is not a regular file.")
+  return path.read_text()
 
 
 def read(path: pathlib.Path, step: str | None = None) -> pd.DataFrame:
   """Reads a log as a table of floats.
 
-  Rows that a killed process or a full disk left half written are dropped. Text
+  Drops rows that a killed process or a full disk left half written. Text
   becomes NaN.
 
   Args:
@@ -46,7 +54,7 @@ def read(path: pathlib.Path, step: str | None = None) -> pd.DataFrame:
   """
   if not path.exists():
     return pd.DataFrame()
-  head, *rows = path.read_text().splitlines() or [""]
+  head, *rows = read_text(path).splitlines() or [""]
   whole = [row for row in rows if row.count(",") == head.count(",")]
   if not head or not whole:
     return pd.DataFrame()
@@ -62,12 +70,34 @@ def read(path: pathlib.Path, step: str | None = None) -> pd.DataFrame:
 
 def read_learner(workdir: pathlib.Path) -> pd.DataFrame:
   """Reads the learner's log of a work directory, see `read`."""
-  return read(workdir / LEARNER, "learner_steps")
+  return read(workdir / "logs" / "learner.csv", "learner_steps")
 
 
 def read_evaluator(workdir: pathlib.Path) -> pd.DataFrame:
   """Reads the evaluator's log of a work directory, see `read`."""
-  return read(workdir / EVALUATOR, "learner_steps")
+  return read(workdir / "logs" / "evaluator.csv", "learner_steps")
+
+
+def interpolate(
+  table: pd.DataFrame, column: str, at: np.ndarray, axis: str,
+  hold: bool = False,
+) -> np.ndarray:
+  """Returns a column's values at points of an axis, between its finite values.
+
+  Args:
+    table: rows in the order of the axis.
+    column: of the table.
+    at: points of the axis.
+    axis: a column that never falls.
+    hold: whether the last value holds beyond the end; NaN otherwise.
+  """
+  known = table[np.isfinite(table[column])]
+  if known.empty:
+    return np.full(np.shape(at), math.nan)
+  x = known[axis].to_numpy()
+  values = np.interp(at, x, known[column].to_numpy())
+  beyond = at > x[-1] * (1 + 1e-9)
+  return values if hold else np.where(beyond, math.nan, values)
 
 
 def sigma_columns(tables: Sequence[pd.DataFrame]) -> dict[str, dict[int, str]]:
@@ -77,11 +107,9 @@ def sigma_columns(tables: Sequence[pd.DataFrame]) -> dict[str, dict[int, str]]:
     Name of the metaparameter, in the order of `SYMBOLS` -> head -> column.
   """
   shared = set.intersection(*(set(table.columns) for table in tables))
-  matches = [match for name in shared if (match := _SIGMA.fullmatch(name))]
-  heads = {
-    name: {int(m[2]): m[0] for m in matches if m[1] == name} for name in SYMBOLS
-  }
-  return {
-    name: dict(sorted(of_name.items()))
-    for name, of_name in heads.items() if of_name
-  }
+  found = {}
+  for name in SYMBOLS:
+    matches = (re.fullmatch(rf"sigma_{name}_head(\d+)", x) for x in shared)
+    if heads := sorted((int(match[1]), match[0]) for match in matches if match):
+      found[name] = dict(heads)
+  return found

@@ -1,6 +1,5 @@
 """Plays whole episodes with a trained policy and summarises their returns."""
 
-import csv
 import importlib.metadata
 import json
 import math
@@ -11,11 +10,13 @@ from typing import Any, NamedTuple
 
 import dm_env
 import numpy as np
+import pandas as pd
 
 from acme_stac import (
   checkpointing,
   environment_loop,
   environments,
+  policy_file,
   trained_policy,
 )
 from acme_stac.environment_loop import (
@@ -39,7 +40,7 @@ class Task(NamedTuple):
   Attributes:
     environment: its name.
     options: its options.
-    remarks: what was chosen for the user, in sentences.
+    remarks: sentences about what was chosen on the user's behalf.
   """
 
   environment: str
@@ -49,7 +50,7 @@ class Task(NamedTuple):
   def make(
     self, num_environments: int, seed: int, **options: Any
   ) -> environments.BatchedEnvironment:
-    """Makes environments; `options` give way to the task's own.
+    """Makes environments; the task's own options override `options`.
 
     Raises:
       ValueError: if they cannot be made.
@@ -66,7 +67,7 @@ class Task(NamedTuple):
 
 
 def newest_file(path: pathlib.Path) -> pathlib.Path:
-  """Returns a work directory's newest checkpoint; other paths as they are.
+  """Returns the newest checkpoint of a work directory; other paths unchanged.
 
   Raises:
     CheckpointError: (a ValueError) if no checkpoint can be read.
@@ -76,12 +77,12 @@ def newest_file(path: pathlib.Path) -> pathlib.Path:
 
 
 def networks_of(path: pathlib.Path) -> str | None:
-  """Returns the name of the factory of a policy's networks, if it has one.
+  """Returns the name of the factory that made a policy's networks, if any.
 
   Raises:
     CheckpointError: (a ValueError) if there is no policy.
   """
-  return trained_policy.read_metadata(path).get("networks")
+  return policy_file.read_metadata(path).get("networks")
 
 
 def with_protocol(
@@ -90,17 +91,15 @@ def with_protocol(
   given: dict[str, Any],
   environment_spec: dict[str, Any],
 ) -> Task:
-  """Returns an Atari task played by another protocol.
-
-  The actions stay those that the policy has.
+  """Returns an Atari task under another protocol, with the policy's actions.
 
   Args:
-    task: the task.
+    task: task to change.
     protocol: name of the protocol.
-    given: options of the user's, which take precedence over the protocol's.
-    environment_spec: specs that the policy was trained on, as JSON.
+    given: options that the user gave, which override the protocol's.
+    environment_spec: spec that the policy was trained on, as JSON.
   """
-  # Needs ale-py, which evaluations of other environments do without.
+  # Imports ale-py, which evaluations of other environments do not need.
   from acme_stac.environments import atari
 
   preset = atari.PROTOCOLS[protocol]
@@ -129,7 +128,7 @@ def check_specs(
 ):
   """Raises ValueError unless a policy can act in an environment."""
   spec = environments.environment_spec(environment)
-  # As a file holds it: tuples are lists there.
+  # Turns tuples into lists, as in the file.
   have = json.loads(json.dumps(environments.spec_to_json(spec)))
   wanted = policy.metadata["environment_spec"]
   fits = {
@@ -147,23 +146,26 @@ def check_specs(
 
 
 class _Actor:
-  """Acts by a trained policy in `environment_loop`, and counts actions."""
+  """Acts with a trained policy in `environment_loop`, and counts actions."""
 
   def __init__(
     self, policy: trained_policy.TrainedPolicy, num_environments: int, seed: int
   ):
     self._policy = policy
     self._state = policy.initial_state(num_environments, seed)
+    self._actions = np.zeros(0)
     self.num_actions = 0
 
   def observe_first(self, timestep: dm_env.TimeStep):
     self._state.begins[:] = timestep.step_type == dm_env.StepType.FIRST
 
-  def select_action(self, observation: Any) -> np.ndarray:
-    return self._policy(observation, self._state)
+  def start(self, timestep: dm_env.TimeStep):
+    self._actions = self._policy(timestep.observation, self._state)
 
-  def observe(self, action: Any, next_timestep: dm_env.TimeStep):
-    del action
+  def finish(self) -> np.ndarray:
+    return self._actions
+
+  def observe(self, next_timestep: dm_env.TimeStep):
     begins = next_timestep.step_type == dm_env.StepType.FIRST
     self._state.begins[:] = begins
     self.num_actions += int(np.sum(~begins))
@@ -181,8 +183,8 @@ def play(
   """Plays whole episodes.
 
   Args:
-    environment: N environments, each of which plays equally many episodes.
-    policy: acts.
+    environment: N environments, which play equally many episodes each.
+    policy: policy to act with.
     num_episodes: a multiple of N.
     seed: seed of the policy's samples.
     max_episode_steps: actions after which an episode is cut off.
@@ -221,8 +223,8 @@ def statistics(
   episode has neither an interval nor a standard deviation.
 
   Args:
-    environment: name of the environment, for the scores that it has.
-    episodes: the episodes.
+    environment: name of the environment, which decides what scores there are.
+    episodes: episodes to summarise.
   """
   returns = np.array([episode.episode_return for episode in episodes])
   lengths = np.array([episode.length for episode in episodes])
@@ -241,34 +243,33 @@ def statistics(
     "length_max": float(lengths.max()),
     "truncated_share": float(np.mean([e.truncated for e in episodes])),
   }
-  if scores.game_of(environment) is not None:
-    found["human_normalised_score"] = scores.normalised(environment, mean)
+  game = scores.game_of(environment)
+  if game is not None:
+    found["human_normalised_score"] = scores.human_normalised_score(game, mean)
   elif environment.partition(":")[0] in scores.CONTROL_FAMILIES:
-    found["share_of_1000"] = scores.normalised(environment, mean)
+    found["share_of_1000"] = mean / 1000.0
   return found
 
 
 def describe(found: dict[str, Any]) -> list[str]:
   """Returns `statistics` as lines of text."""
-  rounded = {
-    name: str(Estimate(value, math.nan, math.nan))
-    for name, value in found.items()
-    if value is not None
-  }
-  mean = f"return: mean {rounded['return_mean']}"
+  def shown(name: str) -> str:
+    return str(Estimate(found[name], math.nan, math.nan))
+
+  mean = shown("return_mean")
   if found["return_std"] is not None:
     interval = Estimate(
       found["return_mean"], found["return_mean_low"], found["return_mean_high"]
     )
     mean = (
-      f"return: mean {interval} (95% interval, bootstrap over episodes),"
-      f" standard deviation {rounded['return_std']}"
+      f"{interval} (95% interval, bootstrap over episodes),"
+      f" standard deviation {shown('return_std')}"
     )
   lines = [
-    mean,
-    f"return: median {rounded['return_median']}, min {rounded['return_min']},"
-    f" max {rounded['return_max']}",
-    f"length: mean {rounded['length_mean']} actions, min"
+    f"return: mean {mean}",
+    f"return: median {shown('return_median')}, min {shown('return_min')},"
+    f" max {shown('return_max')}",
+    f"length: mean {shown('length_mean')} actions, min"
     f" {found['length_min']:,.0f}, max {found['length_max']:,.0f};"
     f" {found['truncated_share']:.0%} ended by a limit",
   ]
@@ -294,29 +295,24 @@ def write(
   """Writes the results of an evaluation.
 
   Args:
-    table: CSV file for a row for each episode.
-    summary: JSON file for `described` and the versions of packages.
+    table: CSV file to write, with one row per episode.
+    summary: JSON file to write, with `described` and versions of packages.
     episodes: the episodes, member by member.
-    described: anything that JSON can hold.
+    described: how they were played and their statistics, JSON-serialisable.
 
   Raises:
     OSError: if a file cannot be written.
   """
-  with open(table, "w", newline="") as file:
-    writer = csv.writer(file)
-    writer.writerow(["member", "episode", "return", "length", "truncated"])
-    each = len(episodes) // (episodes[-1].member + 1)
-    for number, episode in enumerate(episodes):
-      writer.writerow([
-        episode.member, number % each, episode.episode_return, episode.length,
-        int(episode.truncated),
-      ])
+  columns = ["member", "return", "length", "truncated"]
+  rows = pd.DataFrame(episodes, columns=columns)
+  rows.insert(1, "episode", rows.groupby("member").cumcount())
+  rows.astype({"truncated": int}).to_csv(table, index=False)
   text = json.dumps({**described, "versions": _versions()}, indent=2)
   summary.write_text(text + "\n")
 
 
 def _versions() -> dict[str, str]:
-  """Returns the versions of Python and of what is installed."""
+  """Returns the versions of Python and of the packages that matter."""
   found = {"python": platform.python_version()}
   for name in _PACKAGES:
     try:

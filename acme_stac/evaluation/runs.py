@@ -1,7 +1,7 @@
 """Finds runs, and exports what a report needs of them."""
 
 import dataclasses
-import functools
+import io
 import json
 import math
 import os
@@ -47,8 +47,9 @@ class Run:
     seed: of the run.
     finished: whether it made all its updates.
     figures: `summary.summarise_run`, "training_seconds", and `ALPHA_ORDER` of
-      each head.
-    curves: the learner's log, with a column of seconds of training.
+      each head; empty before the first row of the log.
+    curves: the learner's log. Has the columns `STEPS`, `SECONDS` (of training)
+      and "episode_return" even without rows.
   """
 
   name: str
@@ -62,53 +63,32 @@ class Run:
 
   def __post_init__(self):
     """Raises ValueError if an axis of the curves is damaged."""
-    for axis in (STEPS, SECONDS) if len(self.curves) else ():
+    for axis in (STEPS, SECONDS):
       values = self.curves[axis].to_numpy()
       if not np.isfinite(values).all() or (np.diff(values) < 0).any():
         raise ValueError(f"{axis} must be finite and never fall.")
 
-  @functools.cached_property
+  @property
   def steps(self) -> np.ndarray:
     """Environment steps of the rows of `curves`."""
-    return self.ends_at(STEPS)
+    return self.curves[STEPS].to_numpy()
 
-  def ends_at(self, axis: str) -> np.ndarray:
-    """Returns an axis of the curves; empty if the run has no row yet."""
-    return self.curves[axis].to_numpy() if len(self.curves) else np.zeros(0)
+  def end(self, axis: str = STEPS) -> float:
+    """Returns the last point of an axis; the run must have rows."""
+    return float(self.curves[axis].iloc[-1])
 
-  def interpolated(
-    self, column: str, at: Any, axis: str, hold: bool = False
-  ) -> np.ndarray:
-    """Returns a curve's values at points of an axis.
-
-    Args:
-      column: of `curves`.
-      at: points of the axis.
-      axis: `STEPS` or `SECONDS`.
-      hold: whether the last value holds beyond the end; NaN otherwise.
-    """
-    at = np.asarray(at, float)
-    if column not in self.curves:
-      return np.full(at.shape, math.nan)
-    known = self.curves[np.isfinite(self.curves[column])]
-    if known.empty:
-      return np.full(at.shape, math.nan)
-    x, y = known[axis].to_numpy(), known[column].to_numpy()
-    values = np.interp(at, x, y)
-    beyond = at > x[-1] * (1 + 1e-9)
-    return values if hold else np.where(beyond, math.nan, values)
-
-  def value_at(self, column: str, at: float, axis: str = STEPS) -> float:
-    """Returns a curve's value at one point of an axis, NaN beyond its end."""
-    return float(self.interpolated(column, at, axis))
+  def return_at(self, at: float, axis: str = STEPS) -> float:
+    """Returns the return at a point of an axis, NaN beyond its end."""
+    found = logs.interpolate(self.curves, "episode_return", np.array(at), axis)
+    return float(found)
 
   def mean_return(self, end: float) -> float:
     """Returns the mean return over training up to an environment step."""
-    if end >= self.steps[-1]:
+    if end >= self.end():
       return float(self.figures["mean_return"])
     x = np.append(self.steps[self.steps < end], end)
     return summary.mean_over_steps(
-      x, self.interpolated("episode_return", x, STEPS)
+      x, logs.interpolate(self.curves, "episode_return", x, STEPS)
     )
 
 
@@ -138,73 +118,54 @@ def find(paths: Iterable[pathlib.Path | str]) -> Found:
   Raises:
     ValueError: if a path contains no run.
   """
-  found: dict[tuple[Any, ...], Run] = {}
+  unique: dict[tuple[Any, ...], Run] = {}
   problems: list[str] = []
   for path in map(pathlib.Path, paths):
-    runs: list[Run] = []
-    of_path: list[str] = []
-    if not path.is_dir():
-      raise ValueError(
-        f"There is no directory {printable(path)}. Give work directories of"
-        " programs.train, or directories that contain some."
-      )
-    for directory, files in _walk(path):
-      try:
-        if {_RUNS, _SETTINGS} <= files:
-          runs += _read_exported(directory)
-        if _CONFIG in files:
-          runs.append(_read_work_directory(directory))
-        elif "sweep.log" in files:
-          of_path.append(
-            f"{directory} has not begun, or failed before: see sweep.log."
-          )
-      # Other programs' files, and damaged ones, may raise anything.
-      except Exception as error:
-        of_path.append(
-          f"{directory} cannot be read as a run: {type(error).__name__}:"
-          f" {error}"
-        )
-    if not runs:
-      raise ValueError(" ".join([
-        f"{printable(path)} has no run: neither it nor a directory below is a"
-        f" work directory of programs.train (with a {_CONFIG}) or data that a"
-        f" report kept (with {_RUNS} and {_SETTINGS}).",
-        *map(printable, of_path[:3]),
-      ]))
-    for run in runs:
-      found.setdefault(_identity(run), run)
-    problems += of_path
+    found = _find_below(path)
+    for run in found.runs:
+      unique.setdefault(_identity(run), run)
+    problems += found.problems
   latest: dict[tuple[Any, ...], float] = {}
-  for run in found.values():
-    origin = _origin(run)
-    latest[origin] = max(latest.get(origin, 0), _learner_steps(run))
-  return Found(
-    [
-      run for run in found.values()
-      if run.finished or _learner_steps(run) == latest[_origin(run)]
-    ],
-    [printable(problem) for problem in dict.fromkeys(problems)],
-  )
+  for run in unique.values():
+    latest[_origin(run)] = max(latest.get(_origin(run), 0), _updates(run))
+  runs = [
+    run for run in unique.values()
+    if run.finished or _updates(run) == latest[_origin(run)]
+  ]
+  return Found(runs, list(dict.fromkeys(problems)))
 
 
-def _learner_steps(run: Run) -> float:
-  return run.figures["learner_steps"] if len(run.curves) else 0
-
-
-def _identity(run: Run) -> tuple[Any, ...]:
-  """Returns what copies of one run share, and no other run has."""
-  names = ("learner_steps", "final_return", "mean_return")
-  return (
-    run.task, run.agent, run.seed, json.dumps(run.settings),
-    # As exported.
-    *[f"{float(run.figures.get(name, 0.0)):.5g}" for name in names],
-  )
-
-
-def _origin(run: Run) -> tuple[Any, ...]:
-  """Returns what the states of one run at different times share."""
-  settings = {n: v for n, v in run.settings.items() if n not in NO_SETTINGS}
-  return run.name, run.task, run.agent, run.seed, json.dumps(settings)
+def _find_below(path: pathlib.Path) -> Found:
+  """Finds the runs in or below one directory, copies included."""
+  if not path.is_dir():
+    raise ValueError(
+      f"There is no directory {printable(path)}. Give work directories of"
+      " programs.train, or directories that contain some."
+    )
+  found = Found([], [])
+  for directory, files in _walk(path):
+    try:
+      if {_RUNS, _SETTINGS} <= files:
+        found.runs.extend(_read_exported(directory))
+      if _CONFIG in files:
+        found.runs.append(_read_work_directory(directory))
+      elif "sweep.log" in files:
+        found.problems.append(printable(
+          f"{directory} has not begun, or failed before: see sweep.log."
+        ))
+    # Other programs' files, and damaged ones, may raise anything.
+    except Exception as error:
+      found.problems.append(printable(
+        f"{directory} cannot be read as a run: {type(error).__name__}: {error}"
+      ))
+  if not found.runs:
+    raise ValueError(" ".join([
+      f"{printable(path)} has no run: neither it nor a directory below is a"
+      f" work directory of programs.train (with a {_CONFIG}) or data that a"
+      f" report kept (with {_RUNS} and {_SETTINGS}).",
+      *found.problems[:3],
+    ]))
+  return found
 
 
 def _walk(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, set[str]]]:
@@ -220,18 +181,39 @@ def _walk(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, set[str]]]:
     yield pathlib.Path(directory), set(files)
 
 
+def _updates(run: Run) -> float:
+  return run.figures.get("learner_steps", 0)
+
+
+def _identity(run: Run) -> tuple[Any, ...]:
+  """Returns what all copies of one run share, and no other run has."""
+  names = ("learner_steps", "final_return", "mean_return")
+  return (
+    run.task, run.agent, run.seed, json.dumps(run.settings),
+    # Exported numbers are rounded.
+    *[f"{run.figures.get(name, math.nan):.5g}" for name in names],
+  )
+
+
+def _origin(run: Run) -> tuple[Any, ...]:
+  """Returns what the states of one run at different times share."""
+  settings = {n: v for n, v in run.settings.items() if n not in NO_SETTINGS}
+  return run.name, run.task, run.agent, run.seed, json.dumps(settings)
+
+
 def _read_work_directory(workdir: pathlib.Path) -> Run:
-  described = json.loads((workdir / _CONFIG).read_text())
+  described = json.loads(logs.read_text(workdir / _CONFIG))
   settings = {
     **described["config"],
-    **{
-      OPTION + name: value
-      for name, value in described["environment_options"].items()
-    },
-    **({"networks": n} if (n := described.get("networks")) else {}),
+    **{OPTION + n: x for n, x in described["environment_options"].items()},
   }
+  if described.get("networks"):
+    settings["networks"] = described["networks"]
   figures = summary.summarise_run(workdir)
-  log = _with_seconds(logs.read_learner(workdir))
+  curves = _with_all_columns(_with_seconds(logs.read_learner(workdir)))
+  if figures:
+    figures |= _alpha_order(curves)
+    figures["training_seconds"] = float(curves[SECONDS].iloc[-1])
   return Run(
     name=printable(workdir),
     task=described["environment"],
@@ -239,33 +221,9 @@ def _read_work_directory(workdir: pathlib.Path) -> Run:
     settings=settings,
     seed=described["seed"],
     finished=figures.get("learner_steps", 0) >= _num_updates(settings),
-    figures={
-      **figures, **_alpha_order(log),
-      "training_seconds": float(log[SECONDS].iloc[-1]) if len(log)
-      else math.nan,
-    },
-    curves=log,
+    figures=figures,
+    curves=curves,
   )
-
-
-def _alpha_order(log: pd.DataFrame) -> dict[str, float]:
-  """Returns by head the share of rows in which α_ρ ≥ α_c; {} without them."""
-  found = logs.sigma_columns([log])
-  if not {"alpha_rho", "alpha_c"} <= set(found):
-    return {}
-  return {
-    f"{ALPHA_ORDER}{head}": float(
-      (log[column] >= log[found["alpha_c"][head]]).mean()
-    )
-    for head, column in found["alpha_rho"].items()
-  }
-
-
-def _num_updates(settings: Mapping[str, Any]) -> int:
-  names = {field.name for field in dataclasses.fields(STACConfig)}
-  return STACConfig(
-    **{name: value for name, value in settings.items() if name in names}
-  ).num_updates
 
 
 def _with_seconds(log: pd.DataFrame) -> pd.DataFrame:
@@ -284,6 +242,35 @@ def _with_seconds(log: pd.DataFrame) -> pd.DataFrame:
   return log.assign(**{SECONDS: seconds - seconds[0]})
 
 
+def _with_all_columns(curves: pd.DataFrame) -> pd.DataFrame:
+  """Adds the columns that `Run.curves` always has, if there are no rows yet."""
+  if curves.empty:
+    return pd.DataFrame(columns=[STEPS, SECONDS, "episode_return"], dtype=float)
+  if "episode_return" not in curves:
+    return curves.assign(episode_return=math.nan)
+  return curves
+
+
+def _alpha_order(log: pd.DataFrame) -> dict[str, float]:
+  """Returns by head the share of rows in which α_ρ ≥ α_c; {} without them."""
+  found = logs.sigma_columns([log])
+  if not {"alpha_rho", "alpha_c"} <= set(found):
+    return {}
+  return {
+    f"{ALPHA_ORDER}{head}": float(
+      (log[column] >= log[found["alpha_c"][head]]).mean()
+    )
+    for head, column in found["alpha_rho"].items()
+  }
+
+
+def _num_updates(settings: Mapping[str, Any]) -> int:
+  """Returns how many updates a run of these settings makes."""
+  names = {field.name for field in dataclasses.fields(STACConfig)}
+  known = {name: settings[name] for name in settings if name in names}
+  return STACConfig(**known).num_updates
+
+
 def export(runs: Sequence[Run], directory: pathlib.Path) -> list[pathlib.Path]:
   """Writes what reports need of runs, for `find`; returns the files.
 
@@ -292,52 +279,52 @@ def export(runs: Sequence[Run], directory: pathlib.Path) -> list[pathlib.Path]:
   """
   directory.mkdir(parents=True, exist_ok=True)
   settings: list[Mapping[str, Any]] = []
-  rows, curves = [], []
+  rows, curves = [], [pd.DataFrame({"run": []})]
   for number, run in enumerate(runs):
     if run.settings not in settings:
       settings.append(run.settings)
-    described = {name: getattr(run, name) for name in _DESCRIPTION}
     rows.append({
-      "run": number, **described, "settings": settings.index(run.settings),
-      **{name: _rounded(value) for name, value in run.figures.items()},
+      "run": number,
+      **{name: getattr(run, name) for name in _DESCRIPTION},
+      "settings": settings.index(run.settings),
+      # As many digits as a plot or a table needs.
+      **{
+        name: float(f"{value:.6g}") if isinstance(value, float) else value
+        for name, value in run.figures.items()
+      },
     })
-    kept = np.unique(
-      np.linspace(0, len(run.curves) - 1, _EXPORTED_ROWS).astype(int)
-    )
     if len(run.curves):
+      last = len(run.curves) - 1
+      kept = np.unique(np.linspace(0, last, _EXPORTED_ROWS).astype(int))
       of_run = run.curves.filter(regex=_EXPORTED).iloc[kept]
       curves.append(of_run.assign(run=number))
   pd.DataFrame(rows).to_csv(directory / _RUNS, index=False)
-  pd.concat([pd.DataFrame({"run": []}), *curves]).to_csv(
+  pd.concat(curves).to_csv(
     directory / _CURVES, index=False, float_format="%.6g"
   )
   (directory / _SETTINGS).write_text(json.dumps(settings, indent=1) + "\n")
   return [directory / name for name in (_RUNS, _CURVES, _SETTINGS)]
 
 
-def _rounded(value: Any) -> Any:
-  """Returns a number with as many digits as a plot or a table needs."""
-  return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
 def _read_exported(directory: pathlib.Path) -> list[Run]:
-  settings = json.loads((directory / _SETTINGS).read_text())
+  """Reads what `export` wrote."""
+  settings = json.loads(logs.read_text(directory / _SETTINGS))
   rows = pd.read_csv(
-    directory / _RUNS, dtype=dict.fromkeys(("name", "task", "agent"), str),
+    io.StringIO(logs.read_text(directory / _RUNS)),
+    dtype=dict.fromkeys(("name", "task", "agent"), str),
     keep_default_na=False, na_values=[""],
   )
-  curves = pd.read_csv(directory / _CURVES)
+  curves = pd.read_csv(io.StringIO(logs.read_text(directory / _CURVES)))
   runs = []
   for row in rows.to_dict("records"):
     mine = curves[curves["run"] == row.pop("run")].drop(columns="run")
-    mine = mine.dropna(axis="columns", how="all").reset_index(drop=True)
-    described = {str(name): row.pop(name) for name in _DESCRIPTION}
+    mine = _with_all_columns(
+      mine.dropna(axis="columns", how="all").reset_index(drop=True)
+    )
+    described = {name: row.pop(name) for name in _DESCRIPTION}
     described["settings"] = settings[described["settings"]]
-    kept = {
-      name: value for name, value in row.items()
-      if not str(name).startswith(ALPHA_ORDER) or not math.isnan(value)
-    }
+    figures = {str(n): value for n, value in row.items() if not pd.isna(value)}
     runs.append(
-      Run(figures={**_alpha_order(mine), **kept}, curves=mine, **described)
+      Run(figures={**_alpha_order(mine), **figures}, curves=mine, **described)
     )
   return runs

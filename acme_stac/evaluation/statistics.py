@@ -1,23 +1,26 @@
-"""Estimates over seeds and tasks by rliable (Agarwal et al., 2021).
+"""Point estimates and 95% intervals over seeds and tasks.
 
 Every interval of this project, in reports, tables of sweeps and evaluations, is
-a 95% percentile bootstrap interval, stratified by task, from a fixed seed. It
-never leaves the range of the seeds, and is too narrow for fewer than about ten.
-A single seed has no interval.
+a percentile bootstrap interval, stratified by task (Agarwal et al., 2021), from
+a fixed seed. It never leaves the range of the seeds, and is too narrow for
+fewer than about ten. A single seed has no interval.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from rliable import library, metrics
+from rliable import metrics
 
-# Bootstrap samples: the second digit of an interval depends on them.
+# Numbers of bootstrap samples. With fewer, the second digit of an interval is
+# noise.
 _SAMPLES = 2000
 _CURVE_SAMPLES = 500
 _SEED = 0
+# Probability on each side of an interval.
+_TAIL = (1 - 0.95) / 2
 # Columns of `average_over_seeds`.
 _RETURNS = ("evaluation", "final_return", "mean_return")
 
@@ -39,10 +42,10 @@ class Estimate(NamedTuple):
     return self.shown(f",.{self._decimals()}f")
 
   def _decimals(self) -> int:
-    """Returns the number of decimals that the interval supports.
+    """Returns the number of decimals that the interval justifies.
 
-    These are two digits of the interval's width, or three digits of a value
-    without an interval, and at most four digits of the largest number.
+    Shows two digits of the interval's width, or three digits of a value without
+    an interval, and at most four digits of the largest number.
     """
     finite = [abs(x) for x in self if math.isfinite(x)]
     if not finite or not max(finite):
@@ -83,7 +86,7 @@ class Curves(NamedTuple):
 # Aggregates over seeds and tasks, in the order in which reports show them.
 AGGREGATES: dict[str, Callable[[np.ndarray], float]] = {
   "interquartile mean": metrics.aggregate_iqm,
-  # Over tasks of the means over seeds, as in the papers.
+  # The median over tasks of the means over seeds, as in the papers.
   "median": metrics.aggregate_median,
   "mean": np.mean,
   "optimality gap": metrics.aggregate_optimality_gap,
@@ -91,39 +94,53 @@ AGGREGATES: dict[str, Callable[[np.ndarray], float]] = {
 
 
 def _bootstrap(
-  scores: Mapping[str, np.ndarray | tuple[np.ndarray, np.ndarray]],
-  statistic: Callable[..., np.ndarray],
-  samples: int,
+  scores: Mapping[str, tuple[np.ndarray, ...]],
+  statistic: Callable[..., Any],
+  samples: int = _SAMPLES,
 ) -> Curves:
-  """Returns a statistic's estimates; seeds are resampled per task."""
-  # rliable 1.2 ignores its `random_state` and draws from NumPy's global
-  # generator, which is seeded for it and then restored.
-  state = np.random.get_state()
-  np.random.seed(_SEED)
-  try:
-    return Curves(
-      *library.get_interval_estimates(dict(scores), statistic, reps=samples)
-    )
-  finally:
-    np.random.set_state(state)
+  """Estimates a statistic of each entry, with its seeds resampled per task.
+
+  The same as rliable's get_interval_estimates, whose dependency `arch` does not
+  work with pandas 3, and which cannot be seeded.
+
+  Args:
+    scores: name -> arguments of the statistic, each [seeds, tasks, ...].
+    statistic: returns a number, or an array [K].
+    samples: number of bootstrap samples.
+  """
+  random = np.random.RandomState(_SEED)
+  found = Curves({}, {})
+  for name, arrays in scores.items():
+    # Indices of the other axes: every place has its seeds resampled apart.
+    places = [tuple(np.ogrid[tuple(map(slice, x.shape))])[1:] for x in arrays]
+    resampled = [
+      statistic(*[
+        x[(random.randint(len(x), size=x.shape),) + others]
+        for x, others in zip(arrays, places, strict=True)
+      ])
+      for _ in range(samples)
+    ]
+    found.values[name] = np.atleast_1d(statistic(*arrays))
+    found.intervals[name] = np.percentile(
+      resampled, (100 * _TAIL, 100 * (1 - _TAIL)), axis=0
+    ).reshape(2, -1)
+  return found
 
 
 def aggregate(
-  scores: Mapping[str, np.ndarray], samples: int = _SAMPLES
+  scores: Mapping[str, np.ndarray],
 ) -> dict[str, dict[str, Estimate]]:
   """Estimates the `AGGREGATES` of each agent.
 
   Args:
     scores: normalised scores of each agent, [seeds, tasks].
-    samples: bootstrap samples.
 
   Returns:
     Agent -> name of the aggregate -> estimate.
   """
   found = _bootstrap(
-    scores,
-    lambda x: np.array([function(x) for function in AGGREGATES.values()]),
-    samples,
+    {agent: (values,) for agent, values in scores.items()},
+    lambda x: [function(x) for function in AGGREGATES.values()],
   )
   return {
     agent: {name: found.at(agent, i) for i, name in enumerate(AGGREGATES)}
@@ -131,100 +148,81 @@ def aggregate(
   }
 
 
-def mean_interval(values: Any, samples: int = _SAMPLES) -> Estimate:
+def mean_interval(values: Any) -> Estimate:
   """Estimates the mean over seeds, [seeds], of one task."""
   values = np.asarray(values, float)
   if len(values) < 2:
-    return _alone(values.mean() if len(values) else math.nan)
-  return _bootstrap(
-    {"": values[:, None]}, lambda x: np.array([x.mean()]), samples
-  ).at("")
+    mean = float(values.mean()) if len(values) else math.nan
+    return Estimate(mean, math.nan, math.nan)
+  return _bootstrap({"": (values[:, None],)}, lambda x: x.mean()).at("")
 
 
-def _alone(value: float) -> Estimate:
-  return Estimate(float(value), math.nan, math.nan)
-
-
-def mean_curves(
-  scores: Mapping[str, np.ndarray], samples: int = _CURVE_SAMPLES
-) -> Curves:
+def mean_curves(scores: Mapping[str, np.ndarray]) -> Curves:
   """Estimates means over seeds and tasks at K points of training.
 
   Args:
     scores: of each agent, [seeds, tasks, K].
-    samples: bootstrap samples.
   """
-  return _bootstrap(scores, lambda x: x.mean(axis=(0, 1)), samples)
+  return _bootstrap(
+    {agent: (values,) for agent, values in scores.items()},
+    lambda x: x.mean(axis=(0, 1)), _CURVE_SAMPLES,
+  )
 
 
 def performance_profiles(
-  scores: Mapping[str, np.ndarray],
-  thresholds: np.ndarray,
-  samples: int = _CURVE_SAMPLES,
+  scores: Mapping[str, np.ndarray], thresholds: np.ndarray
 ) -> Curves:
   """Estimates the share of runs that score above each threshold.
 
   Args:
     scores: normalised scores of each agent, [seeds, tasks].
     thresholds: [K].
-    samples: bootstrap samples.
   """
   return _bootstrap(
-    scores,
-    lambda x: (x[..., None] > thresholds).mean(axis=(0, 1)),
-    samples,
+    {agent: (values,) for agent, values in scores.items()},
+    lambda x: (x[..., None] > thresholds).mean(axis=(0, 1)), _CURVE_SAMPLES,
   )
 
 
 def probability_of_improvement(
-  scores: Mapping[str, np.ndarray], baseline: str, samples: int = _SAMPLES
+  scores: Mapping[str, np.ndarray], baseline: str
 ) -> dict[str, Estimate]:
   """Estimates P(a run's score > one of the baseline's) on a random task.
 
-  A tie counts one half.
+  A tie counts one half. Equals metrics.probability_of_improvement, whose U
+  tests take 100 times as long.
 
   Args:
     scores: normalised scores of each agent, [seeds, tasks].
     baseline: one of the agents.
-    samples: bootstrap samples.
 
   Returns:
     An estimate for each other agent.
   """
   pairs = {
     agent: (mine, scores[baseline])
-    for agent, mine in scores.items()
-    if agent != baseline
+    for agent, mine in scores.items() if agent != baseline
   }
   found = _bootstrap(
-    # As metrics.probability_of_improvement, whose U tests take 100 times as
-    # long.
-    pairs, lambda x, y: np.array([0.5 + np.sign(x[:, None] - y).mean() / 2]),
-    samples,
+    pairs, lambda x, y: 0.5 + np.sign(x[:, None] - y).mean() / 2
   )
   return {agent: found.at(agent) for agent in pairs}
 
 
-def relative_improvement(
-  mine: np.ndarray, theirs: np.ndarray, samples: int = _SAMPLES
-) -> Estimate:
+def relative_improvement(mine: np.ndarray, theirs: np.ndarray) -> Estimate:
   """Estimates 100 · (mean(mine) − mean(theirs)) / |mean(theirs)|, in %.
 
   Args:
     mine: scores of an agent on one task, [seeds].
     theirs: scores of the baseline, [seeds].
-    samples: bootstrap samples.
   """
 
-  def improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    base = y.mean()
-    return np.array([100 * (x.mean() - base) / max(abs(base), 1e-9)])
+  def improvement(x: np.ndarray, y: np.ndarray) -> float:
+    return 100 * (x.mean() - y.mean()) / max(abs(y.mean()), 1e-9)
 
   if min(len(mine), len(theirs)) < 2:
-    return _alone(improvement(mine, theirs)[0])
-  return _bootstrap(
-    {"": (mine[:, None], theirs[:, None])}, improvement, samples
-  ).at("")
+    return Estimate(improvement(mine, theirs), math.nan, math.nan)
+  return _bootstrap({"": (mine[:, None], theirs[:, None])}, improvement).at("")
 
 
 def average_over_seeds(
@@ -236,26 +234,17 @@ def average_over_seeds(
     rows: name of a run, such as "cartpole/stac/3", -> `summary.summarise_run`.
 
   Returns:
-    A row for each group: its name, the number of runs and, of every kind of
+    A row for each group: its name, the number of runs and, for every kind of
     return, the mean and the ends of its interval.
   """
   table = pd.DataFrame.from_dict(rows, orient="index")
-  return [
-    {"group": group, "runs": len(members), **_averages(members)}
-    for group, members in table.groupby(
-      lambda name: name.rpartition("/")[0], sort=False
-    )
-  ]
-
-
-def _averages(members: pd.DataFrame) -> dict[str, float]:
-  estimates: Iterable[tuple[str, Estimate]] = (
-    (name, mean_interval(members[name])) for name in _RETURNS
-  )
-  return {
-    key: number
-    for name, (value, low, high) in estimates
-    for key, number in (
-      (name, value), (f"{name}_low", low), (f"{name}_high", high)
-    )
-  }
+  averages = []
+  for group, members in table.groupby(
+    lambda name: name.rpartition("/")[0], sort=False
+  ):
+    row = {"group": group, "runs": len(members)}
+    for name in _RETURNS:
+      value, low, high = mean_interval(members[name])
+      row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    averages.append(row)
+  return averages

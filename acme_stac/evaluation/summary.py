@@ -15,8 +15,8 @@ from acme_stac.evaluation import logs
 def mean_over_steps(steps: np.ndarray, returns: np.ndarray) -> float:
   """Returns the mean of a curve over steps, between its finite values.
 
-  Rows of a log are equally spaced in time, so that their plain mean would be
-  one over time.
+  Rows of a log are equally spaced in time rather than in steps, so their plain
+  mean would weight steps by the time that they took.
   """
   known = np.isfinite(returns)
   if known.sum() < 2:
@@ -32,16 +32,16 @@ def summarise_run(workdir: pathlib.Path) -> dict[str, Any]:
     environment_steps, learner_steps: so far.
     evaluation: mean return of the last evaluation.
     final_return: mean return of the last 100 training episodes.
-    mean_return: its mean over environment steps, the area under the learning
-      curve.
+    mean_return: mean of the learning curve over environment steps.
     steps_per_second: median over the rows of the log.
-    skipped_updates: updates skipped because they were not finite.
-    dropped_trajectories: trajectories dropped by the learner as not finite,
-      since its last start.
-    largest_change: largest |η − η₀| of any metaparameter and row, in logits;
-      only if something is self-tuned, as are the next two.
+    skipped_updates: number of updates skipped because they were not finite.
+    dropped_trajectories: number of trajectories that the learner dropped since
+      its last start, because they were not finite.
+    largest_change: largest |η − η₀| of any metaparameter and row, in logits.
+      This and the next two exist only if something is self-tuned.
     smallest_sigma, largest_sigma: range of σ(η) over all metaparameters.
-    largest_value_loss: largest of any head and row; shows a diverging head.
+    largest_value_loss: largest value loss of any head and row, which shows a
+      diverging head.
     finite: whether every loss was finite in every row.
 
   Raises:

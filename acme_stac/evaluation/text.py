@@ -7,8 +7,8 @@ from typing import Any
 def printable(text: Any) -> str:
   """Returns text that is safe to print on a terminal or a page.
 
-  Control characters, line ends, bidirectional and invisible marks, and bytes of
-  a file name that are not valid text become backslash escapes.
+  Replaces control characters, line ends, bidirectional and invisible marks, and
+  bytes of a file name that are not valid text by backslash escapes.
   """
   return "".join(
     one if one.isprintable() else _escaped(one) for one in str(text)

@@ -14,12 +14,11 @@ from PIL import Image, ImageDraw, ImageFont
 from acme_stac import environment_loop, environments, trained_policy
 from acme_stac.evaluation import logs
 
-# Suffix of a file -> maximum number of frames. Longer GIFs are too large for a
-# page.
+# Suffix -> maximum number of frames. Longer GIFs are too large for a page.
 MAX_FRAMES = {".gif": 300, ".mp4": 3000}
 # Maximum frames per second. Browsers show faster GIFs at 10.
 MAX_RATES = {".gif": 50.0, ".mp4": 100.0}
-# Default length of a video, if that needs no rate outside these limits.
+# Default length of a video, within these limits of its frame rate.
 _SECONDS = 10.0
 _MIN_FPS, _MAX_FPS = 4.0, 30.0
 # How long the last frame of a GIF stays before it starts again.
@@ -57,12 +56,12 @@ def record(
 ) -> Video:
   """Plays one episode and draws it.
 
-  Whenever there are more than `max_frames`, every second frame is dropped and
-  the stride doubled, so that frames are spread evenly over the episode.
+  Drops every second frame and doubles the stride whenever there are more than
+  `max_frames`, so that frames are spread evenly over the episode.
 
   Args:
-    environment: a batch of one environment that can be drawn.
-    policy: acts.
+    environment: batch of one environment that can be drawn.
+    policy: policy to act with.
     seed: seed of the policy's samples.
     max_frames: maximum number of frames, at least 2.
 
@@ -77,7 +76,7 @@ def record(
   timestep = environment.reset()
   while True:
     last = timestep.step_type[0] == dm_env.StepType.LAST
-    # Before drawing, as it chooses the head that is shown.
+    # Acts before drawing, as that chooses the head that is shown.
     if not last:
       action = policy(timestep.observation, state)
     if last or length % stride == 0:
@@ -153,11 +152,11 @@ def _write_mp4(path: pathlib.Path, frames: Sequence[np.ndarray], fps: float):
 def _with_one_palette(frames: Sequence[np.ndarray]) -> list[Image.Image]:
   """Returns frames that share one palette of 256 colours.
 
-  With palettes of their own, frames would differ wherever they are not plain,
-  and files would be several times as large.
+  If every frame had its own palette, frames would differ nearly everywhere, and
+  files would be several times as large.
   """
   sample = np.concatenate(frames[:: max(1, len(frames) // _SAMPLES)])
-  # This method keeps small objects, where others keep common colours.
+  # Keeps the colours of small objects; other methods keep common colours.
   palette = Image.fromarray(sample).quantize(
     method=Image.Quantize.MAXCOVERAGE
   )

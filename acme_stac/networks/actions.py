@@ -1,4 +1,4 @@
-"""From an environment's actions to those of a distribution."""
+"""Maps actions of a distribution to those of an environment."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,15 +18,15 @@ from acme_stac.core.distributions import (
 
 @dataclasses.dataclass(frozen=True)
 class ActionSpace:
-  """What an agent does in place of an environment's actions.
+  """An action distribution and its mapping to an environment's actions.
 
   Attributes:
     distribution: the family of the policy.
-    num_params: parameters K of the distribution.
-    spec: the distribution's own actions, which are stored and learned from: a
-      discrete choice, or a vector in [−1, 1].
-    to_environment: from a batch of those, [N, ...], to the environment's. Of
-      arrays of JAX it makes arrays of JAX, so that it can be transformed.
+    num_params: number of parameters K of the distribution.
+    spec: spec of the distribution's actions, which are stored and learned from:
+      a discrete choice, or a vector in [−1, 1].
+    to_environment: maps a batch of them, [N, ...], to the environment's
+      actions; of JAX arrays it makes JAX arrays, so that it can be transformed.
   """
 
   distribution: Distribution
@@ -36,11 +36,11 @@ class ActionSpace:
 
 
 def make_action_space(spec: Any, config: STACConfig) -> ActionSpace:
-  """Returns how to act under an action spec.
+  """Returns the action space for an action spec.
 
-  One discrete choice is a softmax policy. A bounded array of floats of any
-  shape is a squashed Gaussian of as many components, rescaled from [−1, 1] to
-  the bounds.
+  A discrete choice gets a softmax policy. A bounded array of floats of any
+  shape gets a squashed Gaussian with one component per element, rescaled from
+  [−1, 1] to the bounds.
 
   Args:
     spec: the environment's action spec.
@@ -79,7 +79,7 @@ def make_action_space(spec: Any, config: STACConfig) -> ActionSpace:
 
 
 def _dtype(spec: specs.Array, action: Any) -> Any:
-  """Returns the dtype of a spec, as far as JAX has it if `action` is JAX's."""
+  """Returns a spec's dtype, or JAX's closest one if `action` is a JAX array."""
   if isinstance(action, np.ndarray):
     return spec.dtype
   return jax.dtypes.canonicalize_dtype(spec.dtype)

@@ -1,5 +1,6 @@
 """From an environment spec and a configuration to the agent's networks."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ import dm_env
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import jmp
 import numpy as np
 
 from acme_stac.config import STACConfig
@@ -70,14 +72,18 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
     rows = jax.tree_util.tree_map(
       lambda x: x.reshape((time * batch, *x.shape[2:])), observation
     )
-    features = _make_torso(config)(preprocess(rows))
+    torso: Any = _make_torso(config)
+    with _mixed_precision(config, type(torso)):
+      features = torso(preprocess(rows))
     features = features.reshape((time, batch, -1))
     if config.lstm_size is not None:
       core = hk.ResetCore(hk.LSTM(config.lstm_size))
       reset = step_type == int(dm_env.StepType.FIRST)
-      features, state = hk.dynamic_unroll(
-        core, (features, reset), hk.LSTMState(*core_state)
-      )
+      # Only its matrix product: a bfloat16 cell would lose small changes.
+      with _mixed_precision(config, hk.Linear):
+        features, state = hk.dynamic_unroll(
+          core, (features, reset), hk.LSTMState(*core_state)
+        )
       core_state = tuple(state)
     embed = _make_embedding(config, conditioning)
     policies, values = [], []
@@ -130,7 +136,27 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
   return STACNetworks(init, unroll, step, initial_state, space)
 
 
-def _make_torso(config: STACConfig) -> Callable[[Any], Array]:
+@contextlib.contextmanager
+def _mixed_precision(config: STACConfig, module: type[hk.Module]):
+  """Makes modules of a class compute in `config.compute_dtype`.
+
+  Their parameters and outputs stay float32. Layer normalisation inside them
+  computes in float32.
+  """
+  if config.compute_dtype == "float32":
+    yield
+    return
+  full, half = jnp.float32, jnp.dtype(config.compute_dtype)
+  with (
+    hk.mixed_precision.push_policy(module, jmp.Policy(full, half, full)),
+    hk.mixed_precision.push_policy(
+      hk.LayerNorm, jmp.Policy(full, full, half)
+    ),
+  ):
+    yield
+
+
+def _make_torso(config: STACConfig) -> hk.Module:
   if config.torso == "mlp":
     return torsos.MLPTorso(config.torso_sizes)
   if config.torso == "layer_norm_mlp":

@@ -1,7 +1,7 @@
-"""Torsos of Table 2: prepared observation [N, ...] -> features [N, D].
+"""Torsos of Table 2: preprocessed observations [N, ...] -> features [N, D].
 
-`preprocessing` prepares observations: vectors [N, D] of floats for the MLP
-torsos, images [N, H, W, C] of floats for the others.
+`preprocessing` makes float vectors [N, D] for MLP torsos, and float images
+[N, H, W, C] for the others.
 """
 
 from collections.abc import Sequence
@@ -12,15 +12,19 @@ import jax.numpy as jnp
 
 Array = jax.Array
 
+# Where selections take the place of XLA's scattering of a pooling's gradient.
+# On CPUs they are faster. On an H100 scattering takes 0.9 of their time, which
+# is 1% of an update, but its order of additions, and so its rounding, changes
+# from run to run.
+_SELECTING_BACKENDS = ("cpu", "gpu")
 
-@jax.custom_jvp
+
 def max_pool(images: Array) -> Array:
-  """Returns maxima over 3×3 windows with stride 2, padding "SAME".
+  """Returns maxima over 3×3 windows with stride 2 and padding "SAME".
 
-  That is `hk.max_pool`, also in its derivative, which of several maxima in a
-  window takes the first. XLA scatters the gradient of its own pooling one
-  window after the other on CPUs, where that took a third of a deep torso's
-  update; here it is selections and sums.
+  The derivative, which of several maxima in a window takes the first, is
+  computed in the way that suits the default backend: see
+  `python -m programs.benchmark device --only=pooling`.
 
   Args:
     images: [N, H, W, C].
@@ -28,21 +32,38 @@ def max_pool(images: Array) -> Array:
   Returns:
     [N, ceil(H / 2), ceil(W / 2), C].
   """
+  if jax.default_backend() in _SELECTING_BACKENDS:
+    return max_pool_selecting(images)
+  return max_pool_scattering(images)
+
+
+def max_pool_scattering(images: Array) -> Array:
+  """Returns what `max_pool` does, differentiated by XLA.
+
+  XLA scatters the gradient to the maxima. On CPUs it does so one window after
+  the other, which took a third of a deep torso's update.
+  """
   return hk.max_pool(images, (3, 3, 1), (2, 2, 1), "SAME")
 
 
-@max_pool.defjvp
+@jax.custom_jvp
+def max_pool_selecting(images: Array) -> Array:
+  """Returns what `max_pool` does; its derivative is selections and sums."""
+  return max_pool_scattering(images)
+
+
+@max_pool_selecting.defjvp
 def _max_pool_jvp(primals, tangents):
   (images,), (tangent,) = primals, tangents
-  pooled = max_pool(images)
-  # Columns first: of equal maxima the first row wins, then the first column.
+  pooled = max_pool_selecting(images)
+  # Columns first, so that ties go to the first row, then to the first column.
   for axis in (2, 1):
     images, tangent = _pool_axis(images, tangent, axis)
   return pooled, tangent
 
 
 def _pool_axis(images: Array, tangent: Array, axis: int):
-  """Returns maxima along an axis and the tangents of those elements."""
+  """Returns maxima along an axis and their tangents."""
   size = images.shape[axis]
   pooled = -(-size // 2)
   before = max(2 * pooled + 1 - size, 0) // 2
@@ -69,7 +90,7 @@ def _pool_axis(images: Array, tangent: Array, axis: int):
 
 
 class MLPTorso(hk.Module):
-  """Fully connected torso of feature observations; ReLU after every layer."""
+  """Fully connected torso for feature observations; ReLU after every layer."""
 
   def __init__(self, hidden_sizes: Sequence[int], name: str = "mlp_torso"):
     super().__init__(name=name)
@@ -81,11 +102,11 @@ class MLPTorso(hk.Module):
 
 
 class LayerNormMLPTorso(hk.Module):
-  """A fully connected torso that the scale of observations does not matter to.
+  """Fully connected torso that normalises the scale of observations.
 
-  As in Acme's `LayerNormMLP` layer normalisation and tanh follow the first
-  layer; ReLU the others. Joint velocities of tens beside angles would
-  otherwise make values that swing from step to step.
+  As in Acme's `LayerNormMLP`, layer normalisation and tanh follow the first
+  layer, and ReLU the others. Without it, velocities of the order of 10 beside
+  angles make values oscillate from step to step.
   """
 
   def __init__(
@@ -133,9 +154,9 @@ class ResidualBlock(hk.Module):
 class DeepTorso(hk.Module):
   """IMPALA's deep residual torso (Table 2; Espeholt et al. 2018, Fig. 3 right).
 
-  Each stage is a 3×3 convolution, 3×3 max pooling with stride 2 and two
-  residual blocks; 256 units follow the last stage. For control from pixels the
-  convolution has stride 2 and there is no pooling.
+  Each stage has a 3×3 convolution, 3×3 max pooling with stride 2 and two
+  residual blocks; a layer of 256 units follows the last stage. For control from
+  pixels the convolution has stride 2 in place of the pooling.
   """
 
   def __init__(

@@ -1,14 +1,14 @@
 """Acts in a batch of environments: parameters come in, experience goes out."""
 
-from typing import Any
 
 import dm_env
 import jax
 import numpy as np
 
 from acme_stac.core.types import Array
-from acme_stac.networks import ActingState, Policy
+from acme_stac.networks import ActingState
 from acme_stac.training.adder import Decision, TrajectoryAdder
+from acme_stac.training.inference import Inference
 from acme_stac.training.variables import VariableClient
 
 
@@ -17,7 +17,7 @@ class Actor:
 
   def __init__(
     self,
-    policy: Policy,
+    inference: Inference,
     random_key: Array,
     variable_client: VariableClient,
     adder: TrajectoryAdder | None = None,
@@ -26,57 +26,73 @@ class Actor:
     """Makes an actor.
 
     Args:
-      policy: how to act.
+      inference: how to act, and on which device.
       random_key: a key for sampling.
-      variable_client: has the variables `ACTOR_VARIABLES`. Its device is that
-        of inference.
+      variable_client: has the variables `ACTOR_VARIABLES`.
       adder: where experience goes; None when evaluating.
       update_period: trajectories between fetches of parameters. Without an
         adder, the client counts calls instead.
     """
-    self._select = jax.jit(policy.select_action)
-    self._policy = policy
-    self._device = variable_client.device
-    self._key = jax.device_put(random_key, self._device)
+    self._inference = inference
+    self._key = jax.device_put(random_key, inference.device)
     self._variables = variable_client
     self._adder = adder
     self._update_period = update_period
     self._next_update = update_period
     self._state: ActingState | None = None
-    self._step_type = np.zeros([0], np.int32)
+    # What inference under way will decide, and what the last one did.
+    self._pending: Decision | None = None
     self._decision: Decision | None = None
 
   def observe_first(self, timestep: dm_env.TimeStep):
     """Takes the first time step of every environment."""
-    self._step_type = np.asarray(timestep.step_type, np.int32)
     # Networks reset the core at every FIRST step, wherever it comes. The state
     # is committed to the device, as later ones are: one compilation for all.
     self._state = jax.device_put(
-      self._policy.initial_state(len(self._step_type)), self._device
+      self._inference.policy.initial_state(len(timestep.step_type)),
+      self._inference.device,
     )
     if self._adder:
       self._adder.add_first(timestep)
 
-  def select_action(self, observation: Any) -> np.ndarray:
-    """Returns the environments' actions [N, ...] for observations [N, ...]."""
-    params, version, conditioning = self._variables.params
+  def start(self, timestep: dm_env.TimeStep):
+    """Starts inference on a time step, whose arrays must stay as they are."""
+    variables = self._variables.params
     before = self._state
-    assert before is not None, "observe_first comes before select_action"
+    assert before is not None, "observe_first comes before start"
     # Runs where key, state and parameters are committed to.
-    action, log_prob, self._state, self._key = self._select(
-      params, observation, self._step_type, before, self._key, conditioning
+    action, log_prob, self._state, self._key = self._inference(
+      variables.policy,
+      timestep.observation,
+      np.asarray(timestep.step_type, np.int32),
+      before,
+      self._key,
+      variables.conditioning,
     )
-    self._decision = Decision(
-      np.asarray(action), np.asarray(log_prob), before.core, version
-    )
-    return self._policy.to_environment(self._decision.action)
+    # Their way to the host begins as soon as they are computed.
+    action.copy_to_host_async()
+    log_prob.copy_to_host_async()
+    self._pending = Decision(action, log_prob, before.core, variables.version)
 
-  def observe(self, action: Any, next_timestep: dm_env.TimeStep):
-    """Takes the time step after the action of `select_action`."""
-    del action  # In the environment's form; the distribution's is stored.
-    self._step_type = np.asarray(next_timestep.step_type, np.int32)
+  @property
+  def is_ready(self) -> bool:
+    """Whether `finish` need not wait."""
+    return self._pending is not None and self._pending.action.is_ready()
+
+  def finish(self) -> np.ndarray:
+    """Waits for inference; returns the environments' actions, [N, ...]."""
+    assert self._pending is not None, "start comes before finish"
+    action, log_prob, core_state, version = self._pending
+    self._pending = None
+    self._decision = Decision(
+      np.asarray(action), np.asarray(log_prob), core_state, version
+    )
+    return self._inference.policy.to_environment(self._decision.action)
+
+  def observe(self, next_timestep: dm_env.TimeStep):
+    """Takes the time step after the actions of `finish`."""
     if self._adder:
-      assert self._decision is not None, "observe comes after select_action"
+      assert self._decision is not None, "observe comes after finish"
       self._adder.add(self._decision, next_timestep)
 
   def forget(self):
@@ -87,7 +103,7 @@ class Actor:
   def fetch_variables(self) -> int:
     """Fetches parameters now and returns their version."""
     self._variables.update_and_wait()
-    return int(self._variables.params[1])
+    return self._variables.params.version
 
   def update(self, wait: bool = False):
     """Requests new parameters between trajectories, in the background.

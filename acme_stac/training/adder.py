@@ -44,15 +44,31 @@ class NonFiniteError(ValueError):
   """Raised for a trajectory with NaN or infinite numbers."""
 
 
+class _Item(NamedTuple):
+  """An item that is being made.
+
+  Attributes:
+    members: which of the N environments.
+    trajectory: its rows.
+    observation: the leaves of the trajectory's observations.
+  """
+
+  members: slice
+  trajectory: Trajectory
+  observation: list[np.ndarray]
+
+
 class TrajectoryAdder:
   """Makes trajectories of n+1 time steps of N environments for the queue.
 
   Consecutive items overlap by the configured number of transitions and always
   share the time step between them, so that no transition is lost. An item
-  crosses episode ends: nothing is padded. Time steps are batched, [N, ...].
+  crosses episode ends: nothing is padded. Time steps are batched, [N, ...]. An
+  item has the trajectories of all N environments, or of one batch if N is a
+  multiple of that; it is written row by row where the learner takes it.
 
   Attributes:
-    num_items: items written so far.
+    num_items: how often all environments' trajectories were written so far.
     seconds_blocked: time spent so far in writing them.
   """
 
@@ -76,7 +92,8 @@ class TrajectoryAdder:
     self._spec = stored_spec(environment_spec, config)
     self._length = config.trajectory_length
     self._overlap = config.trajectory_overlap
-    self._rows: Trajectory | None = None
+    self._batch_size = config.batch_size
+    self._items: list[_Item] = []
     self._row = -1
     self._total_rows = 0
     self._starts: collections.deque[Decision] = collections.deque()
@@ -90,6 +107,11 @@ class TrajectoryAdder:
     self._total_rows = 0
     self._starts.clear()
 
+  @property
+  def steps_to_write(self) -> int:
+    """Steps until the next items are written."""
+    return self._length - max(self._row, 0)
+
   def add_first(self, timestep: dm_env.TimeStep):
     """Adds the first step of a stream, or of the next episode of one."""
     if self._row >= 0:
@@ -98,6 +120,8 @@ class TrajectoryAdder:
         raise ValueError("add_first was called twice without add.")
       action = np.zeros((len(timestep.step_type), *self._spec.actions.shape))
       self._finish_row(self._last._replace(action=action))
+    if not self._items:
+      self._items = self._allocate(len(timestep.step_type))
     self._begin_row(timestep)
 
   def add(self, decision: Decision, next_timestep: dm_env.TimeStep):
@@ -113,67 +137,85 @@ class TrajectoryAdder:
     self._finish_row(decision)
     self._begin_row(next_timestep)
 
-  def _allocate(self, num_environments: int) -> Trajectory:
-    def rows(shape, dtype) -> np.ndarray:
-      return np.zeros((self._length + 1, num_environments, *shape), dtype)
+  def _allocate(self, num_environments: int) -> list[_Item]:
+    size = min(num_environments, self._batch_size)
 
-    return Trajectory(
-      observation=jax.tree_util.tree_map(
-        lambda spec: rows(spec.shape, spec.dtype), self._spec.observations
-      ),
-      action=rows(self._spec.actions.shape, self._spec.actions.dtype),
-      reward=rows((), np.float32),
-      discount=rows((), np.float32),
-      step_type=rows((), np.int32),
-      behaviour_log_prob=rows((), np.float32),
-    )
+    def rows(shape, dtype) -> np.ndarray:
+      return np.zeros((self._length + 1, size, *shape), dtype)
+
+    def item(first: int) -> _Item:
+      observation = jax.tree_util.tree_map(
+        # Every row is written before the item is.
+        lambda spec: np.empty(
+          (self._length + 1, size, *spec.shape), spec.dtype
+        ),
+        self._spec.observations,
+      )
+      trajectory = Trajectory(
+        observation=observation,
+        action=rows(self._spec.actions.shape, self._spec.actions.dtype),
+        reward=rows((), np.float32),
+        discount=rows((), np.float32),
+        step_type=rows((), np.int32),
+        behaviour_log_prob=rows((), np.float32),
+      )
+      members = slice(first, first + size)
+      return _Item(members, trajectory, tree.flatten(observation))
+
+    return [item(first) for first in range(0, num_environments, size)]
 
   def _begin_row(self, timestep: dm_env.TimeStep):
-    if self._rows is None:
-      self._rows = self._allocate(len(timestep.step_type))
     self._row += 1
-    rows, row = self._rows, self._row
-    tree.map_structure(
-      lambda to, value: np.copyto(to[row], value),
-      rows.observation,
-      timestep.observation,
-    )
-    rows.reward[row] = timestep.reward
-    rows.discount[row] = timestep.discount
-    rows.step_type[row] = timestep.step_type
+    row = self._row
+    leaves = tree.flatten(timestep.observation)
+    for members, rows, observation in self._items:
+      for to, value in zip(observation, leaves, strict=True):
+        to[row] = value[members]
+      rows.reward[row] = timestep.reward[members]
+      rows.discount[row] = timestep.discount[members]
+      rows.step_type[row] = timestep.step_type[members]
     if row == self._length:
-      self._write(rows)
-      # The next trajectory begins with the rows that it shares with this one,
-      # the newest of which still waits for its action.
-      for array in tree.flatten(rows):
-        array[: self._overlap + 1] = array[self._length - self._overlap :]
-      self._row = self._overlap
+      self._write()
 
   def _finish_row(self, decision: Decision):
-    assert self._rows is not None
-    self._rows.action[self._row] = decision.action
-    self._rows.behaviour_log_prob[self._row] = decision.log_prob
+    for members, rows, _ in self._items:
+      rows.action[self._row] = decision.action[members]
+      rows.behaviour_log_prob[self._row] = decision.log_prob[members]
     if self._total_rows % (self._length - self._overlap) == 0:
       self._starts.append(decision)
     self._total_rows += 1
     self._last = decision
 
-  def _write(self, rows: Trajectory):
-    start = self._starts.popleft()
-    if names := not_finite(rows):
-      raise NonFiniteError(
-        "The trajectory has NaN or infinite numbers in its"
-        f" {', '.join(names)}."
-      )
-    sample = Sample(
-      trajectory=rows._replace(
-        core_state=tree.map_structure(np.asarray, start.core_state)
-      ),
-      params_version=np.full(
-        rows.reward.shape[1], int(start.params_version), np.int32
-      ),
-    )
+  def _write(self):
+    """Gives the items away, and begins others with the rows they share."""
+    written, start = self._items, self._starts.popleft()
+    for item in written:
+      if names := not_finite(item.trajectory):
+        raise NonFiniteError(
+          "The trajectory has NaN or infinite numbers in its"
+          f" {', '.join(names)}."
+        )
+    self._items = self._allocate(written[-1].members.stop)
+    for old, new in zip(written, self._items, strict=True):
+      for source, to in zip(
+        tree.flatten(old.trajectory), tree.flatten(new.trajectory), strict=True
+      ):
+        to[: self._overlap + 1] = source[self._length - self._overlap :]
+    # The newest of the shared rows still waits for its action.
+    self._row = self._overlap
+    core_state = tree.map_structure(np.asarray, start.core_state)
     started = time.monotonic()
-    self._writer.put(sample, self._should_stop)
+    for members, trajectory, _ in written:
+      sample = Sample(
+        trajectory=trajectory._replace(
+          core_state=tree.map_structure(
+            lambda leaf, members=members: leaf[members], core_state
+          )
+        ),
+        params_version=np.full(
+          trajectory.reward.shape[1], int(start.params_version), np.int32
+        ),
+      )
+      self._writer.put(sample, self._should_stop)
     self.seconds_blocked += time.monotonic() - started
     self.num_items += 1

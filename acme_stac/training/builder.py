@@ -9,14 +9,11 @@ from acme_stac.config import STACConfig
 from acme_stac.networks import Policy, STACNetworks, make_networks
 from acme_stac.training.actor import Actor
 from acme_stac.training.adder import TrajectoryAdder
+from acme_stac.training.inference import Inference
 from acme_stac.training.learner import Learner
 from acme_stac.training.local_queue import LocalQueue, Queue, Writer
 from acme_stac.training.samples import Batches, Sample
-from acme_stac.training.variables import (
-  ACTOR_VARIABLES,
-  VariableClient,
-  VariableSource,
-)
+from acme_stac.training.variables import VariableClient, VariableSource
 
 
 class AgentBuilder:
@@ -41,7 +38,8 @@ class AgentBuilder:
       network_factory: makes the networks from specs of one environment and the
         configuration.
       environments_per_actor: environments that each actor steps at once; their
-        trajectories are one item of the queue. Must divide the batch size.
+        trajectories, or a batch of them, are one item of the queue. Must divide
+        the batch size or be a multiple of it.
       num_queues: queues that share the trajectories.
       log_every_seconds: least time between two rows of the learner's log.
       should_stop: checked wherever an actor or the learner waits for a queue.
@@ -51,10 +49,14 @@ class AgentBuilder:
     Raises:
       ValueError: if the environments do not divide the batch.
     """
-    if environments_per_actor < 1 or config.batch_size % environments_per_actor:
+    if environments_per_actor < 1 or (
+      config.batch_size % environments_per_actor
+      and environments_per_actor % config.batch_size
+    ):
       raise ValueError(
         f"environments_per_actor ({environments_per_actor}) must divide"
-        f" batch_size ({config.batch_size}): batches are made of whole items."
+        f" batch_size ({config.batch_size}) or be a multiple of it: batches are"
+        " made of whole items."
       )
     self._network_factory = network_factory
     self._environments_per_actor = environments_per_actor
@@ -66,10 +68,17 @@ class AgentBuilder:
     self.config = config
 
   @property
+  def trajectories_per_item(self) -> int:
+    """Trajectories in an item of the queue."""
+    return min(self._environments_per_actor, self.config.batch_size)
+
+  @property
   def queue_size(self) -> int:
     """Items that each queue has room for."""
     config = self.config
-    items_per_batch = config.batch_size // self._environments_per_actor
+    items_per_batch = config.batch_size // self.trajectories_per_item
+    # What an actor writes at once, beside a batch that is held.
+    items_at_once = self._environments_per_actor // self.trajectories_per_item
     # An Acme program of one thread, which has one environment, updates once the
     # batches of an update are in the queue; by then an episode's end may have
     # added one item more.
@@ -77,6 +86,7 @@ class AgentBuilder:
     items = max(
       config.queue_batches * config.batches_per_update * items_per_batch,
       config.batches_to_begin * items_per_batch + alone,
+      config.batches_to_begin * items_per_batch + items_at_once - 1,
     )
     return -(-items // self._num_queues)
 
@@ -115,14 +125,20 @@ class AgentBuilder:
       variable_source: the learner, or a client of it.
       adder: where experience goes.
     """
+    inference = self.make_inference(policy)
     client = VariableClient(
       variable_source,
-      ACTOR_VARIABLES,
-      self._inference_device or jax.local_devices(backend="cpu")[0],
+      inference.device,
       self.calls_per_fetch(adder is not None),
     )
     period = self.config.variable_update_period
-    return Actor(policy, random_key, client, adder, period)
+    return Actor(inference, random_key, client, adder, period)
+
+  def make_inference(self, policy: Policy) -> Inference:
+    """Returns the compiled policy on the actors' device."""
+    return Inference(
+      policy, self._inference_device or jax.local_devices(backend="cpu")[0]
+    )
 
   def calls_per_fetch(self, has_adder: bool) -> int:
     """Returns calls of an actor's variable client between two fetches.

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -17,8 +18,9 @@ from acme_stac.core import (
 )
 from acme_stac.core.types import Array, Trajectory
 from acme_stac.networks import STACNetworks
+from acme_stac.training.adder import stored_spec
 from acme_stac.training.prefetch import Prefetch, Source
-from acme_stac.training.samples import Sample
+from acme_stac.training.samples import Sample, batch_shapes
 
 
 class Learner:
@@ -40,6 +42,8 @@ class Learner:
     extra_metrics: Callable[[], dict[str, float]] = dict,
     should_stop: Callable[[], bool] = lambda: False,
     devices: Sequence[jax.Device] | None = None,
+    shares_devices: bool = False,
+    environment_spec: Any = None,
     prefetch: Callable[..., Source] = Prefetch,
   ):
     """Makes a learner.
@@ -56,6 +60,10 @@ class Learner:
       should_stop: checked while waiting for data; `step` then raises
         StopIteration.
       devices: devices to use; all local ones by default.
+      shares_devices: whether actors infer on them too. No update is then sent
+        ahead, so that inference waits for one update at most.
+      environment_spec: specs of one environment. If given, the update is
+        compiled from shapes, in a thread that `step` waits for.
       prefetch: (iterator, transform, should_stop) -> what batches are taken
         from.
 
@@ -66,10 +74,30 @@ class Learner:
     self._parallel = data_parallel(
       update, config, devices or jax.local_devices()
     )
-    self._state: TrainingState = jax.device_put(
-      update.init(random_key), self._parallel.state_sharding
-    )
     self._config = config
+    self._shares_devices = shares_devices
+    init = jax.jit(update.init)
+    self._update: Callable[..., Any] | None = None
+    self._compiled: futures.Future[Callable[..., Any]] = futures.Future()
+    if environment_spec is None:
+      self._compiled.set_result(self._parallel.update)
+    else:
+      # First of all: it takes longest, and needs no device.
+      batch = batch_shapes(
+        stored_spec(environment_spec, config),
+        jax.eval_shape(lambda: networks.initial_state(config.batch_size)),
+        config,
+      )
+      lowered = self._parallel.update.lower(
+        jax.eval_shape(init, random_key), *[batch] * config.batches_to_begin
+      )
+      compilation = futures.ThreadPoolExecutor(1, "compilation")
+      self._compiled = compilation.submit(lowered.compile)
+      compilation.shutdown(wait=False)
+    # One program: on a GPU each operation by itself would be compiled.
+    self._state: TrainingState = jax.device_put(
+      init(random_key), self._parallel.state_sharding
+    )
     self._step = 0
     # A batch in hand that no update has begun with.
     self._next: tuple[Trajectory, np.ndarray] | None = None
@@ -86,6 +114,10 @@ class Learner:
   def _to_devices(self, sample: Sample) -> tuple[Trajectory, np.ndarray]:
     return self._parallel.put(sample.trajectory), sample.params_version
 
+  def wait_until_compiled(self):
+    """Waits for the update's program, or the error that `step` raises."""
+    futures.wait([self._compiled])
+
   @property
   def num_steps(self) -> int:
     """Updates so far; also the version of the parameters."""
@@ -97,6 +129,8 @@ class Learner:
     Raises:
       StopIteration: when there are no more.
     """
+    if self._update is None:
+      self._update = self._compiled.result()
     previous = self._state
     if not self._source.ready:
       # Waiting for data begins when the devices have nothing left to do.
@@ -104,7 +138,7 @@ class Learner:
     started = time.monotonic()
     trajectories, versions = self._take()
     self._seconds_waiting += time.monotonic() - started
-    state, metrics = self._parallel.update(previous, *trajectories)
+    state, metrics = self._update(previous, *trajectories)
     age = self._step - versions
     self._metrics = {
       **metrics,
@@ -114,7 +148,7 @@ class Learner:
     self._state = state
     self._step += 1
     # At most one update computes and one is on its way to the devices.
-    jax.block_until_ready(previous.step)
+    jax.block_until_ready((state if self._shares_devices else previous).step)
     if time.monotonic() - self._last_log >= self._log_every_seconds:
       self.write_log()
 
@@ -186,7 +220,9 @@ class Learner:
       "version": lambda: state.step,
       # Without embedded ones it is a constant, which is on no device yet.
       "conditioning": lambda: jax.device_put(
-        conditioning(state.metaparams, self._config),
+        conditioning(state.metaparams, self._config)
+        if self._config.embedded
+        else np.zeros([self._config.num_heads, 0], np.float32),
         self._parallel.state_sharding,
       ),
     }

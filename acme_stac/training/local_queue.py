@@ -4,9 +4,6 @@ import queue
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-import numpy as np
-import tree
-
 from acme_stac.training.samples import Sample
 from acme_stac.training.waiting import POLL_SECONDS
 
@@ -20,7 +17,7 @@ class Writer(Protocol):
     """Writes an item; blocks while the queue is full.
 
     Args:
-      sample: the item; its arrays may be overwritten afterwards.
+      sample: the item, which belongs to the queue from now on.
       should_stop: checked while blocked; the item is dropped if True.
     """
 
@@ -68,8 +65,7 @@ class LocalQueue:
   def put(
     self, sample: Sample, should_stop: Callable[[], bool] = lambda: False
   ):
-    """Adds a copy of an item, as `Writer.put` describes."""
-    sample = tree.map_structure(np.array, sample)
+    """Adds an item, as `Writer.put` describes."""
     while not (self._should_stop() or should_stop()):
       try:
         self._queue.put(sample, timeout=POLL_SECONDS)

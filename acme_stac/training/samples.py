@@ -3,13 +3,14 @@
 import logging
 import threading
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import tree
 
 from acme_stac.config import STACConfig
-from acme_stac.core.types import Trajectory
+from acme_stac.core.types import CoreState, Trajectory
 
 
 class Sample(NamedTuple):
@@ -23,6 +24,35 @@ class Sample(NamedTuple):
 
   trajectory: Trajectory
   params_version: np.ndarray
+
+
+def batch_shapes(
+  stored_spec: Any, core_state: CoreState, config: STACConfig
+) -> Trajectory:
+  """Returns the shapes and types of a learner's batch.
+
+  Args:
+    stored_spec: of one environment; see `adder.stored_spec`.
+    core_state: shapes of [B, ...].
+    config: the agent's configuration.
+  """
+
+  def rows(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    leading = (config.trajectory_length + 1, config.batch_size)
+    return jax.ShapeDtypeStruct((*leading, *shape), dtype)
+
+  def like(spec: Any) -> jax.ShapeDtypeStruct:
+    return rows(spec.shape, spec.dtype)
+
+  return Trajectory(
+    observation=jax.tree_util.tree_map(like, stored_spec.observations),
+    action=like(stored_spec.actions),
+    reward=rows((), np.float32),
+    discount=rows((), np.float32),
+    step_type=rows((), np.int32),
+    behaviour_log_prob=rows((), np.float32),
+    core_state=core_state,
+  )
 
 
 def not_finite(trajectory: Trajectory) -> list[str]:
@@ -76,7 +106,7 @@ class Batches(Iterator[Sample]):
       raise ValueError(
         f"Items of {sizes} trajectories do not make a batch of"
         f" {self._batch_size}. The number of environments per actor must"
-        " divide the batch size."
+        " divide the batch size, or be a multiple of it."
       )
     return _concatenate(batch)
 

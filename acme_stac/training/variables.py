@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent import futures
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 
@@ -14,12 +14,25 @@ class VariableSource(Protocol):
     """Returns variables by name."""
 
 
-# The learner's variables that an actor needs.
-ACTOR_VARIABLES = ("policy", "version", "conditioning")
+class ActorVariables(NamedTuple):
+  """The learner's variables that an actor needs.
+
+  Attributes:
+    policy: the networks' parameters.
+    version: learner step; on the host.
+    conditioning: values of the K embedded metaparameters, [P, K].
+  """
+
+  policy: Any
+  version: int
+  conditioning: Any
+
+
+ACTOR_VARIABLES = ActorVariables._fields
 
 
 class VariableClient:
-  """Fetches variables from a source, in a thread of its own.
+  """Fetches `ActorVariables` from a source, in a thread of its own.
 
   An error of the source is raised by the next call.
   """
@@ -27,7 +40,6 @@ class VariableClient:
   def __init__(
     self,
     source: VariableSource,
-    names: Sequence[str],
     device: jax.Device,
     update_period: int = 1,
   ):
@@ -35,28 +47,21 @@ class VariableClient:
 
     Args:
       source: has the variables.
-      names: which to fetch.
       device: where to put them.
       update_period: calls of `update` between fetches.
     """
     self._source = source
-    self._names = names
     self._device = device
     self._update_period = update_period
     self._num_calls = 0
-    self._params: list[Any] | None = None
+    self._params: ActorVariables | None = None
     # One worker: what was requested last arrives last.
     self._executor = futures.ThreadPoolExecutor(1, "variables")
     self._fetch: futures.Future | None = None
 
   @property
-  def device(self) -> jax.Device:
-    """Where the variables are put."""
-    return self._device
-
-  @property
-  def params(self) -> list[Any]:
-    """The variables, in the order of their names; fetched at the first use."""
+  def params(self) -> ActorVariables:
+    """The newest variables; fetched at the first use."""
     if self._params is None:
       self.update_and_wait()
     assert self._params is not None
@@ -84,5 +89,9 @@ class VariableClient:
     return self._fetch
 
   def _update(self):
-    variables = self._source.get_variables(self._names)
-    self._params = jax.device_put(variables, self._device)
+    policy, version, conditioning = self._source.get_variables(ACTOR_VARIABLES)
+    self._params = ActorVariables(
+      jax.device_put(policy, self._device),
+      int(version),
+      jax.device_put(conditioning, self._device),
+    )

@@ -1,6 +1,6 @@
 """A2C on CartPole-v1 with γ fixed and with γ self-tuned, nine seeds each.
 
-From the four values of γ that a replication of Xu et al. (2018) began with.
+Starts from the four values of γ in a replication of Xu et al. (2018).
 """
 
 _DISCOUNTS = (0.99, 0.8, 0.9, 1.0)

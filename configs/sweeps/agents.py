@@ -1,13 +1,13 @@
-"""Every agent of the papers, on CartPole-v1 and in a continuous space.
+"""Every agent of the papers on CartPole-v1, and some with continuous actions.
 
-About five minutes each where six share two cores.
+A run takes about five minutes when six share two cores.
 """
 
 import acme_stac
 
 _CARTPOLE = "configs/small.py:gymnasium:CartPole-v1"
 _CONTROL = "configs/control.py:cartpole/swingup"
-# Environment steps of a few minutes, by what an update costs.
+# Environment steps of a few minutes: they depend on the cost of an update.
 _STEPS = {
   "impala": 1_800_000,
   "stac": 800_000,
@@ -34,7 +34,7 @@ def _flags(agent: str, config: str, steps: int) -> list[str]:
 
 
 def get_runs() -> dict[str, list[str]]:
-  """Returns the agents on CartPole, and some in a continuous space."""
+  """Returns the agents on CartPole, and some with continuous actions."""
   runs = {}
   for agent in acme_stac.AGENTS:
     heads = acme_stac.make_config(agent, "small").num_heads

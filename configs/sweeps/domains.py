@@ -1,9 +1,6 @@
-"""STAC and IMPALA on one task of each domain, half an hour on one core each.
+"""STAC and IMPALA on a task of each domain, half an hour on one core each."""
 
-Two at a time on two cores; budgets are what an agent does in 30 minutes there.
-"""
-
-# Steps of IMPALA and of STAC, whose update costs more.
+# Environment steps of IMPALA and of STAC in 30 minutes, two runs on two cores.
 _TASKS = {
   "control:cartpole/swingup": (4_800_000, 3_200_000),
   "control:cheetah/run": (6_000_000, 3_400_000),

@@ -1,4 +1,4 @@
-"""The run of `make train`, beside the same start fixed and the right start.
+"""The run of `make train`, beside the same start fixed, and the right start.
 
 Runs are named task/start/agent/seed, where the start is the initial γ.
 """

@@ -1,6 +1,6 @@
 """IMPALA and STACX on seven Gymnasium tasks, three seeds each.
 
-Episodes are evaluated before the first and after the last update.
+Agents are evaluated before the first and after the last update.
 """
 
 _TASKS = (

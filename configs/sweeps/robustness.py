@@ -1,14 +1,14 @@
 """STAC against IMPALA with wrong fixed hyperparameters (section 4.3).
 
-STAC's outer loss has the same wrong value as IMPALA's loss. Batches are small,
-so that metaparameters are updated about a thousand times.
+STAC's outer loss has the same wrong value as IMPALA's loss. Small batches make
+for about a thousand updates of the metaparameters.
 """
 
 _TASKS = {
   "cartpole": ("gymnasium:CartPole-v1", 100_000),
   "catch": ("catch", 100_000),
 }
-# γ and g_v; the right ones are 0.99 and 0.25.
+# γ and g_v; the right values are 0.99 and 0.25.
 _PERTURBATIONS = [
   ("discount", 0.99),
   *[("discount", value) for value in (0.9, 0.995, 0.999)],
@@ -22,7 +22,7 @@ def get_runs() -> dict[str, list[str]]:
     f"{task}/{name}_{value}/{agent}/{seed}": [
       f"--config=configs/small.py:{environment}",
       f"--config.agent={agent}",
-      # Table 3, whatever the small configuration says.
+      # Those of Table 3 rather than the small configuration's.
       "--config.stac.value_cost=0.25",
       "--config.stac.entropy_cost=0.01",
       f"--config.stac.{name}={value}",

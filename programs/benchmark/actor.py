@@ -1,29 +1,32 @@
-"""What a step costs an actor: environment, inference, both, and the queue.
+"""The cost of a step outside the learner: environment, inference and queue.
 
-Each part runs by itself in this process, per number of environments that step
-together: the environment with random actions; inference on one time step; the
-loop of both; and what it takes to write trajectories to the queue and to read
-them as batches.
+Each part runs alone in this process, for several numbers of environments that
+step together: the environment with random actions; inference on one time step;
+the loop of both; writing trajectories to the queue; and reading them as
+batches.
 """
 
 import argparse
+import itertools
 import sys
+import time
 from typing import Any
 
 import jax
 import numpy as np
 import reverb
 
-from acme_stac import environment_loop, environments
+from acme_stac import environment_loop
 from acme_stac.agent import queues
 from acme_stac.config import STACConfig
 from acme_stac.core import conditioning, init_metaparams
-from acme_stac.environments.check import random_action
 from acme_stac.networks import STACNetworks, make_networks, make_policy
 from acme_stac.training import AgentBuilder
 from programs.benchmark import cases, measuring
+from programs.benchmark.environments import random_actions
 from programs.run import experiment as experiment_lib
-from programs.run import validation
+
+_PARTS = ("environment", "inference", "both", "writing", "reading")
 
 
 def add_arguments(parser: argparse.ArgumentParser):
@@ -41,24 +44,33 @@ def add_arguments(parser: argparse.ArgumentParser):
 def run(options: argparse.Namespace) -> dict[str, Any]:
   """Returns a row for each case and number of environments."""
   rows = []
-  for case in options.cases:
-    for number in options.batch:
-      print(f"{case}, {number} environments", file=sys.stderr)
-      config = cases.make_config(case, "impala")
-      config.environments_per_actor = number
-      config.stac.batch_size = number
-      experiment = validation.make_experiment(config, 1, "/nowhere")
-      costs = measure(experiment, options.seconds)
-      rows.append({
-        "case": case,
-        "environments": number,
-        **{f"{name}_seconds": cost.seconds for name, cost in costs.items()},
-        **{
-          f"{name}_cpu_seconds": cost.cpu_seconds
-          for name, cost in costs.items()
-        },
-      })
+  for case, number in itertools.product(options.cases, options.batch):
+    print(f"{case}, {number} environments", file=sys.stderr)
+    experiment = cases.make_experiment(
+      case, "impala", f"--config.environments_per_actor={number}",
+      f"--config.stac.batch_size={number}",
+    )
+    costs = measure(experiment, options.seconds)
+    rows.append({
+      "case": case,
+      "environments": number,
+      **{f"{part}_seconds": costs[part].seconds for part in _PARTS},
+      **{f"{part}_cpu_seconds": costs[part].cpu_seconds for part in _PARTS},
+    })
   return {"rows": rows}
+
+
+def table(result: dict[str, Any]) -> str:
+  """Returns a Markdown table of the result of `run`."""
+
+  def rate(part: str):
+    return lambda row: f"{1 / row[f'{part}_seconds']:,.0f}"
+
+  return measuring.table(result["rows"], {
+    "case": "{case}",
+    "environments": "{environments}",
+    **{f"{part}, steps/s": rate(part) for part in _PARTS},
+  })
 
 
 class _Variables:
@@ -78,10 +90,11 @@ class _Variables:
 def measure(
   experiment: experiment_lib.Experiment, seconds: float
 ) -> dict[str, measuring.Cost]:
-  """Returns the costs of one environment step (frame) of an experiment.
+  """Measures the costs of one environment step (frame) of an experiment.
 
   Args:
-    experiment: says environment, networks and how many step together.
+    experiment: defines the environment, the networks and how many environments
+      step together.
     seconds: duration of each measurement.
 
   Returns:
@@ -89,15 +102,12 @@ def measure(
   """
   members = experiment.environments_per_actor
   agent = AgentBuilder(experiment.config, environments_per_actor=members)
-  spec = experiment.environment_spec
-  networks = make_networks(spec, experiment.config)
+  networks = make_networks(experiment.environment_spec, experiment.config)
   variables = _Variables(networks, experiment.config)
   policy = make_policy(networks, experiment.config)
 
   def make_actor(adder=None):
-    actor = agent.make_actor(
-      jax.random.PRNGKey(0), policy, variables, adder
-    )
+    actor = agent.make_actor(jax.random.PRNGKey(0), policy, variables, adder)
     actor.fetch_variables()
     return actor
 
@@ -111,108 +121,68 @@ def measure(
       environment, make_actor(), update=False
     )
     costs["both"] = measuring.steady_cost(loop.step, seconds)
+    costs |= _queue_costs(agent, experiment, environment, make_actor, seconds)
     steps = members * environment.action_repeat
-    costs.update(
-      _queue_costs(agent, experiment, environment, make_actor, seconds)
-    )
+    return {name: cost.per(steps) for name, cost in costs.items()}
   finally:
     environment.close()
-  return {
-    name: measuring.Cost(cost.seconds / steps, cost.cpu_seconds / steps)
-    for name, cost in costs.items()
-  }
 
 
-def _environment_cost(
-  environment: environments.BatchedEnvironment, seconds: float
-) -> measuring.Cost:
-  rng = np.random.default_rng(0)
-  spec = environment.action_spec()
-  actions = [
-    np.stack([
-      random_action(spec, rng) for _ in range(environment.num_environments)
-    ])
-    for _ in range(100)
-  ]
+def _environment_cost(environment, seconds: float) -> measuring.Cost:
+  actions = itertools.cycle(random_actions(environment, 100))
   environment.reset()
-  turn = iter(range(sys.maxsize))
   return measuring.steady_cost(
-    lambda: environment.step(actions[next(turn) % 100]), seconds
+    lambda: environment.step(next(actions)), seconds
   )
 
 
 def _inference_cost(environment, actor, seconds: float) -> measuring.Cost:
   timestep = environment.reset()
   actor.observe_first(timestep)
-  return measuring.steady_cost(
-    lambda: actor.select_action(timestep.observation), seconds
-  )
+
+  def infer():
+    actor.start(timestep)
+    actor.finish()
+
+  return measuring.steady_cost(infer, seconds)
 
 
-def _queue_costs(agent, experiment, environment, make_actor, seconds: float):
-  """Returns costs of a step of all members: writing it, and reading it."""
-  members = environment.num_environments
-  spec = experiment.environment_spec
+def _queue_costs(
+  agent, experiment, environment, make_actor, seconds: float
+) -> dict[str, measuring.Cost]:
+  """Returns the costs of writing and of reading one step of all members."""
+  config, spec = experiment.config, experiment.environment_spec
   server = reverb.Server([queues.make_table(agent, spec)])
   try:
     queue = queues.ReverbQueue(reverb.Client(f"localhost:{server.port}"))
-    adder = agent.make_adder(queue, spec)
-    actor = make_actor(adder)
+    actor = make_actor(agent.make_adder(queue, spec))
     timestep = environment.reset()
     actor.observe_first(timestep)
-    action = actor.select_action(timestep.observation)
-    timestep = environment.step(action)
+    actor.start(timestep)
+    timestep = environment.step(actor.finish())
     batches = iter(agent.make_batches(queue))
-    config = experiment.config
     fresh = config.trajectory_length - config.trajectory_overlap
-    rows = fresh * config.batch_size // members
+    rows = fresh * config.batch_size // environment.num_environments
 
-    def write():
+    def write(rows: int = rows):
       for _ in range(rows):
-        actor.observe(action, timestep)
+        actor.observe(timestep)
 
     # The first item takes more rows than those that share some.
-    for _ in range(config.trajectory_overlap):
-      actor.observe(action, timestep)
-    both = _alternate(write, lambda: next(batches), seconds)
+    write(config.trajectory_overlap)
+    costs: list[tuple[measuring.Cost, measuring.Cost]] = []
+    # A batch can only be read once it is written.
+    deadline = time.monotonic() + 2 * seconds
+    while time.monotonic() < deadline or len(costs) < 5:
+      costs.append((
+        measuring.cost_of(write, 1),
+        measuring.cost_of(lambda: next(batches), 1),
+      ))
   finally:
     server.stop()
-  return {
-    name: measuring.Cost(cost.seconds / rows, cost.cpu_seconds / rows)
-    for name, cost in zip(("writing", "reading"), both, strict=True)
-  }
-
-
-def _alternate(first, second, seconds: float):
-  """Returns the costs of two calls of which the second needs the first."""
-  totals = []
-  calls = 0
-  elapsed = 0.0
-  while elapsed < 2 * seconds or calls < 5:
-    pair = measuring.cost_of(first, 1), measuring.cost_of(second, 1)
-    elapsed += pair[0].seconds + pair[1].seconds
-    calls += 1
-    totals.append(pair)
   # The first ones open streams.
-  totals = totals[2:]
-  return [
-    measuring.Cost(
-      float(np.mean([pair[i].seconds for pair in totals])),
-      float(np.mean([pair[i].cpu_seconds for pair in totals])),
-    )
-    for i in range(2)
-  ]
-
-
-def table(result: dict[str, Any]) -> str:
-  """Returns a Markdown table of what `run` gives."""
-
-  def rate(name: str):
-    return lambda row: f"{1 / row[f'{name}_seconds']:,.0f}"
-
-  parts = ("environment", "inference", "both", "writing", "reading")
-  return measuring.table(result["rows"], {
-    "case": lambda row: row["case"],
-    "environments": lambda row: f"{row['environments']}",
-    **{f"{name}, steps/s": rate(name) for name in parts},
-  })
+  writing, reading = np.mean(costs[2:], axis=0).tolist()
+  return {
+    "writing": measuring.Cost(*writing).per(rows),
+    "reading": measuring.Cost(*reading).per(rows),
+  }

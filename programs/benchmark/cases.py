@@ -1,19 +1,23 @@
-"""The runs that benchmarks measure, as configuration files."""
+"""The runs that benchmarks measure, as flags of programs.train."""
 
 import argparse
-import importlib
 
-import ml_collections
+from programs.launch import flags as run_flags
+from programs.run import experiment, validation
 
-# Name -> configuration file, its argument and what is changed.
-CASES: dict[str, tuple[str, str, dict[str, object]]] = {
-  "cartpole": (
-    "small", "gymnasium:CartPole-v1", {"environments_per_actor": 32}
-  ),
-  "cheetah": ("control", "cheetah/run", {}),
-  "pong_shallow": ("atari", "pong", {"stac.torso": "shallow"}),
-  "pong_deep": ("atari", "pong", {}),
-  "swingup_pixels": ("small", "control_pixels:cartpole/swingup", {}),
+CASES = {
+  "cartpole": [
+    "--config=configs/small.py:gymnasium:CartPole-v1",
+    "--config.environments_per_actor=32",
+  ],
+  "cheetah": ["--config=configs/control.py:cheetah/run"],
+  "pong_shallow": [
+    "--config=configs/atari.py:pong", "--config.stac.torso=shallow"
+  ],
+  "pong_deep": ["--config=configs/atari.py:pong"],
+  "swingup_pixels": [
+    "--config=configs/small.py:control_pixels:cartpole/swingup"
+  ],
 }
 
 
@@ -21,29 +25,24 @@ def add_arguments(parser: argparse.ArgumentParser):
   """Defines --cases."""
   parser.add_argument(
     "--cases", nargs="+", default=list(CASES), choices=list(CASES),
-    help="cartpole: configs/small.py with 32 environments per actor; cheetah:"
-    " configs/control.py, features; pong_shallow and pong_deep:"
-    " configs/atari.py with either torso; swingup_pixels: configs/small.py,"
-    " control from pixels",
+    help="the runs of these names in programs/benchmark/cases.py",
   )
-
-
-def make_config(case: str, agent: str) -> ml_collections.ConfigDict:
-  """Returns the configuration of a case, without evaluation."""
-  file, argument, changes = CASES[case]
-  config = importlib.import_module(f"configs.{file}").get_config(argument)
-  config.update_from_flattened_dict(
-    {**changes, "agent": agent, "evaluation.episodes": 0}
-  )
-  return config
 
 
 def flags(case: str, agent: str) -> list[str]:
-  """Returns the flags of programs.train that make the same run."""
-  file, argument, changes = CASES[case]
+  """Returns the flags of programs.train for a case, without evaluation."""
   return [
-    f"--config=configs/{file}.py:{argument}",
-    f"--config.agent={agent}",
-    "--config.evaluation.episodes=0",
-    *[f"--config.{name}={value}" for name, value in changes.items()],
+    *CASES[case], f"--config.agent={agent}", "--config.evaluation.episodes=0"
   ]
+
+
+def make_experiment(
+  case: str, agent: str, *more: str
+) -> experiment.Experiment:
+  """Returns the run of a case with further flags, in this process."""
+  parsed = run_flags.parse([
+    *flags(case, agent), "--workdir=/nowhere", *more
+  ])
+  return validation.make_experiment(
+    parsed.config, parsed.num_actors, parsed.workdir
+  )

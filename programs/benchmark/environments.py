@@ -1,4 +1,4 @@
-"""Steps every environment of the papers, one and a batch at a time."""
+"""Steps per second of every environment of the papers, alone and in a batch."""
 
 import argparse
 import sys
@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser):
     "--names", nargs="+", metavar="NAME",
     help="environments; every game and task of the papers by default",
   )
-  parser.add_argument("--batch", type=int, default=16, help="members")
+  parser.add_argument(
+    "--batch", type=int, default=16, help="environments that step together"
+  )
   parser.add_argument(
     "--steps", type=int, default=100, help="steps of each, after a reset"
   )
@@ -25,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser):
 
 def all_environments() -> list[str]:
   """Returns the names of every game and task of the papers' benchmarks."""
+  # Atari alone should not need DM control.
   from acme_stac.environments import control, rwrl
   from acme_stac.evaluation import scores
 
@@ -40,26 +43,47 @@ def all_environments() -> list[str]:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-  """Makes, checks and steps environments with random actions.
+  """Checks environments, and steps them with random actions.
 
   Returns:
-    A row for each name: steps (of the environment, so frames for Atari) per
-    second, or what was wrong.
+    A row for each name: environment steps (for Atari: frames) per second of one
+    environment and of a batch, or the error.
   """
-  rows = []
+  rows: list[dict[str, Any]] = []
   names = options.names or all_environments()
-  for number, name in enumerate(names):
-    print(f"{number + 1}/{len(names)} {name}", file=sys.stderr)
+  for number, name in enumerate(names, 1):
+    print(f"{number}/{len(names)} {name}", file=sys.stderr)
+    row: dict[str, Any] = {"environment": name}
     try:
-      row = {
-        "environment": name,
-        "one": _steps_per_second(name, 1, options.steps),
-        "batch": _steps_per_second(name, options.batch, options.steps),
-      }
-    except Exception as error:  # It is one of many: say so and go on.
-      row = {"environment": name, "error": f"{error}"}
+      row["one"] = _steps_per_second(name, 1, options.steps)
+      row["batch"] = _steps_per_second(name, options.batch, options.steps)
+    except Exception as error:  # Any environment may fail; go on with others.
+      row["error"] = f"{error}"
     rows.append(row)
   return {"batch": options.batch, "steps": options.steps, "rows": rows}
+
+
+def table(result: dict[str, Any]) -> str:
+  """Returns a Markdown table of the result of `run`."""
+  return measuring.table(result["rows"], {
+    "environment": "`{environment}`",
+    "one, steps/s": "{one:,.0f}",
+    f"{result['batch']}, steps/s": "{batch:,.0f}",
+  })
+
+
+def random_actions(
+  environment: environments.BatchedEnvironment, number: int
+) -> list[np.ndarray]:
+  """Returns random actions for all members, one for each of several steps."""
+  rng = np.random.default_rng(0)
+  spec = environment.action_spec()
+  return [
+    np.stack([
+      random_action(spec, rng) for _ in range(environment.num_environments)
+    ])
+    for _ in range(number)
+  ]
 
 
 def _steps_per_second(name: str, members: int, steps: int) -> float:
@@ -67,26 +91,9 @@ def _steps_per_second(name: str, members: int, steps: int) -> float:
   try:
     if members == 1:
       environments.check(environment, max_seconds=0.1)
-    spec = environment.action_spec()
-    rng = np.random.default_rng(0)
-    actions = [
-      np.stack([random_action(spec, rng) for _ in range(members)])
-      for _ in range(steps)
-    ]
+    actions = iter(random_actions(environment, steps))
     environment.reset()
-    steps_left = iter(actions)
-    cost = measuring.cost_of(
-      lambda: environment.step(next(steps_left)), steps
-    )
+    cost = measuring.cost_of(lambda: environment.step(next(actions)), steps)
     return members * environment.action_repeat / cost.seconds
   finally:
     environment.close()
-
-
-def table(result: dict[str, Any]) -> str:
-  """Returns a Markdown table of what `run` gives."""
-  return measuring.table(result["rows"], {
-    "environment": lambda row: f"`{row['environment']}`",
-    "one, steps/s": lambda row: f"{row['one']:,.0f}",
-    f"{result['batch']}, steps/s": lambda row: f"{row['batch']:,.0f}",
-  })

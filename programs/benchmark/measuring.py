@@ -1,26 +1,31 @@
-"""Time, processor time and tables, for every benchmark."""
+"""Costs, programs under measurement, and tables, for all benchmarks."""
 
 import contextlib
 import datetime
 import os
+import pathlib
 import platform
-import signal
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
 
-import matplotlib.figure
 import psutil
-from matplotlib import ticker
 
+from programs.launch import node_process
+
+_START_SECONDS = 300.0
 _END_SECONDS = 40.0
+_POLL_SECONDS = 0.1
+
+Row = Mapping[str, Any]
 
 
 class Cost(NamedTuple):
-  """What one call costs.
+  """The cost of one call.
 
   Attributes:
     seconds: by the clock.
@@ -30,20 +35,23 @@ class Cost(NamedTuple):
   seconds: float
   cpu_seconds: float
 
+  def per(self, number: int) -> "Cost":
+    """Returns the cost of one of the steps that a call makes."""
+    return Cost(self.seconds / number, self.cpu_seconds / number)
+
 
 def cost_of(call: Callable[[], Any], calls: int) -> Cost:
-  """Returns what one call costs, the mean of some."""
+  """Returns the mean cost of one of several calls."""
   started, cpu_started = time.perf_counter(), time.process_time()
   for _ in range(calls):
     call()
   return Cost(
-    (time.perf_counter() - started) / calls,
-    (time.process_time() - cpu_started) / calls,
-  )
+    time.perf_counter() - started, time.process_time() - cpu_started
+  ).per(calls)
 
 
 def steady_cost(call: Callable[[], Any], seconds: float) -> Cost:
-  """Returns what one call costs, over at least so many seconds, once warm."""
+  """Returns the mean cost of a call over so many seconds, once warm."""
   calls = 1
   # The first calls compile, the second too if its arguments are of other kinds.
   cost_of(call, 3)
@@ -55,19 +63,23 @@ def steady_cost(call: Callable[[], Any], seconds: float) -> Cost:
 
 
 def machine() -> dict[str, Any]:
-  """Returns where, with what and when something is measured."""
+  """Describes the machine, the packages and the state of this measurement."""
   result: dict[str, Any] = {
     "command": sys.argv[1:],
     "packages": {
       name: metadata.version(name) for name in ("jax", "jaxlib", "dm-haiku")
     },
     "machine": platform.platform(),
-    "processor": _processor(),
+    "processor": platform.processor(),
     "cores": len(os.sched_getaffinity(0)),
     "load_average": os.getloadavg()[0],
     "python": platform.python_version(),
     "date": datetime.date.today().isoformat(),
   }
+  with contextlib.suppress(OSError):
+    text = pathlib.Path("/proc/cpuinfo").read_text()
+    if model := re.search(r"^model name\s*:\s*(.*)", text, re.MULTILINE):
+      result["processor"] = model[1]
   # An installed package has no history.
   with contextlib.suppress(OSError, subprocess.CalledProcessError):
     result["commit"] = subprocess.run(
@@ -77,92 +89,123 @@ def machine() -> dict[str, Any]:
   return result
 
 
-def end(process: subprocess.Popen):
-  """Ends a program, and what it started and has left behind."""
-  family: list[psutil.Process] = []
-  with contextlib.suppress(psutil.NoSuchProcess):
-    family = psutil.Process(process.pid).children(recursive=True)
-  process.send_signal(signal.SIGTERM)
+class Program:
+  """A program that is observed while it runs.
+
+  Attributes:
+    started: when it was started, by time.monotonic().
+    pid: of its process.
+  """
+
+  def __init__(self, process: subprocess.Popen, output: pathlib.Path):
+    self._process = process
+    self._output = output
+    self.started = time.monotonic()
+    self.pid = process.pid
+
+  def check(self):
+    """Raises RuntimeError if the program has ended."""
+    if self._process.poll() is not None:
+      raise RuntimeError(f"The program ended: {self._tail()}")
+
+  def wait_for(
+    self, condition: Callable[[], Any], seconds: float = _START_SECONDS
+  ):
+    """Waits until a condition holds.
+
+    Raises:
+      RuntimeError: if the program ends, or has run for so many seconds, before
+        it does.
+    """
+    while not condition():
+      self.check()
+      if time.monotonic() - self.started > seconds:
+        raise RuntimeError(
+          f"The program did not start in {seconds:.0f} s: {self._tail()}"
+        )
+      time.sleep(_POLL_SECONDS)
+
+  def _tail(self) -> str:
+    return " ".join(self._output.read_text().splitlines()[-3:])
+
+
+@contextlib.contextmanager
+def running(
+  command: Sequence[str],
+  directory: pathlib.Path,
+  environment: Mapping[str, str] | None = None,
+  end_seconds: float = _END_SECONDS,
+) -> Iterator[Program]:
+  """Runs a program; ends it and what it has started at the end.
+
+  Args:
+    command: the command line.
+    directory: where its output is kept.
+    environment: variables that are added to this process's.
+    end_seconds: the time that it has to end by itself.
+  """
+  output = directory / "output"
+  with open(output, "w") as file:
+    process = subprocess.Popen(
+      command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+      env={**os.environ, **(environment or {})},
+    )
   try:
-    process.wait(_END_SECONDS)
-  except subprocess.TimeoutExpired:
-    process.kill()
-    process.wait()
-  for child in family:
+    yield Program(process, output)
+  finally:
+    family: list[psutil.Process] = []
     with contextlib.suppress(psutil.NoSuchProcess):
-      child.kill()
+      family = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+      process.wait(end_seconds)
+    for member in [process, *family]:
+      with contextlib.suppress(psutil.NoSuchProcess):
+        member.kill()
+    process.wait()
 
 
-def _processor() -> str:
-  try:
-    with open("/proc/cpuinfo") as file:
-      for line in file:
-        if line.startswith("model name"):
-          return line.partition(":")[2].strip()
-  except OSError:
-    pass
-  return platform.processor()
+def processes_of(pid: int) -> Iterator[tuple[str, psutil.Process]]:
+  """Yields the processes of a run, each with the name of its node.
+
+  Args:
+    pid: of the launching process; it and what belongs to no node are called
+      "launcher".
+  """
+  launcher = psutil.Process(pid)
+  for process in [launcher, *launcher.children(recursive=True)]:
+    try:
+      name = process.environ().get(node_process.NODE_NAME, "launcher")
+    except psutil.Error:  # It has ended.
+      continue
+    yield name, process
 
 
 def table(
-  rows: Iterable[Mapping[str, Any]],
-  columns: Mapping[str, Callable[[Mapping[str, Any]], str]],
+  rows: Iterable[Row],
+  columns: Mapping[str, str | Callable[[Row], str]],
 ) -> str:
   """Returns a Markdown table.
 
   Args:
-    rows: what is shown; a row with "error" shows that in its last cells.
-    columns: title -> cell of a row.
+    rows: the rows; one with "error" shows that after its first cell.
+    columns: title -> cell, as a format of the row's fields, such as
+      "{rate:.0f}", or as a function of the row.
   """
   lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
   for row in rows:
-    cells = []
-    for number, cell in enumerate(columns.values()):
-      if number and "error" in row:
-        cells.append(row["error"])
-        break
-      cells.append(cell(row))
-    cells += [""] * (len(columns) - len(cells))
-    lines.append(f"| {' | '.join(cells)} |")
+    lines.append(f"| {' | '.join(cells(row, columns))} |")
   return "\n".join(lines)
 
 
-def lines(
-  rows: Iterable[Mapping[str, Any]],
-  x: str,
-  label: Callable[[Mapping[str, Any]], str],
-  panels: Mapping[str, Callable[[Mapping[str, Any]], float]],
-) -> matplotlib.figure.Figure:
-  """Draws how figures grow.
-
-  Args:
-    rows: what is drawn; rows with "error" are not.
-    x: the column along the axis, which is logarithmic unless that has a 0.
-    label: from a row to the line that it belongs to.
-    panels: title -> the figure of a row.
-  """
-  figure = matplotlib.figure.Figure(
-    figsize=(3.6 * len(panels), 3.2), layout="constrained"
-  )
-  series: dict[str, list[Mapping[str, Any]]] = {}
-  for row in rows:
-    if "error" not in row:
-      series.setdefault(label(row), []).append(row)
-  for number, (title, value) in enumerate(panels.items(), 1):
-    axes = figure.add_subplot(1, len(panels), number)
-    for name, members in series.items():
-      members = sorted(members, key=lambda row: row[x])
-      axes.plot(
-        [row[x] for row in members], [value(row) for row in members],
-        marker="o", label=name, clip_on=False,
-      )
-    if all(row[x] for members in series.values() for row in members):
-      axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:.0f}"))
-    axes.set_xlabel(x.replace("_", " "))
-    axes.set_ylim(bottom=0)
-    axes.set_title(title, fontsize=10)
-    axes.grid(alpha=0.3)
-    if number == 1 and len(series) > 1:
-      axes.legend(fontsize=8)
-  return figure
+def cells(
+  row: Row, columns: Mapping[str, str | Callable[[Row], str]]
+) -> list[str]:
+  """Returns the cells of a row of `table`."""
+  formats = list(columns.values())
+  if "error" in row:
+    formats[1:] = ["{error}", *[""] * (len(formats) - 2)]
+  return [
+    cell.format(**row) if isinstance(cell, str) else cell(row)
+    for cell in formats
+  ]

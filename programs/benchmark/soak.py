@@ -1,10 +1,10 @@
 """Trains for an hour while processes are killed and frozen.
 
-Every minute a node of a local run, chosen at random, is killed (SIGKILL) or
-frozen for ten seconds (SIGSTOP, SIGCONT). Reports environment steps per second,
-how memory and open files of every process grow over its life, and the share of
-the actors' steps that was never learned from. Fails if the run ends early or a
-process grows by more than 5%.
+Every minute a random node of a local run is killed (SIGKILL) or frozen for ten
+seconds (SIGSTOP, SIGCONT). Reports environment steps per second, the growth of
+each process's memory and open files over its life, and the share of the actors'
+steps that was never learned from. Fails if the run ends early or a process
+grows by more than 5%.
 """
 
 import argparse
@@ -15,9 +15,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import psutil
 from matplotlib import figure
@@ -25,7 +25,7 @@ from scipy import stats
 
 from acme_stac.evaluation import logs
 from programs.benchmark import measuring
-from programs.launch import node_process
+from programs.run import paths
 
 _ARGUMENTS = (
   "--config=configs/small.py:gymnasium:CartPole-v1",
@@ -35,16 +35,15 @@ _ARGUMENTS = (
   # A row for every trajectory, to count what was lost.
   "--config.log_every_seconds=0.001",
 )
-# How often each is chosen; a node that dies too often in ten minutes ends the
-# run.
+# Actors are chosen twice as often. A run ends when any other node dies too
+# often within ten minutes.
 _WEIGHTS = {
   "actor": 2, "evaluator": 1, "variables": 1, "counter": 1, "replay": 1,
   "learner": 1,
 }
 _FROZEN_SECONDS = 10.0
 _SAMPLE_SECONDS = 5.0
-# A process has allocated all it needs after this, and then grows by less than
-# that.
+# A process has allocated all it needs after this time.
 _WARM_UP_SECONDS = 60.0
 MAX_GROWTH = 0.05
 
@@ -70,7 +69,7 @@ class Sample(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser):
   """Defines this benchmark's flags."""
   parser.add_argument(
-    "--workdir", type=pathlib.Path, required=True, help="of the run"
+    "--workdir", type=paths.path, required=True, help="of the run"
   )
   parser.add_argument("--minutes", type=float, default=60, help="of the run")
   parser.add_argument(
@@ -92,17 +91,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     sys.executable, "-m", "programs.train", f"--workdir={options.workdir}",
     *_ARGUMENTS, *options.train,
   ]) as process:
-    launcher = psutil.Process(process.pid)
-    next_event = started + options.seconds_between
+    next_event = options.seconds_between
     try:
       while (
         process.poll() is None
-        and time.monotonic() - started < 60 * options.minutes
+        and (now := time.monotonic() - started) < 60 * options.minutes
       ):
-        samples += _sample(launcher, started)
-        if time.monotonic() > next_event and (nodes := _nodes(launcher)):
-          event = _disturb(nodes, rng)
-          events.append((time.monotonic() - started, event))
+        samples += _sample(process.pid, now)
+        if now > next_event and (event := _disturb(process.pid, rng)):
+          events.append((now, event))
           next_event += options.seconds_between
           print(event, file=sys.stderr)
         time.sleep(_SAMPLE_SECONDS)
@@ -124,22 +121,44 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
   }
 
 
-def _nodes(launcher: psutil.Process) -> dict[str, psutil.Process]:
-  """Returns the processes of a run by node."""
-  found = {}
-  for process in launcher.children(recursive=True):
-    try:
-      name = process.environ().get(node_process.NODE_NAME)
-    except psutil.Error:
-      continue
-    if name:
-      found[name] = process
-  return found
+def table(result: dict[str, Any]) -> str:
+  """Returns a Markdown table of the result of `run`."""
+  return measuring.table(result["rows"], {
+    "node": "{node}",
+    "minutes": "{minutes:.0f}",
+    "memory, MB": "{megabytes:.0f}",
+    "memory grew": "{memory_growth:.1%}",
+    "files grew": "{files_growth}",
+  })
 
 
-def _disturb(nodes: dict[str, psutil.Process], rng: random.Random) -> str:
-  """Kills or freezes a node; returns what was done."""
-  names = sorted(nodes)
+def plot(result: dict[str, Any]) -> figure.Figure:
+  """Draws memory and open files over time."""
+  samples = pd.DataFrame(result["samples"])
+  drawing = figure.Figure(figsize=(10, 6), layout="constrained")
+  panels = {"megabytes": "unshared memory, MB", "files": "open files"}
+  for axes, (column, label) in zip(
+    drawing.subplots(2, sharex=True), panels.items(), strict=True
+  ):
+    for node, of_node in samples.groupby("node"):
+      axes.plot(
+        of_node.seconds / 60, of_node[column], label=node, linewidth=1
+      )
+    for seconds in result["event_seconds"]:
+      axes.axvline(seconds / 60, color="0.85", linewidth=0.5, zorder=0)
+    axes.set_ylabel(label)
+    axes.set_ylim(bottom=0)
+  axes.set_xlabel("minutes; a vertical line for each process killed or frozen")
+  axes.legend(fontsize=8, ncols=4)
+  return drawing
+
+
+def _disturb(pid: int, rng: random.Random) -> str | None:
+  """Kills or freezes a node of a run; returns a description."""
+  nodes = dict(measuring.processes_of(pid))
+  names = sorted(nodes.keys() - {"launcher"})
+  if not names:
+    return None
   weights = [_WEIGHTS[name.partition("/")[0]] for name in names]
   (name,) = rng.choices(names, weights)
   try:
@@ -154,24 +173,24 @@ def _disturb(nodes: dict[str, psutil.Process], rng: random.Random) -> str:
     return f"missed {name}"
 
 
-def _sample(launcher: psutil.Process, started: float) -> list[Sample]:
+def _sample(pid: int, seconds: float) -> list[Sample]:
   samples = []
-  for name, process in {"launcher": launcher, **_nodes(launcher)}.items():
+  for name, process in measuring.processes_of(pid):
     try:
       samples.append(Sample(
-        time.monotonic() - started,
+        seconds,
         name,
         process.pid,
         process.memory_full_info().uss / 1e6,
         process.num_fds(),
       ))
-    except psutil.Error:
+    except psutil.Error:  # It has ended.
       continue
   return samples
 
 
-def growth(samples: list[Sample]) -> list[dict[str, Any]]:
-  """Returns how memory and files grow in the longest life of each node.
+def growth(samples: Sequence[Sample]) -> list[dict[str, Any]]:
+  """Measures the growth of memory and files in each node's longest life.
 
   Memory grows along the median of the lines through any two samples (Theil and
   Sen): messages in flight, tens of megabytes at a time, make single samples
@@ -192,18 +211,16 @@ def growth(samples: list[Sample]) -> list[dict[str, Any]]:
       slope, intercept, *_ = stats.theilslopes(life.megabytes, life.seconds)
       start = intercept + slope * first.seconds
       share = float(slope * (last.seconds - first.seconds) / start)
-    rows.append({
+    row = {
       "node": node,
       "minutes": float(last.seconds - first.seconds) / 60,
       "megabytes": float(last.megabytes),
       "memory_growth": share,
       "files_growth": int(last.files - first.files),
-      **(
-        {"error": f"Its memory grew by {share:.0%}."}
-        if share > MAX_GROWTH
-        else {}
-      ),
-    })
+    }
+    if share > MAX_GROWTH:
+      row["error"] = f"Its memory grew by {share:.0%}."
+    rows.append(row)
   return rows
 
 
@@ -227,38 +244,6 @@ def _rates(directory: pathlib.Path) -> dict[str, float]:
     "steps_written": made,
     "steps_learned": learned,
     "share_lost": 1 - learned / made,
-    "steps_per_second_first_tenth": float(np.median(rate[:tenth])),
-    "steps_per_second_last_tenth": float(np.median(rate[-tenth:])),
+    "steps_per_second_first_tenth": float(rate[:tenth].median()),
+    "steps_per_second_last_tenth": float(rate[-tenth:].median()),
   }
-
-
-def table(result: dict[str, Any]) -> str:
-  """Returns a Markdown table of what `run` returns."""
-  return measuring.table(result["rows"], {
-    "node": lambda row: row["node"],
-    "minutes": lambda row: f"{row['minutes']:.0f}",
-    "memory, MB": lambda row: f"{row['megabytes']:.0f}",
-    "memory grew": lambda row: f"{row['memory_growth']:.1%}",
-    "files grew": lambda row: f"{row['files_growth']}",
-  })
-
-
-def plot(result: dict[str, Any]) -> figure.Figure:
-  """Draws memory and open files over time."""
-  samples = pd.DataFrame(result["samples"])
-  drawing = figure.Figure(figsize=(10, 6), layout="constrained")
-  panels = {"megabytes": "memory of its own, MB", "files": "open files"}
-  for axes, (column, label) in zip(
-    drawing.subplots(2, sharex=True), panels.items(), strict=True
-  ):
-    for node, of_node in samples.groupby("node"):
-      axes.plot(
-        of_node.seconds / 60, of_node[column], label=node, linewidth=1
-      )
-    for seconds in result["event_seconds"]:
-      axes.axvline(seconds / 60, color="0.85", linewidth=0.5, zorder=0)
-    axes.set_ylabel(label)
-    axes.set_ylim(bottom=0)
-  axes.set_xlabel("minutes; a line for every process killed or frozen")
-  axes.legend(fontsize=8, ncols=4)
-  return drawing

@@ -19,7 +19,7 @@ import re
 import reprlib
 import socket
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import yaml
@@ -27,15 +27,16 @@ import yaml
 from acme_stac.checks import unknown
 from programs.run.errors import UserError
 
-_LEARNER_POOL = "workerpool0"
 _DEFAULT_PORT = 7070
 # The learner's host listens on them, from its port on; no other host listens.
 # Further queues come behind them.
 PORTS = ("replay", "counter", "variables")
 # Indices of a host's actors begin at its number times this.
 _ACTORS_PER_HOST = 1000
-_POOL = re.compile(r"workerpool[0-9]{1,9}")
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_POOL = re.compile(r"workerpool([0-9]{1,9})")
+_ENTRY = re.compile(
+  r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?::([0-9]{1,5}))?"
+)
 _FORM = (
   'It has the form {"cluster": {"workerpool0": ["learner.host:7070"],'
   ' "workerpool1": ["actor.host", ...]}}; docs/operations.md has examples.'
@@ -110,26 +111,18 @@ class Cluster:
     )
 
   def address(self, group: str, number: int = 0) -> str:
-    """Returns where a node listens.
-
-    Args:
-      group: one of `PORTS`.
-      number: which of the group.
-    """
-    offset = PORTS.index(group) + (len(PORTS) - 1 + number) * bool(number)
+    """Returns where the n-th node of a group of `PORTS` listens."""
+    offset = len(PORTS) + number - 1 if number else PORTS.index(group)
     # Its own name may not lead a host to itself.
     host = "localhost" if self.is_learner_host else self.learner_host
     return f"{host}:{self.port + offset}"
 
 
-def check_ports(cluster: Cluster, num_queues: int):
-  """Raises UserError if a run of so many queues has too few ports."""
-  last = cluster.ports(num_queues)[-1]
-  if last >= 2**16:
-    raise UserError(
-      f"The learner's host would listen on ports up to {last}, but 65535 is"
-      " the last one. Give it a lower port, or the run fewer queues."
-    )
+class _Entry(NamedTuple):
+  pool: int
+  number: int
+  host: str
+  port: int
 
 
 def read(
@@ -148,136 +141,108 @@ def read(
     UserError: if there is no such file or variable, it has another form, or
       this host is not in it.
   """
-  if path is None:
-    source, text = "CLUSTER_SPEC", os.environ.get("CLUSTER_SPEC")
-    if text is None:
-      raise UserError(
-        "--launch=hosts needs --cluster=FILE, or CLUSTER_SPEC in the"
-        f" environment. {_FORM}"
-      )
-  else:
-    source = path
-    try:
-      text = pathlib.Path(path).read_text()
-    except (OSError, ValueError) as error:  # ValueError: it is not text.
-      raise UserError(f"--cluster={path}: {error}. {_FORM}") from error
+  if path is None and "CLUSTER_SPEC" not in os.environ:
+    raise UserError(
+      "--launch=hosts needs --cluster=FILE, or CLUSTER_SPEC in the environment."
+      f" {_FORM}"
+    )
+  source = "CLUSTER_SPEC" if path is None else path
   try:
-    spec = yaml.safe_load(text)
-  # ValueError: something looks like a date but is none.
-  except (yaml.YAMLError, ValueError) as error:
+    if path is None:
+      text = os.environ["CLUSTER_SPEC"]
+    else:
+      text = pathlib.Path(path).read_text()
+    return _parse(yaml.safe_load(text), host, actors_per_host)
+  except OSError as error:
+    raise UserError(f"--cluster={path}: {error}. {_FORM}") from error
+  except yaml.YAMLError as error:
     problem = " ".join(str(error).split())
     raise UserError(f"{source} is not YAML: {problem}. {_FORM}") from error
-  try:
-    return _parse(spec, host, actors_per_host)
+  # Also where bytes are not text, or something looks like a date but is none.
   except ValueError as error:
     raise UserError(f"{source}: {error}") from error
 
 
 def _parse(spec: Any, host: str | None, actors_per_host: int) -> Cluster:
-  if not isinstance(spec, Mapping) or not isinstance(
-    spec.get("cluster"), Mapping
-  ):
+  pools = spec.get("cluster") if isinstance(spec, Mapping) else None
+  if not isinstance(pools, Mapping):
     raise ValueError(f"there is no 'cluster'. {_FORM}")
-  pools = {}
-  for name, entries in spec["cluster"].items():
-    if not isinstance(name, str) or not _POOL.fullmatch(name):
-      raise ValueError(
-        "pools are called workerpool0, workerpool1, …, not"
-        f" {reprlib.repr(name)}."
-      )
-    if not isinstance(entries, list) or not entries:
-      raise ValueError(
-        f"{name} must be a list of hosts, got {reprlib.repr(entries)}."
-      )
-    pools[name] = [_parse_entry(name, entry) for entry in entries]
-  if len(pools.get(_LEARNER_POOL, ())) != 1:
+  entries = sorted(
+    entry for pool, hosts in pools.items() for entry in _entries(pool, hosts)
+  )
+  if [entry.pool for entry in entries[:2]].count(0) != 1:
     raise ValueError(
-      f"{_LEARNER_POOL} must have exactly one host, that of the learner."
+      "workerpool0 must have exactly one host, that of the learner."
     )
-  ((learner_host, port),) = pools.pop(_LEARNER_POOL)
-  port = _DEFAULT_PORT if port is None else port
-  actors = [
-    (pool, number, name)
-    for pool in sorted(pools, key=lambda pool: int(pool[len("workerpool"):]))
-    for number, (name, _) in enumerate(pools[pool])
-  ]
-  if not actors:
+  names = [entry.host for entry in entries]
+  if len(names) < 2:
     raise ValueError(
       "there are no hosts of actors; workerpool1 is a list of them."
     )
-  names = [name for _, _, name in actors]
-  if len({learner_host, *names}) < 1 + len(names):
+  if len(set(names)) < len(names):
     raise ValueError("every host can be named only once.")
   if not 0 < actors_per_host <= _ACTORS_PER_HOST:
     raise ValueError(
       f"--num_actors, which is per host, must be from 1 to {_ACTORS_PER_HOST},"
       f" got {actors_per_host}."
     )
-  places = [(_LEARNER_POOL, 0), *[(pool, number) for pool, number, _ in actors]]
-  this = _find(spec.get("task"), host, [learner_host, *names], places)
+  this = _find(entries, spec.get("task"), host)
   return Cluster(
-    learner_host,
-    port,
-    tuple(names),
-    actors_per_host,
+    names[0], entries[0].port, tuple(names[1:]), actors_per_host,
     this - 1 if this else None,
   )
 
 
-def _parse_entry(pool: str, entry: Any) -> tuple[str, int | None]:
-  name, colon, port = (
-    entry.partition(":") if isinstance(entry, str) else ("", "", "")
-  )
-  if not _HOST.fullmatch(name):
+def _entries(pool: Any, hosts: Any) -> list[_Entry]:
+  """Returns the hosts of a pool; raises ValueError for another form."""
+  found = _POOL.fullmatch(str(pool))
+  if not found or not isinstance(hosts, list):
     raise ValueError(
-      f"{pool} has {reprlib.repr(entry)}, but entries are 'host' or"
-      " 'host:port', the host a name or an IPv4 address."
+      "pools are called workerpool0, workerpool1, …, and each is a list of"
+      f" hosts, unlike {reprlib.repr(pool)}: {reprlib.repr(hosts)}."
     )
-  if not colon:
-    return name, None
-  # Not int(), which also takes other scripts' digits, underscores and spaces.
-  if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 2**16:
-    raise ValueError(f"{pool} has {entry!r}, but {port!r} is not a port.")
-  return name, int(port)
+  entries = []
+  for number, text in enumerate(hosts):
+    entry = _ENTRY.fullmatch(text) if isinstance(text, str) else None
+    port = int(entry[2] or _DEFAULT_PORT) if entry else 0
+    if not entry or not 0 < port < 2**16:
+      raise ValueError(
+        f"{pool} has {reprlib.repr(text)}, but entries are 'host' or"
+        " 'host:port', the host a name or an IPv4 address, the port from 1 to"
+        " 65535."
+      )
+    entries.append(_Entry(int(found[1]), number, entry[1], port))
+  return entries
 
 
-def _find(
-  task: Any, host: str | None, names: list[str], places: list[tuple[str, int]]
-) -> int:
+def _find(entries: list[_Entry], task: Any, host: str | None) -> int:
   """Returns which of the hosts this is."""
+  names = [entry.host for entry in entries]
   if host is not None:
     if host not in names:
       raise ValueError(unknown("host", host, names))
     return names.index(host)
   if task is not None:
-    if not isinstance(task, Mapping):
-      raise ValueError(
-        f"'task' must have a type and an index, got {reprlib.repr(task)}."
-      )
+    task = task if isinstance(task, Mapping) else {}
     index = task.get("index", os.environ.get("JOB_COMPLETION_INDEX"))
-    for number, (pool, place) in enumerate(places):
-      if (pool, str(place)) == (task.get("type"), str(index)):
-        return number
+    places = [(f"workerpool{e.pool}", str(e.number)) for e in entries]
+    if (place := (task.get("type"), str(index))) in places:
+      return places.index(place)
     raise ValueError(
-      f"task {reprlib.repr((task.get('type'), index))} is not one of the"
-      " cluster's pools and hosts."
+      f"'task' must have the type and index of one of the cluster's hosts, got"
+      f" {reprlib.repr((task.get('type'), index))}."
     )
-  own = _own_names()
-  found = [number for number, name in enumerate(names) if name in own]
-  if len(found) != 1:
-    several = "more than one of them is" if found else "none of them is"
-    raise ValueError(
-      f"this machine must be one of {', '.join(names)}, but {several} an"
-      f" address or the name of it. Say which one with --host=NAME."
-    )
-  return found[0]
-
-
-def _own_names() -> set[str]:
-  addresses = {
+  own = {socket.gethostname(), socket.getfqdn()} | {
     address.address
     for interface in psutil.net_if_addrs().values()
     for address in interface
     if address.family == socket.AF_INET
   }
-  return {*addresses, socket.gethostname(), socket.getfqdn()}
+  found = [number for number, name in enumerate(names) if name in own]
+  if len(found) != 1:
+    several = "more than one of them is" if found else "none of them is"
+    raise ValueError(
+      f"this machine must be one of {', '.join(names)}, but {several} an"
+      " address or the name of it. Say which one with --host=NAME."
+    )
+  return found[0]

@@ -5,8 +5,12 @@ others learn, parameters go from device to device, and trajectories through a
 queue in memory.
 """
 
+import contextlib
+import functools
+import sys
 import threading
 import traceback
+from collections.abc import Callable
 from concurrent import futures
 from typing import Any
 
@@ -19,15 +23,30 @@ from programs.launch.ending import (
   StopRequest,
   tail,
 )
-from programs.launch.last_nodes import LastNodes
 from programs.launch.modes import Launch
-from programs.launch.progress import Progress
+from programs.launch.progress import LastNodes, Progress
 from programs.nodes import building
-from programs.nodes.actor import Actor
+from programs.nodes.actor import Actor, compile_inference
 from programs.nodes.counter import make_counter
 from programs.nodes.evaluator import Evaluator
 from programs.nodes.learner import Learner
 from programs.nodes.variables import newest_version
+from programs.run.experiment import Experiment
+
+# Threads that wait for Python's lock ask for it after this time instead of
+# Python's 5 ms, which is longer than a step takes.
+_SWITCH_SECONDS = 0.0002
+# Groups of an actor's environments, on an accelerator.
+_GROUPS = 2
+
+
+def num_groups(experiment: Experiment, device: Any) -> int:
+  """Returns in how many groups an actor's environments take turns.
+
+  Where inference takes the same cores as environments, nothing is gained.
+  """
+  is_split = experiment.environments_per_actor % _GROUPS == 0
+  return _GROUPS if is_split and device.platform != "cpu" else 1
 
 
 def split_devices(devices: list[Any], batch_size: int) -> tuple[list, list]:
@@ -63,26 +82,57 @@ def run(launch: Launch):
     replay = building.make_builder(experiment, should_stop).make_local_queue()
     counter = make_counter(experiment)
     learner = Learner(
-      experiment, replay, counter, newest_version, should_stop, learner_devices
+      experiment, replay, counter, newest_version, should_stop,
+      learner_devices, shares_devices=learner_devices == inference_devices,
     )
-    nodes: dict[str, Learner | Actor | Evaluator] = {"learner": learner}
-    for index in range(experiment.num_actors):
-      nodes[f"actor/{index}"] = Actor(
+    groups = num_groups(experiment, inference_devices[0])
+
+    # Before environments are made: some hold Python's lock for seconds then.
+    inferences = {
+      device: compile_inference(experiment, groups, device)
+      for device in inference_devices[: experiment.num_actors]
+    }
+
+    def run_actor(index: int):
+      device = inference_devices[index % len(inference_devices)]
+      actor = Actor(
         experiment, index, replay, learner, counter, should_stop,
-        inference_devices[index % len(inference_devices)],
+        inferences[device], groups,
       )
-    if experiment.evaluation_episodes:
-      nodes["evaluator"] = Evaluator(
+      # XLA times kernels while it compiles.
+      learner.wait_until_compiled()
+      actor.run()
+
+    def run_evaluator():
+      evaluator = Evaluator(
         experiment, learner, counter, should_stop, inference_devices[-1]
       )
-    with futures.ThreadPoolExecutor(len(nodes)) as pool:
-      running = {pool.submit(node.run): name for name, node in nodes.items()}
+      learner.wait_until_compiled()
+      evaluator.run()
+
+    nodes: dict[str, Callable[[], None]] = {"learner": learner.run}
+    for index in range(experiment.num_actors):
+      nodes[f"actor/{index}"] = functools.partial(run_actor, index)
+    if experiment.evaluation_episodes:
+      nodes["evaluator"] = run_evaluator
+    with _prompt_threads(), futures.ThreadPoolExecutor(len(nodes)) as pool:
+      running = {pool.submit(run): name for name, run in nodes.items()}
       try:
         watch(running, counter, launch.progress)
       finally:
         ended.set()
     if stop:
       raise Interrupted(stop.number)
+
+
+@contextlib.contextmanager
+def _prompt_threads():
+  before = sys.getswitchinterval()
+  sys.setswitchinterval(_SWITCH_SECONDS)
+  try:
+    yield
+  finally:
+    sys.setswitchinterval(before)
 
 
 def watch(

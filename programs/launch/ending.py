@@ -18,7 +18,8 @@ import psutil
 # checkpoint must fit.
 STOP_SECONDS = 30
 POLL_SECONDS = 0.2
-# Signals within this time are one.
+# A wrapper may pass on a Ctrl-C that the terminal has sent already, so signals
+# within this time are one.
 _SAME_SECONDS = 0.5
 _TAIL_LINES = 15
 
@@ -34,11 +35,11 @@ class Interrupted(Exception):  # noqa: N818  Not an error.
 class StopRequest:
   """Remembers SIGINT and SIGTERM while it is entered.
 
-  The first one is answered on the terminal at once, and SIGINT after it ends
-  this process at once, whatever the main thread does meanwhile.
+  Answers the first one on the terminal at once. A SIGINT after it ends this
+  process at once, whatever the main thread does meanwhile.
 
   Attributes:
-    number: of the signal, once there was one.
+    number: the first signal; None before.
   """
 
   def __init__(
@@ -49,46 +50,42 @@ class StopRequest:
     """Makes a request that nobody has made yet.
 
     Args:
-      message: what is said at the first signal.
-      at_once: called in another thread before this process is ended at once;
-        ends other processes.
+      message: answer to the first signal.
+      at_once: called in another thread before this process ends at once; ends
+        other processes.
     """
     self._message = message
     self._at_once = at_once
-    self._event = threading.Event()
-    self._old: dict[int, Any] = {}
-    self._old_wakeup = self._pipe = -1
     self.number: int | None = None
 
   def __enter__(self) -> "StopRequest":
     # Python runs handlers in the main thread, between its instructions, and a
-    # compilation may take a minute. A byte in a pipe comes at once.
+    # compilation may take a minute. A byte in a pipe arrives at once.
     reader, self._pipe = os.pipe()
     os.set_blocking(self._pipe, False)
-    self._old_wakeup = signal.set_wakeup_fd(self._pipe)
+    self._old_pipe = signal.set_wakeup_fd(self._pipe)
+    self._old = {
+      number: signal.signal(number, self._remember)
+      for number in (signal.SIGINT, signal.SIGTERM)
+    }
     threading.Thread(
       target=self._watch, args=(reader,), daemon=True, name="signals"
     ).start()
-    for number in (signal.SIGINT, signal.SIGTERM):
-      self._old[number] = signal.signal(number, self._remember)
     return self
 
   def _remember(self, number: int, unused_frame: Any = None):
-    if self.number is None:
-      self.number = number
-    self._event.set()
+    self.number = self.number or number
 
   def _watch(self, reader: int):
     first: float | None = None
     while number := os.read(reader, 1):
-      if number[0] not in self._old:
+      if number[0] not in (signal.SIGINT, signal.SIGTERM):
         continue
       now = time.monotonic()
       if first is None:
         first = now
         say(f"\n{self._message} Ctrl-C again stops at once.")
         self._remember(number[0])
-      # A wrapper may pass on what the terminal has sent already.
       elif number[0] == signal.SIGINT and now - first > _SAME_SECONDS:
         self._at_once()
         say("Stopped at once.")
@@ -98,11 +95,11 @@ class StopRequest:
   def __exit__(self, *unused_args):
     for number, handler in self._old.items():
       signal.signal(number, handler)
-    signal.set_wakeup_fd(self._old_wakeup)
+    signal.set_wakeup_fd(self._old_pipe)
     os.close(self._pipe)
 
   def __bool__(self) -> bool:
-    return self._event.is_set()
+    return self.number is not None
 
 
 def say(text: str):
@@ -128,7 +125,7 @@ class _Lossy(io.FileIO):
 
 
 def drop_lost_output():
-  """Makes prints that fail do nothing from now on, those of libraries included.
+  """Makes prints that fail do nothing from now on, also those of libraries.
 
   A long run must not end because a terminal is gone or a disk is full.
   """
@@ -175,6 +172,29 @@ def leave_no_children(end: Callable[[], None] = end_children):
   import multiprocessing.util  # noqa: F401
 
   atexit.register(end)
+
+
+class QuickExit:
+  """Ends this process after its exit handlers, without Python's own teardown.
+
+  The teardown takes seconds once TensorFlow has been loaded.
+
+  Attributes:
+    code: exit code; that of an uncaught exception until it is set.
+  """
+
+  def __init__(self):
+    """Registers the end; handlers that are registered later come before it."""
+    self.code = 1
+    atexit.register(self._end)
+
+  def _end(self):
+    try:
+      sys.stdout.flush()
+      sys.stderr.flush()
+    except OSError:
+      self.code = self.code or 1
+    os._exit(self.code)
 
 
 # Loaded here, as little may be done between fork and exec.

@@ -8,6 +8,7 @@ The evaluator reads variables; the counter grants steps and ends the run.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -36,109 +37,77 @@ _CALL_TIMEOUT_SECONDS = 10
 _STATUS_TIMEOUT_SECONDS = 2
 
 
-def _run(make: Callable[[Callable[[], bool]], Any]):
+class _Peers:
+  """A node's clients of other nodes; they wait for nodes that are restarted."""
+
+  def __init__(
+    self, experiment: Experiment, variables: courier.Client, counter: Any
+  ):
+    # Returns whether the program is ending, in any thread.
+    self.should_stop = lp.stop_event().is_set
+    waits = (self.should_stop, experiment.patience_seconds)
+    server = "The variable server"
+    self.counter = PatientClient(counter, "The counter", *waits)
+    self.variables = PatientClient(VariableClient(variables), server, *waits)
+    self.send = VariableSender(
+      lambda data: patiently(
+        lambda: variables.futures.put(data).result(), server, *waits
+      ),
+      ACTOR_VARIABLES,
+    )
+
+
+def _run(make: Callable[[], Any], environment_timeout: float | None = None):
   """Makes and runs a node.
 
   Args:
-    make: called with a function that says, in any thread, whether the program
-      is ending.
+    make: makes the node.
+    environment_timeout: seconds, if the node has environments.
   """
-  should_stop = lp.stop_event().is_set
   if node_process.is_node_process():
-    node_process.run(lambda: make(should_stop))
+    if environment_timeout is not None:
+      node_process.end_if_stuck(2 * environment_timeout)
+    node_process.run(make)
     return
   with contextlib.suppress(EndedError):
-    make(should_stop).run()
+    make().run()
 
 
-def _run_guarded(
-  make: Callable[[Callable[[], bool]], Any], experiment: Experiment
-):
-  """Makes and runs a node that has environments."""
-  if node_process.is_node_process():
-    node_process.end_if_stuck(2 * experiment.environment_timeout_seconds)
-  _run(make)
-
-
-class _Peers:
-  """Makes the clients of one node, which wait for nodes that are restarted."""
-
-  def __init__(self, experiment: Experiment, should_stop: Callable[[], bool]):
-    self._arguments = (should_stop, experiment.patience_seconds)
-
-  def counter(self, client: courier.Client) -> PatientClient:
-    return PatientClient(client, "The counter", *self._arguments)
-
-  def variables(self, client: courier.Client) -> PatientClient:
-    return PatientClient(
-      VariableClient(client), "The variable server", *self._arguments
-    )
-
-  def variable_sender(
-    self, client: courier.Client, experiment: Experiment
-  ) -> VariableSender:
-    def send(data: bytes):
-      patiently(
-        lambda: client.futures.put(data).result(),
-        "The variable server", *self._arguments,
-      )
-
-    return VariableSender(send, ACTOR_VARIABLES)
-
-
-def _run_learner(experiment: Experiment, replays, counter, variables):
-  def make(should_stop: Callable[[], bool]) -> Learner:
-    peers = _Peers(experiment, should_stop)
-    return Learner(
-      experiment,
-      queues.ReverbQueues(replays),
-      peers.counter(counter),
-      peers.variable_sender(variables, experiment),
-      should_stop,
-    )
-
-  _run(make)
+def _run_learner(experiment: Experiment, replays, variables, counter):
+  peers = _Peers(experiment, variables, counter)
+  _run(lambda: Learner(
+    experiment, queues.ReverbQueues(replays), peers.counter, peers.send,
+    peers.should_stop,
+  ))
 
 
 def _run_actor(
   experiment: Experiment, index: int, replay, variables, counter
 ):
-  def make(should_stop: Callable[[], bool]) -> Actor:
-    peers = _Peers(experiment, should_stop)
-    return Actor(
-      experiment,
-      index,
-      queues.ReverbQueue(replay),
-      peers.variables(variables),
-      peers.counter(counter),
-      should_stop,
-    )
-
-  _run_guarded(make, experiment)
+  peers = _Peers(experiment, variables, counter)
+  _run(
+    lambda: Actor(
+      experiment, index, queues.ReverbQueue(replay), peers.variables,
+      peers.counter, peers.should_stop,
+    ),
+    experiment.environment_timeout_seconds,
+  )
 
 
 def _run_evaluator(experiment: Experiment, variables, counter):
-  def make(should_stop: Callable[[], bool]) -> Evaluator:
-    peers = _Peers(experiment, should_stop)
-    return Evaluator(
-      experiment,
-      peers.variables(variables),
-      peers.counter(counter),
-      should_stop,
-    )
-
-  _run_guarded(make, experiment)
+  peers = _Peers(experiment, variables, counter)
+  _run(
+    lambda: Evaluator(
+      experiment, peers.variables, peers.counter, peers.should_stop
+    ),
+    experiment.environment_timeout_seconds,
+  )
 
 
-class _Tables:
+def _make_tables(experiment: Experiment) -> list[Any]:
   """Makes the tables of a replay node."""
-
-  def __init__(self, experiment: Experiment):
-    self._experiment = experiment
-
-  def __call__(self) -> list[Any]:
-    builder = building.make_builder(self._experiment, lambda: False)
-    return [queues.make_table(builder, self._experiment.environment_spec)]
+  builder = building.make_builder(experiment, lambda: False)
+  return [queues.make_table(builder, experiment.environment_spec)]
 
 
 def make_program(
@@ -155,7 +124,9 @@ def make_program(
 
   with program.group("replay"):
     replays = [
-      program.add_node(lp.ReverbNode(_Tables(experiment)))
+      program.add_node(
+        lp.ReverbNode(functools.partial(_make_tables, experiment))
+      )
       for _ in range(experiment.num_queues)
     ]
   with program.group("counter"):
@@ -172,19 +143,13 @@ def make_program(
     variables = program.add_node(lp.CourierNode(VariableServer, **client))
   with program.group("learner"):
     program.add_node(
-      lp.PyNode(_run_learner, experiment, replays, counter, variables)
+      lp.PyNode(_run_learner, experiment, replays, variables, counter)
     )
   with program.group("actor"):
     for index in range(experiment.num_actors) if actors is None else actors:
+      replay = replays[index % len(replays)]
       program.add_node(
-        lp.PyNode(
-          _run_actor,
-          experiment,
-          index,
-          replays[index % len(replays)],
-          variables,
-          counter,
-        )
+        lp.PyNode(_run_actor, experiment, index, replay, variables, counter)
       )
   if experiment.evaluation_episodes:
     with program.group("evaluator"):

@@ -1,4 +1,4 @@
-"""What the hosts of a run have to do with each other."""
+"""What the launchers of a run on several hosts have to do with each other."""
 
 import time
 import uuid
@@ -31,11 +31,11 @@ class OneHost:
 
   Attributes:
     identity: arguments of `RunCounter.status`: who asks.
-    learner_address: of the learner's host, if that is another one.
+    counter: name of the counter, for messages.
   """
 
   identity: tuple[str, ...] = ()
-  learner_address: str | None = None
+  counter = "the counter"
 
   def check_run(self, description: dict[str, Any]):
     """Raises UserError if the learner's host has another run than this one."""
@@ -59,7 +59,6 @@ class LearnerHost(OneHost):
   """The learner's host: names hosts of actors that are late or silent."""
 
   def __init__(self, cluster: Cluster, progress: Progress):
-    """Takes the hosts, and where to name them."""
     self._progress = progress
     self._expected = set(cluster.actor_hosts)
     self._silent: set[str] = set()
@@ -68,20 +67,19 @@ class LearnerHost(OneHost):
 
   def notice(self, status: Status):
     """Names hosts that are late, silent or back."""
-    known = status["hosts"].keys()
-    heard = {
+    silent = {
       host
       for host, seconds in status["hosts"].items()
-      if seconds < _SILENCE_SECONDS
+      if seconds >= _SILENCE_SECONDS
     }
-    for host in sorted(heard & self._silent):
+    for host in sorted(self._silent - silent):
       self._progress.note(f"Host {host} is back.")
-    for host in sorted((known - heard) - self._silent):
+    for host in sorted(silent - self._silent):
       self._progress.note(
         f"Host {host} has not been heard of for {_SILENCE_SECONDS:.0f} s."
       )
-    self._silent = known - heard
-    self._expected -= known
+    self._silent = silent
+    self._expected -= status["hosts"].keys()
     if self._expected and time.monotonic() > self._next_list:
       self._next_list = time.monotonic() + self._list_pause
       self._list_pause = min(2 * self._list_pause, _LONGEST_LIST_PAUSE_SECONDS)
@@ -97,10 +95,10 @@ class ActorHost(OneHost):
   """A host of actors: follows the learner's, and is there only once."""
 
   def __init__(self, cluster: Cluster, experiment: Experiment):
-    """Takes the hosts, and this one's own description of the run."""
     self._experiment = experiment
     self._host = cluster.host
-    self.learner_address = cluster.address("counter")
+    self._learner_host = cluster.learner_host
+    self.counter = f"the counter on {cluster.address('counter')}"
     self.identity = (cluster.host, uuid.uuid4().hex)
     self._rival_since: float | None = None
 
@@ -109,7 +107,7 @@ class ActorHost(OneHost):
     ours = self._experiment.to_json()
     if differences := host_differences(description, ours):
       raise UserError(
-        f"The learner's host ({self.learner_address}) has another run than this"
+        f"The learner's host ({self._learner_host}) has another run than this"
         " one. There -> here:\n  " + "\n  ".join(differences)
         + "\nGive both the same --config and flags."
       )

@@ -1,9 +1,9 @@
-"""Everything private that is used of Launchpad.
+"""Every use of Launchpad's private parts.
 
-Launchpad's own launchers do not notice the death of a node in every case, do
-not say which one it was, end themselves by a signal, and restart nothing; and
-it has no public way to get the commands of a program without starting them. So
-this takes the steps that all its launchers take. The lock pins the version.
+Launchpad's own launchers do not notice every death of a node, do not say which
+node died, end themselves by a signal, and restart nothing; and Launchpad has no
+public way to get the commands of a program without starting them. So this takes
+the steps that all its launchers take. The lock pins the version.
 """
 
 import pathlib
@@ -48,20 +48,10 @@ class _FixedAddress(lp_address.AbstractAddressBuilder):
     return self._address
 
 
-def make_resources(
-  environments: dict[str, dict[str, str]]
-) -> dict[str, PythonProcess]:
-  """Returns Launchpad's resources of groups with environment variables."""
-  return {
-    group: PythonProcess(env=environment)
-    for group, environment in environments.items()
-  }
-
-
 def make_commands(
   program: lp.Program,
-  resources: dict[str, Any],
   groups: Collection[str],
+  environment: Callable[[str], dict[str, str]],
   pickles: pathlib.Path,
   address: Callable[[str, int], str | None],
 ) -> list[NodeCommand]:
@@ -69,16 +59,17 @@ def make_commands(
 
   Args:
     program: the program.
-    resources: of its groups.
-    groups: those on this host.
-    pickles: an own directory for the pickled nodes, emptied first.
+    groups: groups of nodes on this host.
+    environment: returns the environment variables of a group's processes.
+    pickles: a directory for the pickled nodes alone, emptied first.
     address: returns where the n-th node of a group listens, if it does; None
       for a free port of this host.
   """
   for group, nodes in program.groups.items():
+    resources = PythonProcess(env=environment(group))
     for node in nodes:
       node._initialize_context(
-        lp.LaunchType.LOCAL_MULTI_PROCESSING, launch_config=resources[group]
+        lp.LaunchType.LOCAL_MULTI_PROCESSING, launch_config=resources
       )
   for group, nodes in program.groups.items():
     for number, node in enumerate(nodes):
@@ -89,8 +80,8 @@ def make_commands(
         place = address(group, number)
         if place is not None:
           node_address.bind(_FixedAddress(place))
-  # Launchpad pickles the nodes into temporary directories, which nobody must
-  # tidy away while a node may be restarted, and which only this user may read.
+  # Launchpad pickles the nodes into temporary directories. These must last as
+  # long as a node may be restarted, and only this user may read them.
   shutil.rmtree(pickles, ignore_errors=True)
   pickles.mkdir(mode=0o700)
   tempfile.tempdir = str(pickles)

@@ -15,33 +15,6 @@ if TYPE_CHECKING:
   from programs.run.experiment import Experiment
 
 
-@dataclasses.dataclass(frozen=True)
-class Launch:
-  """What is launched, and how; every mode takes from it what it needs.
-
-  Attributes:
-    experiment: the run.
-    progress: where the state of the run is shown.
-    cluster: the hosts of the run, if there are several.
-    restart: which nodes are restarted when they die, of
-      `supervision.RESTARTED`.
-    threads_per_actor: XLA's threads in each process that acts.
-    terminal: a terminal of Launchpad's that shows every node, for example
-      "tmux_session"; None for logs.
-    learner_environment: environment variables of the learner's process alone.
-    learner_files: descriptors that the learner's process inherits.
-  """
-
-  experiment: Experiment
-  progress: Progress
-  cluster: Cluster | None = None
-  restart: str = "workers"
-  threads_per_actor: int = 1
-  terminal: str | None = None
-  learner_environment: dict[str, str] = dataclasses.field(default_factory=dict)
-  learner_files: tuple[int, ...] = ()
-
-
 class Mode(NamedTuple):
   """A way to launch a run.
 
@@ -68,9 +41,41 @@ MODES = {
     "programs.launch.processes", True, has_processes=True, has_hosts=True
   ),
 }
-
 # The first that the installed packages allow.
 DEFAULT = "local_mp" if machine.has_distributed_layer() else "colocated"
+
+# Groups of nodes that are restarted when they die, by the value of --restart:
+# none; those without which the run loses nothing but unfinished trajectories;
+# the learner and its queue too.
+_WORKERS = frozenset({"actor", "evaluator", "counter", "variables"})
+RESTARTED: dict[str, frozenset[str]] = {
+  "none": frozenset(),
+  "workers": _WORKERS,
+  "all": _WORKERS | {"replay", "learner"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+  """What is launched, and how; every mode takes from it what it needs.
+
+  Attributes:
+    experiment: the run.
+    progress: where the state of the run is shown.
+    cluster: the hosts of the run, if there are several.
+    restart: key of `RESTARTED`.
+    threads_per_actor: XLA's threads in each process that acts.
+    learner_environment: environment variables of the learner's process alone.
+    learner_files: descriptors that the learner's process inherits.
+  """
+
+  experiment: Experiment
+  progress: Progress
+  cluster: Cluster | None = None
+  restart: str = "workers"
+  threads_per_actor: int = 1
+  learner_environment: dict[str, str] = dataclasses.field(default_factory=dict)
+  learner_files: tuple[int, ...] = ()
 
 
 def run(name: str, launch: Launch):

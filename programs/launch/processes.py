@@ -7,8 +7,8 @@ import launchpad as lp
 
 from programs.launch import graph, hosts, launchpad_internals, supervision
 from programs.launch.ending import Interrupted, NodeDiedError, StopRequest
-from programs.launch.modes import Launch
-from programs.launch.node import Node
+from programs.launch.modes import RESTARTED, Launch
+from programs.launch.node_process import Node
 
 
 def acting_environment(threads: int = 1) -> dict[str, str]:
@@ -18,7 +18,7 @@ def acting_environment(threads: int = 1) -> dict[str, str]:
   that one to be scheduled.
 
   Args:
-    threads: how many XLA has.
+    threads: number of XLA's threads.
   """
   given = os.environ.get("XLA_FLAGS", "")
   return {
@@ -53,48 +53,28 @@ def run(launch: Launch):
     UserError: if this host's run is not that of the learner's host.
     Interrupted: after SIGINT or SIGTERM, with the checkpoint written.
   """
-  cluster = launch.cluster
   program, counter_handle = graph.make_program(
-    launch.experiment, cluster.actors if cluster else None
+    launch.experiment, launch.cluster.actors if launch.cluster else None
   )
-  common = {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONUNBUFFERED": "1"}
-  acting = {**common, **acting_environment(launch.threads_per_actor)}
-  learning = {
-    **common, **learning_environment(), **launch.learner_environment
-  }
-  resources = launchpad_internals.make_resources({
-    group: learning if group == "learner" else acting
-    for group in program.groups
-  })
-  if launch.terminal is not None:
-    # Launchpad then runs the program in its own way, without restarts.
-    lp.launch(
-      program,
-      lp.LaunchType.LOCAL_MULTI_PROCESSING,
-      local_resources=resources,
-      terminal=launch.terminal,
-    ).wait()
-    return
-  nodes = _make_nodes(program, resources, launch)
+  nodes = _make_nodes(program, launch)
   running: list[Node] = []
   with StopRequest(at_once=lambda: [node.kill() for node in running]) as stop:
-    host = hosts.make(cluster, launch.experiment, launch.progress)
     supervisor = supervision.Supervisor(
       launch.experiment,
       graph.make_status_client(counter_handle),
       launch.progress,
-      host,
+      hosts.make(launch.cluster, launch.experiment, launch.progress),
       stop,
     )
     try:
-      if host.learner_address is not None:
-        supervisor.wait_for_learner_host()
+      if launch.cluster and not launch.cluster.is_learner_host:
+        supervisor.wait_for_counter()
       for node in nodes:
         if stop:
           break
         node.start()
         running.append(node)
-      supervisor.run(running, supervision.RESTARTED[launch.restart])
+      supervisor.run(running, RESTARTED[launch.restart])
     finally:
       supervision.stop_nodes(running)
     if stop:
@@ -102,11 +82,16 @@ def run(launch: Launch):
       raise Interrupted(stop.number)
 
 
-def _make_nodes(
-  program: lp.Program, resources: dict, launch: Launch
-) -> list[Node]:
+def _make_nodes(program: lp.Program, launch: Launch) -> list[Node]:
   """Returns this host's nodes."""
   experiment, cluster = launch.experiment, launch.cluster
+
+  def environment(group: str) -> dict[str, str]:
+    if group == "learner":
+      own = {**learning_environment(), **launch.learner_environment}
+    else:
+      own = acting_environment(launch.threads_per_actor)
+    return {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONUNBUFFERED": "1", **own}
 
   def address(group: str, number: int) -> str | None:
     return cluster.address(group, number) if cluster else None
@@ -116,8 +101,8 @@ def _make_nodes(
   nodes = []
   for command in launchpad_internals.make_commands(
     program,
-    resources,
     cluster.groups if cluster else program.groups,
+    environment,
     experiment.workdir / ".nodes",
     address,
   ):

@@ -1,9 +1,8 @@
-"""The progress line in the launching terminal."""
+"""What the launching terminal shows: how far a run is, and its last nodes."""
 
 import os
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
@@ -14,14 +13,20 @@ _LONGEST_FILE_SECONDS = 300.0
 _FILE_SHARE = 0.05
 _COLUMNS = 80
 _SEPARATOR = " | "
+# Seconds after the last update that the evaluator has for its last evaluation,
+# and that the other nodes have to end.
+_EVALUATION_SECONDS = 300
+_OTHER_SECONDS = 15
+# The nodes that a finished run waits for are named this often.
+_NOTE_SECONDS = 20.0
 
 
 class Progress:
-  """Shows how far something is.
+  """Shows the progress of something.
 
-  On a terminal, one line that is rewritten every second and fits its width,
-  whatever that is at the time. In a file or pipe, a whole line every ten
-  seconds at first and every five minutes in the end.
+  On a terminal, rewrites one line every second, cut to the current width. In a
+  file or pipe, writes a line every ten seconds at first and every five minutes
+  in the end.
   """
 
   def __init__(
@@ -62,11 +67,9 @@ class Progress:
     if self._terminal:
       columns = self._columns()
       line = fit(parts, columns)
-      width = display_width(line)
       # Erases what is left of a longer line.
-      padding = min(self._width, columns) - width
-      self._stream.write("\r" + line + " " * padding)
-      self._width = width
+      self._stream.write("\r" + line.ljust(min(self._width, columns)))
+      self._width = len(line)
     else:
       self._stream.write(_SEPARATOR.join(parts) + "\n")
     self._stream.flush()
@@ -96,15 +99,42 @@ class Progress:
       self._width = 0
 
 
-def display_width(text: str) -> int:
-  """Returns how many columns of a terminal a text takes."""
-  return sum(map(_character_width, text))
+class LastNodes:
+  """Limits the time that nodes have to end after the last update."""
 
+  def __init__(self, progress: Progress):
+    """Starts the clock; `progress` shows what is waited for."""
+    self._progress = progress
+    self._started = self._last_note = time.monotonic()
 
-def _character_width(character: str) -> int:
-  if unicodedata.combining(character):
-    return 0
-  return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+  def ended(self, running: Sequence[str]) -> bool:
+    """Returns whether all nodes have ended or their time is over.
+
+    Args:
+      running: names of the nodes that still run.
+    """
+    if not running:
+      return True
+    now = time.monotonic()
+    evaluates = "evaluator" in running
+    limit = _EVALUATION_SECONDS if evaluates else _OTHER_SECONDS
+    left = limit - (now - self._started)
+    names = ", ".join(running)
+    if left < 0:
+      lost = "; the last evaluation is left out" if evaluates else ""
+      self._progress.note(
+        f"Still running {limit} s after the last update, so stopped:"
+        f" {names}{lost}."
+      )
+      return True
+    if now - self._last_note > _NOTE_SECONDS:
+      self._last_note = now
+      why = " (the last evaluation)" if evaluates else ""
+      self._progress.note(
+        f"The last update is done; waiting up to {left:.0f} s more for"
+        f" {names}{why}."
+      )
+    return False
 
 
 def fit(parts: Sequence[str], columns: int) -> str:
@@ -113,12 +143,9 @@ def fit(parts: Sequence[str], columns: int) -> str:
   The first one is cut if it does not fit by itself.
   """
   parts = list(parts)
-  while len(parts) > 1 and display_width(_SEPARATOR.join(parts)) > columns:
+  while len(parts) > 1 and len(_SEPARATOR.join(parts)) > columns:
     parts.pop()
-  line = _SEPARATOR.join(parts)
-  while display_width(line) > columns:
-    line = line[:-1]
-  return line
+  return _SEPARATOR.join(parts)[:columns]
 
 
 def format_status(status: dict[str, Any]) -> list[str]:

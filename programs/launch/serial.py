@@ -7,7 +7,7 @@ from programs.launch.ending import Interrupted, StopRequest
 from programs.launch.modes import Launch
 from programs.launch.progress import Progress
 from programs.nodes import building
-from programs.nodes.actor import Actor
+from programs.nodes.actor import Actor, compile_inference
 from programs.nodes.counter import make_counter
 from programs.nodes.evaluator import Evaluator
 from programs.nodes.learner import Learner
@@ -52,8 +52,9 @@ def _run_segment(
     checkpoint_every_seconds=float("inf"),
   )
   learner.publish()
+  inference = compile_inference(experiment)
   actors = [
-    Actor(experiment, index, replay, learner, counter, should_stop)
+    Actor(experiment, index, replay, learner, counter, should_stop, inference)
     for index in range(experiment.num_actors)
   ]
   evaluator = Evaluator(experiment, learner, counter, should_stop)
@@ -82,10 +83,10 @@ def _alternate(
 ):
   """Makes what an update needs, learns, and again until a checkpoint."""
   config = experiment.config
-  items_per_batch = config.batch_size // experiment.environments_per_actor
-  batches = config.batches_to_begin
   every = experiment.evaluation_every_steps
   turn = 0
+  # Trajectories that the next update waits for.
+  missing = config.batches_to_begin * config.batch_size
   due = -(-counter.status()["steps"] // every) * every
   begun_at = learner.saved_step
   while not learner.done:
@@ -94,11 +95,12 @@ def _alternate(
       due = (steps // every + 1) * every
       if experiment.evaluation_episodes:
         evaluator.evaluate()
-    for _ in range(batches * items_per_batch):
+    while missing > 0:
       if not actors[turn % len(actors)].run_item(wait_for_variables=True):
         return
       turn += 1
-    batches = config.batches_per_update
+      missing -= experiment.environments_per_actor
+    missing += config.batches_per_update * config.batch_size
     if not learner.step():
       return
     progress.show(counter.status())

@@ -1,4 +1,4 @@
-"""A run as the command has it: described, launched, and reported on."""
+"""Describes, launches and reports on the run of a command."""
 
 import csv
 import os
@@ -27,10 +27,10 @@ class Run(NamedTuple):
   """A run that can be started.
 
   Attributes:
-    experiment: its description.
+    experiment: description of the run.
     step: updates that are already done.
-    changes: what has changed since.
-    cluster: its hosts, if it has several.
+    changes: settings that have changed since, as text.
+    cluster: hosts of the run, if it has several.
     lock: open file that holds the lock of the work directory; None on a host of
       actors.
   """
@@ -52,9 +52,8 @@ def describe(
 ) -> Run:
   """Describes the run of parsed flags and prepares its work directory.
 
-  Starts nothing, and finds all that a user can get wrong. The work directory is
-  locked before anything in it is read or written, so that what is found there
-  stays true.
+  Starts nothing, but finds every error of the user's. Locks the work directory
+  before it reads or writes anything there.
 
   Args:
     parsed: the flags.
@@ -79,11 +78,9 @@ def describe(
   experiment = validation.make_experiment(
     parsed.config, num_actors, parsed.workdir
   )
-  if cluster is not None:
-    cluster_lib.check_ports(cluster, experiment.num_queues)
-    if not cluster.is_learner_host:
-      workdir_lib.make(experiment.workdir)
-      return Run(resume.with_specs_of_run(experiment), 0, [], cluster, None)
+  if cluster is not None and not cluster.is_learner_host:
+    workdir_lib.make(experiment.workdir)
+    return Run(resume.with_specs_of_run(experiment), 0, [], cluster, None)
   paths.make_directory(experiment.workdir, "--workdir")
   lock = workdir_lib.lock(experiment.workdir)
   try:
@@ -120,7 +117,7 @@ def _check_accelerator(learner_environment: Mapping[str, str], apart: bool):
       accelerator.check()
     except accelerator.AcceleratorError as error:
       raise UserError(str(error)) from error
-    said = accelerator.unused() or ""
+    said = accelerator.warning() or ""
   if said:
     print(f"Warning: {said}", file=sys.stderr)
 
@@ -143,7 +140,6 @@ def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:
     return 0
   if run.cluster is not None and run.learns_here:
     machine.check_ports(run.cluster.ports(experiment.num_queues))
-  watch = workdir_lib.Watch(experiment.workdir)
   progress = Progress()
   try:
     modes.run(parsed.launch, modes.Launch(
@@ -152,7 +148,6 @@ def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:
       run.cluster,
       parsed.restart,
       parsed.threads_per_actor,
-      parsed.terminal,
       learner_environment,
       # The learner holds the lock too, should this process be killed.
       (run.lock.fileno(),) if run.lock else (),
@@ -162,12 +157,6 @@ def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:
     return _report_stop(run, request)
   except (ending.NodeDiedError, SilentError, HopelessError) as error:
     progress.close()
-    # A learner in a process of its own says it in a log that went as well.
-    if not watch.is_intact():
-      ending.say(
-        f"{printable(experiment.workdir)}, or a part of it, was removed during"
-        " training."
-      )
     ending.say(f"{error}\nThe same command resumes.")
     code = 1
   else:
@@ -203,7 +192,7 @@ def _print_start(run: Run):
 def _report_stop(run: Run, request: ending.Interrupted) -> int:
   """Reports that a run was stopped; returns the exit code.
 
-  Draws nothing: whoever stops a run wants it to end now.
+  Draws no plots: whoever stops a run wants it to end now.
   """
   saved = ""
   if run.learns_here:
@@ -213,13 +202,13 @@ def _report_stop(run: Run, request: ending.Interrupted) -> int:
       else " before anything was learned"
     )
   print(f"Stopped{saved}. The same command goes on.")
-  # A cluster that ends a host, and takes 0 for done, would not start it again.
+  # A cluster that moves a host takes 0 for done and would not restart it.
   told_to_go = run.cluster is not None and signal.SIGTERM in request.args
   return 128 + signal.SIGTERM if told_to_go else 0
 
 
 def report(experiment: experiment_lib.Experiment):
-  """Warns of what was skipped in a run, and draws its plots."""
+  """Warns of skipped updates and dropped trajectories, and draws the plots."""
   try:
     result = summary.summarise_run(experiment.workdir)
     if skipped := result.get("skipped_updates", 0):

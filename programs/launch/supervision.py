@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from programs.launch import graph, node_process
+from programs.launch import graph
 from programs.launch.ending import (
   POLL_SECONDS,
   STOP_SECONDS,
@@ -16,22 +16,12 @@ from programs.launch.ending import (
   wait,
 )
 from programs.launch.hosts import OneHost, Status
-from programs.launch.last_nodes import LastNodes
-from programs.launch.node import Node
-from programs.launch.progress import Progress
+from programs.launch.node_process import EXIT_HOPELESS, Node
+from programs.launch.progress import LastNodes, Progress
 from programs.nodes.environments import EXIT_HUNG
 from programs.nodes.failures import SilentError
 from programs.run.experiment import Experiment
 
-# Which nodes are restarted when they die, by --restart: none; those of which
-# the run loses nothing but unfinished trajectories; the learner and its queue
-# too.
-_WORKERS = frozenset({"actor", "evaluator", "counter", "variables"})
-RESTARTED: dict[str, frozenset[str]] = {
-  "none": frozenset(),
-  "workers": _WORKERS,
-  "all": _WORKERS | {"replay", "learner"},
-}
 _SERVERS = frozenset({"replay", "counter", "variables"})
 _LONGEST_PAUSE_SECONDS = 30.0
 _LOOK_SECONDS = 1.0
@@ -53,7 +43,7 @@ class Supervisor:
     host: OneHost,
     stop: StopRequest,
   ):
-    """Takes the run, a client of its counter, and what this host has to do."""
+    """Takes the run, a client of its counter, and the role of this host."""
     self._experiment = experiment
     self._counter = counter
     self._progress = progress
@@ -61,74 +51,64 @@ class Supervisor:
     self._stop = stop
     self._last_look = 0.0
     self._last_answer = self._last_note = time.monotonic()
-    # Whether the counter did not answer at the last look.
-    self._away = False
+    # A counter that was away may belong to another run now.
+    self._away = True
     # Once a look has found the run finished.
     self._last_nodes: LastNodes | None = None
 
-  def wait_for_learner_host(self):
-    """Waits for the counter, and compares what it says of the run.
+  def wait_for_counter(self):
+    """Waits until the counter answers.
 
     Raises:
       UserError: if this host's run is another one.
       SilentError: if it does not answer in the time that it has.
     """
-    while not self._stop:
-      description = graph.ask(self._counter.describe)
-      if description is not None:
-        self._host.check_run(description)
-        return
-      self._check_silence(
-        f"No answer from the learner's host, {self._host.learner_address},"
-      )
+    while not self._stop and self.look() is None:
+      self._check_silence()
       time.sleep(POLL_SECONDS)
 
-  def _check_silence(self, problem: str):
+  def _check_silence(self):
     now = time.monotonic()
     silent = now - self._last_answer
     patience = self._experiment.patience_seconds
+    problem = f"No answer from {self._host.counter} for {silent:.0f} s"
     if silent > patience:
-      raise SilentError(f"{problem} for {silent:.0f} s, so this gives up.")
+      raise SilentError(f"{problem}, so this gives up.")
     if (
       silent > _UNANSWERED_SECONDS
       and now - self._last_note > _UNANSWERED_NOTE_SECONDS
     ):
       self._last_note = now
-      self._progress.note(
-        f"{problem} for {silent:.0f} s; waiting up to {patience:.0f} s."
-      )
+      self._progress.note(f"{problem}; waiting up to {patience:.0f} s.")
 
   def look(self) -> Status | None:
     """Asks how the run is and shows it; returns None if nobody answered.
 
     Raises:
       SilentError: if there was no update for too long.
-      UserError: if the learner's host came back with another run, or another
+      UserError: if the learner's host has another run than this one, or another
         launcher is this host.
     """
     now = self._last_look = time.monotonic()
-    status = graph.ask(self._counter.status, *self._host.identity)
-    if status is not None and self._away:
-      # A counter that was away may belong to another run now.
+    if self._away:
       description = graph.ask(self._counter.describe)
       if description is None:
-        status = None
-      else:
-        self._host.check_run(description)
+        return None
+      self._host.check_run(description)
+    status = graph.ask(self._counter.status, *self._host.identity)
     self._away = status is None
     if status is None:
       return None
     self._last_answer = now
     self._host.notice(status)
     self._progress.show(status)
-    if status["finished"] and self._last_nodes is None:
+    if not status["finished"]:
+      self._check_updates(status["seconds_since_update"])
+    elif self._last_nodes is None:
       self._last_nodes = LastNodes(self._progress)
-    quiet = status["seconds_since_update"]
-    if not status["finished"] and quiet > _QUIET_SECONDS:
-      self._note_quiet(quiet)
     return status
 
-  def _note_quiet(self, seconds: float):
+  def _check_updates(self, seconds: float):
     logs = self._experiment.logs / "nodes"
     if seconds > self._experiment.patience_seconds:
       raise SilentError(
@@ -136,7 +116,7 @@ class Supervisor:
         " said last."
       )
     now = time.monotonic()
-    if now - self._last_note > _QUIET_SECONDS:
+    if seconds > _QUIET_SECONDS and now - self._last_note > _QUIET_SECONDS:
       self._last_note = now
       self._progress.note(
         f"No update for {seconds:.0f} s: the first one compiles; later ones may"
@@ -159,7 +139,7 @@ class Supervisor:
       if time.monotonic() - self._last_look > _LOOK_SECONDS:
         status = self.look()
         if status is None and self._last_nodes is None:
-          self._check_silence("No answer from the counter")
+          self._check_silence()
       if self._last_nodes is None:
         for node in nodes:
           self._look_after(node, restarted)
@@ -185,35 +165,28 @@ class Supervisor:
       return
     code = node.process.returncode
     if code == 0:
-      # It may have heard of the end before this process did. Of the learner
-      # that is enough, as it ends for no other reason.
+      # It may have heard of the end before this process did. The learner ends
+      # for no other reason.
       self.look()
       if node.group == "learner" or self._last_nodes is not None:
         return
-    if (
-      node.group not in restarted
-      or code == node_process.EXIT_HOPELESS
-      or not node.deaths.add()
-    ):
-      often = ""
-      if node.deaths.count > node.deaths.failures:
-        often = (
-          f", its death number {node.deaths.count} within"
-          f" {node.deaths.seconds:.0f} s"
-        )
+    within = node.deaths.add()
+    number, limit = node.deaths.count, node.deaths.failures
+    seconds = f"{node.deaths.seconds:.0f} s"
+    if node.group not in restarted or code == EXIT_HOPELESS or not within:
+      often = "" if within else f", its death number {number} within {seconds}"
       raise NodeDiedError(
         describe_death(node, f"{often}, so the run was stopped")
       )
-    pause = min(2.0 ** (node.deaths.count - 1) - 1, _LONGEST_PAUSE_SECONDS)
     self._progress.note(
-      f"Node {node.name} {_describe_exit(code)}; it is started again"
-      f" ({node.deaths.count} of at most {node.deaths.failures} times in"
-      f" {node.deaths.seconds:.0f} s)."
+      f"Node {node.name} {_describe_exit(code)}; it is started again ({number}"
+      f" of at most {limit} times in {seconds})."
       # If a signal killed it, its last words are not the reason.
       + (f" It had said:\n{node.last_lines()}" if code > 0 else "")
     )
     node.kill()
     node.process = None
+    pause = min(2.0 ** (number - 1) - 1, _LONGEST_PAUSE_SECONDS)
     node.start_at = time.monotonic() + pause
 
 

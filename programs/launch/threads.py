@@ -15,9 +15,8 @@ from programs.launch.ending import (
   StopRequest,
   wait,
 )
-from programs.launch.last_nodes import LastNodes
 from programs.launch.modes import Launch
-from programs.launch.progress import Progress
+from programs.launch.progress import LastNodes, Progress
 
 # Groups of nodes that end by themselves after the last update.
 _WORKERS = ("learner", "actor", "evaluator")
@@ -58,7 +57,7 @@ def run(launch: Launch):
 
 
 def _alive(*labels: str) -> list[str]:
-  """Returns those groups of nodes that have threads running."""
+  """Returns the groups of nodes whose threads are running."""
   names = {thread.name for thread in threading.enumerate()}
   return [label for label in labels if label in names]
 

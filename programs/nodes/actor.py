@@ -6,12 +6,13 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from acme_stac.environment_loop import BatchedEnvironmentLoop
-from acme_stac.environments import EnvironmentFailedError
+import jax
+
+from acme_stac import training
 from acme_stac.networks import make_policy
-from acme_stac.training.adder import NonFiniteError
-from acme_stac.training.variables import VariableSource
-from programs.nodes import building, logs
+from acme_stac.training.inference import Inference
+from acme_stac.training.variables import VariableClient, VariableSource
+from programs.nodes import building, groups, logs
 from programs.nodes.environments import Environments
 from programs.nodes.publishing import (
   BackgroundPublisher,
@@ -38,7 +39,8 @@ class Actor:
     variables: VariableSource,
     counter: Any,
     should_stop: Callable[[], bool],
-    device: Any = None,
+    inference: Inference | None = None,
+    num_groups: int = 1,
   ):
     """Makes an actor, once the learner has sent parameters.
 
@@ -49,7 +51,10 @@ class Actor:
       variables: where parameters come from.
       counter: `RunCounter` or a client of it.
       should_stop: whether the program is ending.
-      device: of inference; the CPU by default.
+      inference: compiled by `compile_inference`, which actors may share; one
+        on the CPU by default.
+      num_groups: groups of environments that take turns to step, while
+        inference for the others is under way. Must divide their number.
     """
     self._experiment = experiment
     self._index = index
@@ -60,30 +65,15 @@ class Actor:
     self._finished = False
     # An actor blocked by a full queue that nobody empties any more stops too.
     self._should_stop = lambda: self._finished or should_stop()
-    builder = building.make_builder(
-      experiment, self._should_stop, inference_device=device
-    )
-    spec = experiment.environment_spec
-    policy = make_policy(builder.make_networks(spec), experiment.config)
+    inference = inference or compile_inference(experiment, num_groups)
     # An actor that is restarted does not repeat what it did before.
     (version,) = map(int, variables.get_variables(["version"]))
 
-    def seed(number: int) -> int:
-      path = (Part.ACTOR, index, number) if number else (Part.ACTOR, index)
-      return environment_seed(experiment, version, *path)
-
-    self._environments = Environments(
-      experiment, experiment.environments_per_actor, seed
-    )
-    self._environment = self._environments.make()
-    self._adder = builder.make_adder(replay, spec)
-    self._actor = builder.make_actor(
-      random_key(experiment, version, Part.ACTOR, index),
-      policy,
-      variables,
-      self._adder,
-    )
-    self._loop = BatchedEnvironmentLoop(self._environment, self._actor)
+    self._client = VariableClient(variables, inference.device)
+    self._groups = [
+      self._make_group(number, num_groups, version, replay, inference)
+      for number in range(num_groups)
+    ]
     self._steps_per_item = (
       experiment.config.steps_per_trajectory
       * experiment.environments_per_actor
@@ -96,8 +86,40 @@ class Actor:
     self._last_log = time.monotonic()
     self._last = self._totals()
 
+  def _make_group(
+    self,
+    group: int,
+    num_groups: int,
+    version: int,
+    replay: Any,
+    inference: Inference,
+  ) -> groups.Group:
+    experiment = self._experiment
+    path = (Part.ACTOR, self._index)
+    members = experiment.environments_per_actor // num_groups
+
+    def seed(number: int) -> int:
+      again = (number,) if number else ()
+      return group * members + environment_seed(
+        experiment, version, *path, *again
+      )
+
+    adder = building.make_builder(
+      experiment, self._should_stop
+    ).make_adder(replay, experiment.environment_spec)
+    key = random_key(experiment, version, *path)
+    actor = training.Actor(
+      inference,
+      jax.random.fold_in(key, group) if group else key,
+      self._client,
+      adder,
+      experiment.config.variable_update_period,
+    )
+    environments = Environments(experiment, members, seed)
+    return groups.Group(environments, actor, adder, fetches=not group)
+
   def run_item(self, wait_for_variables: bool = False) -> bool:
-    """Makes one item for the queue.
+    """Makes a trajectory in every environment, for the queue.
 
     Args:
       wait_for_variables: fetch parameters in the foreground.
@@ -108,37 +130,29 @@ class Actor:
     Raises:
       HopelessError: if the environment failed too often.
     """
-    items = self._adder.num_items
-    episodes = []
-    while self._adder.num_items == items:
-      if self._should_stop():
-        return False
-      try:
-        episodes += self._loop.step(wait_for_variables)
-      except EnvironmentFailedError as error:
-        self._replace_environment(error)
-      except NonFiniteError as error:
-        self._replace_environment(self._environment.failure(str(error)))
+    if not groups.make_trajectories(
+      self._groups, wait_for_variables, self._should_stop
+    ):
+      return False
     self._items += 1
+    episodes = [
+      episode for group in self._groups for episode in group.episodes
+    ]
     self._returns.extend(episode.episode_return for episode in episodes)
     self._publisher.notify()
     for episode in episodes:
       self._episode_log.write({
-        "actor_steps": self._loop.num_steps,
+        "actor_steps": self._num_steps,
         "environment": self._experiment.environment,
         **episode._asdict(),
       })
     self._write_log()
     return True
 
-  def _replace_environment(self, error: Exception):
-    self._environments.record_failure(self._environment, error)
-    self._environment = self._environments.make()
-    self._loop.replace_environment(self._environment)
-
   def close(self):
     """Frees the environments and closes the logs."""
-    self._environment.close()
+    for group in self._groups:
+      group.close()
     self._log.close()
     self._episode_log.close()
 
@@ -147,14 +161,19 @@ class Actor:
     returns = [self._returns.popleft() for _ in range(len(self._returns))]
     self._finished = self._counter.report_episodes(returns)
 
+  @property
+  def _num_steps(self) -> int:
+    """Steps of all environments together so far."""
+    return self._groups[0].loop.num_steps
+
   def _totals(self) -> dict[str, float]:
+    seconds = [group.seconds for group in self._groups]
     return {
-      "steps": self._loop.num_steps
+      "steps": self._num_steps
       * self._experiment.environments_per_actor
       * self._experiment.config.action_repeat,
-      "blocked": self._adder.seconds_blocked,
       "waiting": self._seconds_waiting,
-      **self._loop.seconds,
+      **{part: sum(each[part] for each in seconds) for part in seconds[0]},
     }
 
   def _write_log(self):
@@ -172,13 +191,15 @@ class Actor:
       "share_writing": (delta["writing"] - delta["blocked"]) / elapsed,
       "share_blocked_by_queue": delta["blocked"] / elapsed,
       "share_waiting_for_learner": delta["waiting"] / elapsed,
-      "environment_failures": self._environments.failures,
+      "environment_failures": sum(
+        group.failures for group in self._groups
+      ),
     })
     self._last_log, self._last = now, totals
 
   def run(self):
     """Makes items as the counter grants them, until the run is over."""
-    self._actor.fetch_variables()
+    self._client.update_and_wait()
     self._publisher = BackgroundPublisher(self.publish, _REPEAT_SECONDS)
     try:
       started = time.monotonic()
@@ -199,3 +220,25 @@ class Actor:
         started = time.monotonic()
     finally:
       self._publisher.close()
+
+
+def compile_inference(
+  experiment: Experiment, num_groups: int = 1, device: Any = None
+) -> Inference:
+  """Compiles the actors' inference from shapes.
+
+  Args:
+    experiment: the run.
+    num_groups: groups of an actor's environments.
+    device: to infer on; the CPU by default.
+  """
+  builder = building.make_builder(
+    experiment, lambda: False, inference_device=device
+  )
+  spec, config = experiment.environment_spec, experiment.config
+  networks = builder.make_networks(spec)
+  inference = builder.make_inference(make_policy(networks, config))
+  inference.compile(
+    experiment.environments_per_actor // num_groups, networks, spec, config
+  )
+  return inference

@@ -60,7 +60,7 @@ def patiently(
 
 
 def _was_raised_by_the_method(error: Exception) -> bool:
-  """Returns whether the node was there: courier has this code for nothing else.
+  """Returns whether the method raised; courier uses this code for nothing else.
 
   A node that is away gives UNAVAILABLE or DEADLINE_EXCEEDED.
   """

@@ -5,14 +5,9 @@ import time
 from typing import Any
 
 from acme_stac import checkpointing
-from acme_stac.evaluation.text import counted
 from programs.nodes.failures import HopelessError
-from programs.run import experiment as experiment_lib
 from programs.run import workdir
 from programs.run.experiment import Experiment
-
-# Least time between two looks whether the work directory is still there.
-_LOOK_SECONDS = 1.0
 
 
 class Checkpoints:
@@ -39,22 +34,19 @@ class Checkpoints:
     self._experiment = experiment
     self._learner = learner
     self._every_seconds = every_seconds
-    self._seconds_before = 0.0
-    self._number = 0
     try:
       restored = checkpointing.load(experiment.checkpoints, learner.save())
     except checkpointing.CheckpointError as error:
       raise HopelessError(f"The learner cannot begin. {error}") from error
+    metadata: dict[str, Any] = {}
     if restored is not None:
       state, metadata = restored
       learner.restore(state)
-      self._seconds_before = metadata.get("training_seconds", 0.0)
-      self._number = metadata.get("number", 0)
+    self._seconds_before = metadata.get("training_seconds", 0.0)
+    self._number = metadata.get("number", 0)
     self.step = learner.num_steps
     self._started = self._last = time.monotonic()
     self._workdir = workdir.Watch(experiment.workdir)
-    self._next_look = self._started + _LOOK_SECONDS
-    self._removed: HopelessError | None = None
 
   def save_if_due(self):
     """Writes a checkpoint if it is time to.
@@ -63,33 +55,21 @@ class Checkpoints:
     is a warning: training goes on.
 
     Raises:
-      HopelessError: if the work directory has been removed.
+      HopelessError: if the work directory has been removed or replaced.
     """
-    updates = self._learner.num_steps
     if (
-      updates % self._experiment.checkpoint_every_updates
+      self._learner.num_steps % self._experiment.checkpoint_every_updates
       and time.monotonic() - self._last < self._every_seconds
     ):
       return
     try:
-      self.save()
+      self._save()
     except OSError as error:
       logging.warning(
         "The checkpoint could not be written (%s). Training goes on; the next"
         " attempt is in %g s.",
         error, self._every_seconds,
       )
-
-  def save(self):
-    """Writes a checkpoint unless the newest one is of this step.
-
-    Raises:
-      HopelessError: if the work directory has been removed.
-      OSError: if it cannot be written.
-    """
-    self._check_workdir()
-    if self._learner.num_steps != self.step:
-      self._write()
 
   def save_last(self):
     """Writes the last checkpoint.
@@ -98,14 +78,23 @@ class Checkpoints:
       HopelessError: if it cannot be written.
     """
     try:
-      self.save()
+      self._save()
     except OSError as error:
       raise HopelessError(
         f"The last checkpoint could not be written: {error}. What was learned"
         " since the one before is lost."
       ) from error
 
-  def _write(self):
+  def _save(self):
+    """Writes a checkpoint unless the newest one is of this step."""
+    if not self._workdir.is_intact():
+      raise HopelessError(
+        f"{self._experiment.workdir}, or a part of it, was removed or replaced"
+        " during training, so the run was stopped. What was learned since the"
+        " last checkpoint is lost."
+      )
+    if self._learner.num_steps == self.step:
+      return
     self._last = time.monotonic()
     experiment = self._experiment
     step = self._learner.num_steps
@@ -124,46 +113,3 @@ class Checkpoints:
     )
     self._number += 1
     self.step = step
-
-  def check_workdir_if_due(self):
-    """Looks about once a second whether the work directory is still there.
-
-    Raises:
-      HopelessError: if it has been removed. What resuming needs has been
-        written again, unless another run is there now.
-    """
-    now = time.monotonic()
-    if now >= self._next_look:
-      self._next_look = now + _LOOK_SECONDS
-      self._check_workdir()
-
-  def _check_workdir(self):
-    if self._removed is None and not self._workdir.is_intact():
-      self._removed = self._rescue()
-    if self._removed is not None:
-      raise self._removed
-
-  def _rescue(self) -> HopelessError:
-    """Writes a removed work directory again; returns what to raise."""
-    where = self._experiment.workdir
-    updates = counted(self._learner.num_steps, "update")
-    if self._workdir.is_anothers():
-      return HopelessError(
-        f"{where} has been replaced by that of another run, so this run was"
-        f" stopped. What it learned in {updates} is lost."
-      )
-    try:
-      where.mkdir(parents=True, exist_ok=True)
-      experiment_lib.write_config(self._experiment)
-      self._write()
-    except OSError as error:
-      return HopelessError(
-        f"{where} was removed during training and cannot be written again"
-        f" ({error}), so the run was stopped."
-      )
-    # Logs are open in all processes and cannot be written again.
-    return HopelessError(
-      f"{where}, or a part of it, was removed during training, so the run was"
-      f" stopped. config.json and a checkpoint after {updates}"
-      " have been written again; logs that were removed are lost."
-    )

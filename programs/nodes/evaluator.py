@@ -72,9 +72,10 @@ class Evaluator:
     lengths = [episode.length for episode in evaluation.episodes]
     mean_return = float(np.mean(returns))
     row = {}
-    if scores.game_of(self._experiment.environment) is not None:
-      row["human_normalised_score"] = scores.normalised(
-        self._experiment.environment, mean_return
+    game = scores.game_of(self._experiment.environment)
+    if game is not None:
+      row["human_normalised_score"] = scores.human_normalised_score(
+        game, mean_return
       )
     self._log.write({
       **row,

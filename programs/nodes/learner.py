@@ -49,6 +49,7 @@ class Learner:
     publish_variables: Callable[[Any], int],
     should_stop: Callable[[], bool],
     devices: Sequence[Any] | None = None,
+    shares_devices: bool = False,
     checkpoint_every_seconds: float | None = None,
   ):
     """Makes the learner and restores the newest checkpoint.
@@ -61,6 +62,7 @@ class Learner:
         actors, and returns their version; see `variables`.
       should_stop: whether the program is ending.
       devices: to learn on; all local ones by default.
+      shares_devices: whether actors infer on them too.
       checkpoint_every_seconds: that of the experiment by default.
 
     Raises:
@@ -76,6 +78,7 @@ class Learner:
       experiment, self._stopping, learner_devices=devices
     )
     self._dataset = builder.make_batches(replay)
+    self._trajectories_per_item = builder.trajectories_per_item
     self._episode_return = float("nan")
     self._logger = logs.make_logger(experiment, "learner", dashboards=True)
     self._learner = builder.make_learner(
@@ -84,6 +87,8 @@ class Learner:
       self._dataset,
       write_row=self._write_row,
       extra_metrics=lambda: queue_metrics(replay, self._dataset),
+      shares_devices=shares_devices,
+      environment_spec=experiment.environment_spec,
     )
     if checkpoint_every_seconds is None:
       checkpoint_every_seconds = experiment.checkpoint_every_seconds
@@ -111,13 +116,16 @@ class Learner:
     """Updates in the newest checkpoint; 0 if there is none."""
     return self._checkpoints.step
 
+  def wait_until_compiled(self):
+    """Waits for the update's program, or the error that `step` raises."""
+    self._learner.wait_until_compiled()
+
   def step(self) -> bool:
     """Does one update; returns False if there is no more data.
 
     Raises:
-      HopelessError: if the work directory has been removed.
+      HopelessError: if the work directory has been removed or replaced.
     """
-    self._checkpoints.check_workdir_if_due()
     try:
       self._learner.step()
     except StopIteration:
@@ -163,7 +171,7 @@ class Learner:
     self._waited_after = taken if waiting and items == 0 else None
     self._last_look = time.monotonic()
     if items is not None:
-      items *= self._experiment.environments_per_actor
+      items *= self._trajectories_per_item
     return _Supply(taken, items, starving)
 
   def close(self):

@@ -24,9 +24,11 @@ def random_key(experiment: Experiment, step: int, *path: int) -> jax.Array:
       numbers than the one before.
     *path: the part, then anything that tells its keys apart.
   """
-  key = jax.random.PRNGKey(experiment.seed)
-  for number in (step, *path):
-    key = jax.random.fold_in(key, number)
+  # Accelerators would compile each of these operations.
+  with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    key = jax.random.PRNGKey(experiment.seed)
+    for number in (step, *path):
+      key = jax.random.fold_in(key, number)
   return key
 
 

@@ -1,4 +1,4 @@
-"""What a run is: its flags, checked description and work directory.
+"""What a run is: its checked description and work directory.
 
 Imports nothing of programs.nodes and programs.launch.
 """

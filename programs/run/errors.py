@@ -1,4 +1,4 @@
-"""What a user can mend, and the exit code that goes with it."""
+"""Errors that a user can mend, and their exit code."""
 
 import sys
 

@@ -1,4 +1,8 @@
-"""The description of a run: plain data, from a configuration file."""
+"""The description of a run: plain data, made from a configuration file.
+
+Each field of `Experiment` stands with its default, its range and its meaning;
+the configuration of a run is made from them by `base_config`.
+"""
 
 import dataclasses
 import json
@@ -12,85 +16,106 @@ from ml_collections import config_dict
 
 import acme_stac
 from acme_stac import environments
-from acme_stac.checks import plain_type
+from acme_stac.checks import IntegerRange, NumberRange, plain_type
 from acme_stac.environment_loop import MAX_EPISODE_STEPS
 
-# Fields of the configuration that a run takes as they are.
-_AS_THEY_ARE = (
-  "agent", "environment", "networks", "seed", "num_queues",
-  "checkpoint_every_seconds", "checkpoint_every_updates", "checkpoints_to_keep",
-  "checkpoints_keep_one_in", "environment_timeout_seconds", "patience_seconds",
-  "log_every_seconds", "wandb_project",
-)
-_EVALUATION = ("every_steps", "episodes", "max_episode_steps", "greedy")
-# Fields in which the hosts of a run may differ.
-_OF_A_HOST = (
-  "num_actors", "wandb_project", "checkpoint_every_seconds",
-  "checkpoint_every_updates", "checkpoints_to_keep", "checkpoints_keep_one_in",
-  "environment_timeout_seconds", "patience_seconds", "log_every_seconds",
-)
+_COUNT = IntegerRange(1, 2**63)
+# The upper limit is about the longest time that a thread can wait.
+_SECONDS = NumberRange(0.0, 1e9, above=True)
 # Fields of the agent that 0 switches off: None in a configuration file means
 # the value of the agent's preset.
 _CAN_BE_OFF = ("lstm_size", "max_abs_reward", "max_gradient_norm")
+
+
+def _field(
+  meaning: str, allowed: Any = None, *, per_host: bool = False, **default: Any
+) -> Any:
+  """Returns a field of a run.
+
+  Args:
+    meaning: what the field is.
+    allowed: has `check(name, value)`, which raises FieldError.
+    per_host: whether the hosts of a run may differ in it.
+    **default: if a configuration sets the field, its `default` there; a type
+      stands for a value that is unset.
+  """
+  return dataclasses.field(metadata={
+    "meaning": meaning, "allowed": allowed, "per_host": per_host, **default
+  })
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
   """A run, as every process of it gets it.
 
-  Attributes:
-    agent: name of the agent preset.
-    config: the agent's hyperparameters.
-    environment: name of the environment.
-    environment_options: options of the environment, for training and
-      evaluation.
-    environment_spec: specs of one environment.
-    networks: factory of the networks, as python:<module>:<factory>; None for
-      `acme_stac.make_networks`.
-    seed: seed of every random number.
-    num_actors: actor processes.
-    environments_per_actor: environments that each actor steps.
-    num_queues: queues that the actors share.
-    evaluation_every_steps: environment steps between evaluations.
-    evaluation_episodes: episodes of an evaluation; 0 for no evaluator.
-    evaluation_max_episode_steps: actions after which an episode of an
-      evaluation is cut off.
-    evaluation_greedy: evaluate the most probable actions instead of samples.
-    checkpoint_every_seconds: time between checkpoints.
-    checkpoint_every_updates: updates between checkpoints; whichever is sooner.
-    checkpoints_to_keep: number of newest checkpoints that are kept.
-    checkpoints_keep_one_in: one in so many checkpoints is never deleted.
-    environment_timeout_seconds: how long a reset or a step may take.
-    patience_seconds: how long to wait for a silent node.
-    log_every_seconds: least time between rows of a log.
-    wandb_project: Weights & Biases project for the logs of learner and
-      evaluator, in addition to the files; None for none.
-    workdir: directory of the run.
+  A field `evaluation_X` is `evaluation.X` in the configuration.
   """
 
-  agent: str
-  config: acme_stac.STACConfig
-  environment: str
-  environment_options: dict[str, Any]
-  environment_spec: environments.EnvironmentSpec
-  networks: str | None
-  seed: int
-  num_actors: int
-  environments_per_actor: int
-  num_queues: int
-  evaluation_every_steps: int
-  evaluation_episodes: int
-  evaluation_max_episode_steps: int
-  evaluation_greedy: bool
-  checkpoint_every_seconds: float
-  checkpoint_every_updates: int
-  checkpoints_to_keep: int
-  checkpoints_keep_one_in: int
-  environment_timeout_seconds: float
-  patience_seconds: float
-  log_every_seconds: float
-  wandb_project: str | None
-  workdir: pathlib.Path
+  config: acme_stac.STACConfig = _field("the agent's hyperparameters")
+  environment_options: dict[str, Any] = _field(
+    "options of the environment, for training and evaluation"
+  )
+  environment_spec: environments.EnvironmentSpec = _field(
+    "specs of one environment"
+  )
+  workdir: pathlib.Path = _field("directory of the run")
+  num_actors: int = _field("number of actors", _COUNT, per_host=True)
+  agent: str = _field("name of the agent's preset", default="stacx")
+  environment: str = _field("name of the environment", default=str)
+  networks: str | None = _field(
+    "factory of the networks, as python:MODULE:FACTORY; None for"
+    " `acme_stac.make_networks`", default=str
+  )
+  seed: int = _field(
+    "seed of every random number", IntegerRange(0, 2**31 - 1), default=0
+  )
+  environments_per_actor: int = _field(
+    "environments that each actor steps in a batch", _COUNT, default=int
+  )
+  num_queues: int = _field("queues that actors share", _COUNT, default=1)
+  evaluation_every_steps: int = _field(
+    "environment steps between evaluations", _COUNT, default=100_000
+  )
+  evaluation_episodes: int = _field(
+    "episodes of an evaluation; 0 for no evaluator", IntegerRange(0, 2**63),
+    default=10,
+  )
+  evaluation_max_episode_steps: int = _field(
+    "actions after which an episode of an evaluation is cut off", _COUNT,
+    default=MAX_EPISODE_STEPS,
+  )
+  evaluation_greedy: bool = _field(
+    "evaluate the most probable actions instead of samples", default=False
+  )
+  checkpoint_every_seconds: float = _field(
+    "time between checkpoints", _SECONDS, default=60.0, per_host=True
+  )
+  checkpoint_every_updates: int = _field(
+    "updates between checkpoints; whichever is sooner", _COUNT, default=10_000,
+    per_host=True,
+  )
+  checkpoints_to_keep: int = _field(
+    "number of newest checkpoints to keep", _COUNT, default=3, per_host=True
+  )
+  checkpoints_keep_one_in: int = _field(
+    "one in so many checkpoints is never deleted", _COUNT, default=60,
+    per_host=True,
+  )
+  environment_timeout_seconds: float = _field(
+    "how long a reset or a step may take", _SECONDS, default=300.0,
+    per_host=True,
+  )
+  patience_seconds: float = _field(
+    "how long to wait for a silent node", _SECONDS, default=1800.0,
+    per_host=True,
+  )
+  log_every_seconds: float = _field(
+    "least time between rows of a log", _SECONDS, default=1.0, per_host=True
+  )
+  wandb_project: str | None = _field(
+    "Weights & Biases project that learner and evaluator log to as well",
+    default=str, per_host=True,
+  )
 
   @property
   def checkpoints(self) -> pathlib.Path:
@@ -120,18 +145,35 @@ class Experiment:
       self.environment, num_environments, seed, **self.environment_options
     )
 
+  def check_ranges(self):
+    """Raises FieldError for a field that is out of its range."""
+    for field in dataclasses.fields(self):
+      if field.metadata["allowed"] is not None:
+        field.metadata["allowed"].check(field.name, getattr(self, field.name))
+
   def to_json(self) -> dict[str, Any]:
-    """Returns the contents of config.json."""
+    """Returns the contents of config.json, as they are read back.
+
+    Raises:
+      TypeError: if an option of the environment has no form in JSON.
+    """
     fields = {
       field.name: getattr(self, field.name)
       for field in dataclasses.fields(self)
       if field.name not in ("config", "environment_spec", "workdir")
     }
-    return {
+    return json.loads(json.dumps({
       **fields,
       "environment_spec": environments.spec_to_json(self.environment_spec),
       "config": dataclasses.asdict(self.config),
-    }
+    }))
+
+
+_SETTINGS = {
+  field.name: field.metadata["default"]
+  for field in dataclasses.fields(Experiment)
+  if "default" in field.metadata
+}
 
 
 def base_config(domain: str, environment: str) -> ml_collections.ConfigDict:
@@ -144,40 +186,29 @@ def base_config(domain: str, environment: str) -> ml_collections.ConfigDict:
     domain: name of the preset of the environment's kind.
     environment: name of the environment.
   """
-  overrides = {
-    name: config_dict.placeholder(plain_type(hint))
-    for name, hint in typing.get_type_hints(acme_stac.STACConfig).items()
-    # A field of the run, see below.
-    if name != "num_environment_steps"
-  }
+  fields: dict[str, Any] = {"evaluation": {}}
+  for name, default in _SETTINGS.items():
+    if isinstance(default, type):
+      default = config_dict.placeholder(default)
+    if name.startswith("evaluation_"):
+      fields["evaluation"][name.removeprefix("evaluation_")] = default
+    else:
+      fields[name] = default
   return ml_collections.ConfigDict({
-    "agent": "stacx",
+    **fields,
     "domain": domain,
     "environment": environment,
     "environment_options": {
       name: config_dict.placeholder(option_type)
       for name, option_type in environments.option_types(environment).items()
     },
-    "networks": config_dict.placeholder(str),
     "num_environment_steps": config_dict.placeholder(int),
-    "environments_per_actor": config_dict.placeholder(int),
-    "num_queues": 1,
-    "seed": 0,
-    "evaluation": {
-      "every_steps": 100_000,
-      "episodes": 10,
-      "max_episode_steps": MAX_EPISODE_STEPS,
-      "greedy": False,
+    "stac": {
+      name: config_dict.placeholder(plain_type(hint))
+      for name, hint in typing.get_type_hints(acme_stac.STACConfig).items()
+      # A field of the run.
+      if name != "num_environment_steps"
     },
-    "checkpoint_every_seconds": 60.0,
-    "checkpoint_every_updates": 10_000,
-    "checkpoints_to_keep": 3,
-    "checkpoints_keep_one_in": 60,
-    "environment_timeout_seconds": 300.0,
-    "patience_seconds": 1800.0,
-    "log_every_seconds": 1.0,
-    "wandb_project": config_dict.placeholder(str),
-    "stac": overrides,
   })
 
 
@@ -187,13 +218,11 @@ def describe(
   workdir: str,
   probe: environments.BatchedEnvironment,
 ) -> Experiment:
-  """Describes the run of a configuration.
-
-  `validation.make_experiment` checks it as well.
+  """Describes the run of a configuration; `validation` also checks it.
 
   Args:
     config: a configuration with the fields of `base_config`.
-    num_actors: actor processes.
+    num_actors: number of actors.
     workdir: directory of the run.
     probe: the configuration's environment, for its specs.
 
@@ -205,34 +234,33 @@ def describe(
   overrides = agent_overrides(config)
   overrides.setdefault("action_repeat", probe.action_repeat)
   agent = acme_stac.make_config(config.agent, config.domain, spec, **overrides)
-  environments_per_actor = config.environments_per_actor
-  if environments_per_actor is None:
-    environments_per_actor = max(
+  given = dict(config.items()) | {
+    f"evaluation_{name}": value for name, value in config.evaluation.items()
+  }
+  if given["environments_per_actor"] is None:
+    given["environments_per_actor"] = max(
       n for n in range(1, 17) if agent.batch_size % n == 0
     )
   return Experiment(
     config=agent,
     environment_options=environment_options(config),
     environment_spec=spec,
-    num_actors=num_actors,
-    environments_per_actor=environments_per_actor,
     workdir=pathlib.Path(workdir).expanduser().absolute(),
-    **{name: config[name] for name in _AS_THEY_ARE},
-    **{f"evaluation_{name}": config.evaluation[name] for name in _EVALUATION},
+    num_actors=num_actors,
+    **{name: given[name] for name in _SETTINGS},
   )
 
 
 def agent_overrides(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Returns the fields of STACConfig that a configuration sets."""
-  overrides: dict[str, Any] = {}
-  for name, value in config.stac.items():
-    if value is None:
-      continue
-    is_off = name in _CAN_BE_OFF and value == 0
-    overrides[name] = None if is_off else value
-  if config.num_environment_steps is not None:
-    overrides["num_environment_steps"] = config.num_environment_steps
-  return overrides
+  given = {
+    **config.stac, "num_environment_steps": config.num_environment_steps
+  }
+  return {
+    name: None if name in _CAN_BE_OFF and value == 0 else value
+    for name, value in given.items()
+    if value is not None
+  }
 
 
 def environment_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -252,13 +280,8 @@ def write_config(experiment: Experiment):
   """
   path = experiment.workdir / "config.json"
   temporary = path.with_suffix(".tmp")
-  temporary.write_text(json.dumps(to_plain(experiment), indent=2) + "\n")
+  temporary.write_text(json.dumps(experiment.to_json(), indent=2) + "\n")
   temporary.replace(path)
-
-
-def to_plain(experiment: Experiment) -> dict[str, Any]:
-  """Returns the contents of config.json, as they will be read back."""
-  return json.loads(json.dumps(experiment.to_json()))
 
 
 def flag_of(path: str) -> str:
@@ -269,16 +292,15 @@ def flag_of(path: str) -> str:
       the name of a field of STACConfig. A field without a flag is returned as
       it is.
   """
-  first, _, rest = path.partition(".")
-  if first == "num_actors":
-    return "--num_actors"
+  path = path.removeprefix("config.")
+  first = path.partition(".")[0]
   if first == "environment_spec":
     return path
-  if first == "config":
-    path = rest
-  if path == "num_environment_steps":
+  if first == "num_actors":
+    return "--num_actors"
+  if first == "num_environment_steps":
     return f"--config.{path}"
-  if path.partition(".")[0] in typing.get_type_hints(acme_stac.STACConfig):
+  if first in typing.get_type_hints(acme_stac.STACConfig):
     return f"--config.stac.{path}"
   if path.startswith("evaluation_"):
     return f"--config.evaluation.{path.removeprefix('evaluation_')}"
@@ -300,19 +322,24 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
 def host_differences(
   theirs: dict[str, Any], ours: dict[str, Any]
 ) -> list[str]:
-  """Returns the differences between two hosts' runs that must not be.
+  """Returns the differences between two hosts' runs that are not allowed.
 
   Args:
     theirs: `to_json` of the learner's host.
     ours: `to_json` of this host.
   """
-  return differences(_of_all_hosts(theirs), _of_all_hosts(ours))
+  own = {
+    field.name
+    for field in dataclasses.fields(Experiment)
+    if field.metadata["per_host"]
+  }
 
+  def shared(run: dict[str, Any]) -> dict[str, Any]:
+    return {
+      **{name: value for name, value in run.items() if name not in own},
+      # The learner ends the run; a host that waits for it may have been
+      # started with another budget.
+      "config": {**run["config"], "num_environment_steps": None},
+    }
 
-def _of_all_hosts(run: dict[str, Any]) -> dict[str, Any]:
-  plain = json.loads(json.dumps(run))
-  for name in _OF_A_HOST:
-    del plain[name]
-  # The learner ends the run; a host that waits for it may know an older budget.
-  del plain["config"]["num_environment_steps"]
-  return plain
+  return differences(shared(theirs), shared(ours))

@@ -1,4 +1,4 @@
-"""Host checks for a run, and what it sets up on its host."""
+"""Checks and sets up the host of a run."""
 
 import ctypes
 import fcntl
@@ -118,10 +118,11 @@ def check_ports(ports: Iterable[int]):
       try:
         listener.bind(("::", port))
         listener.listen()
-      except OSError as error:
+      # OverflowError: 65535 is the last port.
+      except (OSError, OverflowError) as error:
         raise UserError(
-          f"Port {port} cannot be listened on ({error.strerror}). End what uses"
-          " it, or give the learner's host another port in the cluster file."
+          f"Port {port} cannot be listened on ({error}). End what uses it, or"
+          " give the learner's host another port in the cluster file."
         ) from error
 
 

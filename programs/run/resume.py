@@ -15,7 +15,6 @@ from programs.run.experiment import (
   Experiment,
   differences,
   flag_of,
-  to_plain,
   write_config,
 )
 
@@ -50,23 +49,24 @@ def prepare_workdir(experiment: Experiment) -> Prepared:
   workdir.make(directory)
   paths.make_directory(experiment.checkpoints, "--workdir")
   experiment = with_specs_of_run(experiment)
-  new = to_plain(experiment)
+  new = experiment.to_json()
   try:
     newest = checkpointing.read_newest(experiment.checkpoints)
   except checkpointing.CheckpointError as error:
     raise _cannot_be_resumed(directory, error) from error
-  old: dict[str, Any] = {}
-  if newest is not None:
-    file, arrays, metadata = newest
-    _check_same_run(f"The checkpoint {file}", metadata, new)
-    old = {name: value for name, value in metadata.items() if name in new}
   path = directory / "config.json"
+  changes = []
   if os.path.lexists(path):
-    old = _read_config(path)
-    _check_same_run(str(directory), old, new)
-  changes = differences(old, new) if old else []
+    changes = _changes(str(directory), _read_config(path), new)
+  elif newest is not None:
+    file, _, metadata = newest
+    changes = _changes(
+      f"The checkpoint {file}",
+      {name: value for name, value in metadata.items() if name in new}, new,
+    )
   step = 0
   if newest is not None:
+    file, arrays, _ = newest
     try:
       state = checkpointing.fit(file, arrays, _state_template(experiment))
     except checkpointing.CheckpointError as error:
@@ -84,8 +84,8 @@ def prepare_workdir(experiment: Experiment) -> Prepared:
 def with_specs_of_run(experiment: Experiment) -> Experiment:
   """Returns an experiment with the specs that its run was begun with.
 
-  Networks of a run that an older version began do not know the bounds of
-  observations; its config.json has none.
+  A run that an older version began has no bounds of observations in its
+  config.json, and its networks do not use them.
   """
   path = experiment.workdir / "config.json"
   if not path.is_file():
@@ -118,16 +118,18 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
   return run
 
 
-def _check_same_run(what: str, old: dict[str, Any], new: dict[str, Any]):
-  """Checks that a description is that of the run to resume.
+def _changes(
+  what: str, old: dict[str, Any], new: dict[str, Any]
+) -> list[str]:
+  """Returns how the run to resume differs from the one that was begun.
 
   Args:
-    what: where the description comes from, for messages.
-    old: contents of config.json, or the metadata of a checkpoint.
-    new: contents of config.json of the run to resume.
+    what: where the description of the latter comes from, for messages.
+    old: that description: contents of config.json, or a checkpoint's metadata.
+    new: `Experiment.to_json` of the run to resume.
 
   Raises:
-    UserError: if it is not.
+    UserError: if they cannot be the same run.
   """
   for name in ("environment", "agent"):
     if old.get(name) != new[name]:
@@ -136,18 +138,15 @@ def _check_same_run(what: str, old: dict[str, Any], new: dict[str, Any]):
         f" {new[name]!r}. Choose another --workdir, or remove this one."
       )
   agent = old.get("config")
-  if not isinstance(agent, dict):
-    raise UserError(
-      f"{what} does not say which configuration it was made with. Choose"
-      " another --workdir."
-    )
   for name in _FIXED:
-    if agent.get(name) != new["config"][name]:
+    value = agent.get(name) if isinstance(agent, dict) else None
+    if value != new["config"][name]:
       raise UserError(
-        f"{what} holds a run with {flag_of(name)} {agent.get(name)!r}, not"
+        f"{what} holds a run with {flag_of(name)} {value!r}, not"
         f" {new['config'][name]!r}, which would change the meaning of its"
         " checkpoint. Choose another --workdir."
       )
+  return differences(old, new)
 
 
 def _state_template(experiment: Experiment) -> core.TrainingState:

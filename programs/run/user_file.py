@@ -14,7 +14,7 @@ def call(path: str, function: str, flag: str, folder: str) -> Any:
   Args:
     path: path of the file; what follows a colon is the function's argument.
     function: name of the function.
-    flag: what the user named the file with, for messages.
+    flag: the flag that names the file, for messages.
     folder: directory of the project's own files of this kind.
 
   Returns:

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +10,7 @@ import ml_collections
 import numpy as np
 
 from acme_stac import core, environments
-from acme_stac.checks import FieldError, check_integer, check_number
+from acme_stac.checks import FieldError
 from programs.run.errors import UserError
 from programs.run.experiment import (
   Experiment,
@@ -22,25 +21,6 @@ from programs.run.experiment import (
   flag_of,
 )
 
-# Whole numbers of a run -> the least value.
-_LEAST = {
-  "num_actors": 1,
-  "environments_per_actor": 1,
-  "num_queues": 1,
-  "evaluation_every_steps": 1,
-  "evaluation_episodes": 0,
-  "evaluation_max_episode_steps": 1,
-  "checkpoint_every_updates": 1,
-  "checkpoints_to_keep": 1,
-  "checkpoints_keep_one_in": 1,
-}
-_SECONDS = (
-  "checkpoint_every_seconds", "environment_timeout_seconds", "patience_seconds",
-  "log_every_seconds",
-)
-# The longest time that a thread can wait.
-_MAX_SECONDS = 1e9
-
 
 def make_experiment(
   config: ml_collections.ConfigDict, num_actors: int, workdir: str
@@ -49,22 +29,22 @@ def make_experiment(
 
   Args:
     config: what get_config() of a configuration file returns.
-    num_actors: actor processes.
+    num_actors: number of actors.
     workdir: directory of the run.
 
   Raises:
     UserError: if the run cannot work.
   """
   try:
-    _check_fields(config, base_config("small", "catch"))
+    _check_fields(config)
     # Two, to find here what goes wrong only in a batch.
     with _probe(config.environment, 2, environment_options(config)) as probe:
       _check_action_repeat(config, probe)
       environments.check(probe)
       experiment = describe(config, num_actors, workdir, probe)
-    _check_numbers(experiment)
+    experiment.check_ranges()
+    _check_values(experiment)
     _check_networks(experiment)
-    _check_json(experiment)
   except FieldError as error:
     raise UserError(f"{', '.join(map(flag_of, error.fields))}: {error}") from (
       error
@@ -74,26 +54,27 @@ def make_experiment(
   return experiment
 
 
-def _check_fields(config: Any, defaults: Any, path: str = ""):
-  """Raises ValueError if fields are missing in a user's configuration."""
-  if not isinstance(config, ml_collections.ConfigDict):
+def _check_fields(config: ml_collections.ConfigDict):
+  """Raises ValueError if a user's configuration lacks fields."""
+  defaults = base_config("small", "catch")
+  lacking = [
+    name
+    for name, default in defaults.items()
+    if name not in config
+    or isinstance(default, ml_collections.ConfigDict)
+    and not isinstance(config[name], ml_collections.ConfigDict)
+  ]
+  if not lacking:
+    lacking = [
+      f"evaluation.{name}"
+      for name in defaults.evaluation
+      if name not in config.evaluation
+    ]
+  if lacking:
     raise ValueError(
-      f"{path or 'What get_config() returns'} must be an"
-      f" ml_collections.ConfigDict, got {type(config).__name__}."
-      " programs.run.experiment.base_config makes a configuration."
+      f"The configuration lacks fields: {', '.join(lacking)}."
+      " programs.run.experiment.base_config makes one with all fields."
     )
-  for name, default in defaults.items():
-    # Which fields these have depends on the environment and the version.
-    if path in ("environment_options", "stac"):
-      continue
-    field = f"{path}.{name}" if path else name
-    if name not in config:
-      raise ValueError(
-        f"The configuration has no field {field!r}."
-        " programs.run.experiment.base_config makes one with all fields."
-      )
-    if isinstance(default, ml_collections.ConfigDict):
-      _check_fields(config[name], default, field)
 
 
 @contextlib.contextmanager
@@ -128,15 +109,8 @@ def _check_action_repeat(
     )
 
 
-def _check_numbers(experiment: Experiment):
-  """Raises ValueError for numbers of the run that are out of range."""
-  for name, minimum in _LEAST.items():
-    check_integer(name, getattr(experiment, name), minimum)
-  check_integer("seed", experiment.seed, 0, 2**31 - 1)
-  for name in _SECONDS:
-    check_number(
-      name, getattr(experiment, name), 0.0, _MAX_SECONDS, above=True
-    )
+def _check_values(experiment: Experiment):
+  """Raises ValueError for values that do not fit together, or this machine."""
   if experiment.wandb_project and not importlib.util.find_spec("wandb"):
     raise ValueError(
       "--config.wandb_project is set, but Weights & Biases is not installed."
@@ -144,18 +118,18 @@ def _check_numbers(experiment: Experiment):
       " the project. Or leave it out."
     )
   batch = experiment.config.batch_size
-  if batch % experiment.environments_per_actor:
+  if (
+    batch % experiment.environments_per_actor
+    and experiment.environments_per_actor % batch
+  ):
     divisors = [n for n in range(1, batch + 1) if batch % n == 0]
     raise ValueError(
       f"--config.environments_per_actor ({experiment.environments_per_actor})"
       f" must divide --config.stac.batch_size ({batch}): {divisors}."
+      " Or it must be a multiple of it."
     )
-
-
-def _check_json(experiment: Experiment):
-  """Raises ValueError if config.json cannot hold the run."""
   try:
-    json.dumps(experiment.to_json())
+    experiment.to_json()
   except TypeError as error:
     raise ValueError(
       f"config.json cannot hold this run: {error}. Options are numbers,"
@@ -166,6 +140,10 @@ def _check_json(experiment: Experiment):
 def _check_networks(experiment: Experiment):
   """Raises ValueError for networks that do not work, computing nothing."""
   spec, config = experiment.environment_spec, experiment.config
+  if not isinstance(experiment.networks, str | None):
+    raise ValueError(
+      f"networks must be python:MODULE:FACTORY, got {experiment.networks!r}."
+    )
   factory = experiment.network_factory
   if experiment.networks is None:
     jax.eval_shape(factory(spec, config).init, jax.random.PRNGKey(0))

@@ -4,7 +4,7 @@ import fcntl
 import os
 import pathlib
 import time
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from acme_stac.evaluation.text import printable
 from programs.run import paths
@@ -79,21 +79,16 @@ class Watch:
 
   def __init__(self, workdir: pathlib.Path):
     """Remembers what is in a work directory now."""
-    self._workdir = workdir
-    self._lock = _identity(workdir / ".lock")
-    self._expected = [
-      name for name in ("config.json", "logs") if (workdir / name).exists()
-    ]
+    self._paths = (workdir / ".lock", workdir / "config.json")
+    self._begun_with = self._now()
+
+  def _now(self) -> list[Any]:
+    lock, config = self._paths
+    return [_identity(lock), config.exists()]
 
   def is_intact(self) -> bool:
-    """Returns whether everything that the run needs is still there."""
-    return _identity(self._workdir / ".lock") == self._lock and all(
-      (self._workdir / name).exists() for name in self._expected
-    )
-
-  def is_anothers(self) -> bool:
-    """Returns whether another run has taken the place of this one."""
-    return _identity(self._workdir / ".lock") not in (None, self._lock)
+    """Returns whether the run's directory is still there, and still its own."""
+    return self._now() == self._begun_with
 
 
 def _identity(path: pathlib.Path) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ from acme.jax import variable_utils
 from acme_stac import environments
 from acme_stac.networks import make_policy
 from acme_stac.training import Actor
+from acme_stac.training.inference import Inference
 from acme_stac.training.variables import ACTOR_VARIABLES, VariableClient
 from tests.support import helpers
 
@@ -72,20 +73,19 @@ def test_acmes_generic_actor_acts_as_ours(lstm_size):
   ours = Record()
   # The key that Acme's actor gives to an episode.
   _, episode_key = jax.random.split(key)
+  device = jax.local_devices(backend="cpu")[0]
   actor = Actor(
-    make_policy(networks, config), episode_key,
-    VariableClient(
-      source, ACTOR_VARIABLES, jax.local_devices(backend="cpu")[0]
-    ),
+    Inference(make_policy(networks, config), device), episode_key,
+    VariableClient(source, device),
     ours,
   )
   environment = environments.make_batched("catch", 1, seed=0)
   timestep = environment.reset()
   actor.observe_first(timestep)
   while timestep.step_type[0] != dm_env.StepType.LAST:
-    action = actor.select_action(timestep.observation)
-    timestep = environment.step(action)
-    actor.observe(action, timestep)
+    actor.start(timestep)
+    timestep = environment.step(actor.finish())
+    actor.observe(timestep)
 
   assert len(ours.decisions) == len(theirs.decisions) == 9
   for a, b in zip(ours.decisions, theirs.decisions, strict=True):

@@ -22,7 +22,6 @@ def test_only_missing_names_are_set():
 import types
 import jax, jax.numpy as jnp
 from acme_stac.agent import compat  # Applies them.
-print(compat.missing_names())
 assert jax.tree_map is jax.tree_util.tree_map
 assert jax.xla.Device is jax.Device and jnp.DeviceArray is jax.Array
 ours = jax.xla
@@ -36,19 +35,4 @@ compat.apply()
 assert jax.xla is theirs and jax.tree_map is len
 """
   )
-  assert result.stdout == "[]\n", result.stderr
-
-
-def test_missing_names_are_listed():
-  result = run(
-    """
-import sys, types
-fake = types.ModuleType("acme_stac.agent")
-import acme_stac, os
-fake.__path__ = [os.path.join(acme_stac.__path__[0], "agent")]
-sys.modules["acme_stac.agent"] = fake
-from acme_stac.agent import compat
-print(len(compat.missing_names()))
-"""
-  )
-  assert result.stdout == "4\n", result.stderr
+  assert result.returncode == 0, result.stderr

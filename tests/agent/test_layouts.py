@@ -76,9 +76,8 @@ def parsed_flags():
   flags.FLAGS([sys.argv[0]])
 
 
-@pytest.mark.parametrize("make", [cart_pole, swing_up])
-def test_local_layout(tmp_path, make):
-  environment = make(0)
+def test_local_layout(tmp_path):
+  environment = cart_pole(0)
   spec = specs.make_environment_spec(environment)
   config = helpers.small_config(lstm_size=8)
   builder = acme_stac.STACBuilder(config)
@@ -112,11 +111,11 @@ def test_local_layout(tmp_path, make):
     observers=[Actions()],
   )
   before = agent._learner.get_variables(["policy"])[0]
-  loop.run(num_steps=1000)
+  loop.run(num_steps=500)
   updates = agent._learner.num_steps
   # A batch may be on its way.
-  assert 1000 / config.steps_per_update - 3 <= updates
-  assert counter.get_counts()["actor_steps"] >= 1000
+  assert 500 / config.steps_per_update - 3 <= updates
+  assert counter.get_counts()["actor_steps"] >= 500
   last = episodes.rows[-1]
   assert np.isfinite(last["episode_return"])
   assert last["actions"] == last["episode_length"]
@@ -162,7 +161,7 @@ def test_local_layout_with_a_batch_of_the_outer_loss(outer_batch):
     samples_per_insert=1,
     min_replay_size=1,
   )
-  acme.EnvironmentLoop(environment, agent, logger=Rows()).run(num_steps=200)
+  acme.EnvironmentLoop(environment, agent, logger=Rows()).run(num_steps=60)
   assert agent._learner.num_steps > 10
 
 
@@ -278,8 +277,7 @@ class Head:
         self.actor.observe_first(timestep)
 
 
-@pytest.mark.parametrize("make", [cart_pole, swing_up])
-def test_development_head(make):
+def test_development_head():
   config = helpers.small_config()
   rows = Rows()
   labels = []
@@ -291,13 +289,13 @@ def test_development_head(make):
   head = Head(
     acme_stac.STACBuilder(config, log_every_seconds=0.0),
     lambda spec: acme_stac.make_networks(spec, config),
-    make(0),
+    swing_up(0),
     logger_factory,
   )
-  head.run(1000)
+  head.run(500)
   assert labels == ["learner"]
   # Two threads hold a batch each, and the buffer one; nothing was dropped.
-  assert head.learner_steps >= 1000 / config.steps_per_update - 5
+  assert head.learner_steps >= 500 / config.steps_per_update - 5
   assert head.counter.get_counts()["learner_steps"] == head.learner_steps
   assert rows.rows[-1]["learner_steps"] == head.learner_steps
   assert rows.rows[-1]["queue_fill"] <= 1.0

@@ -29,6 +29,10 @@ def test_constrain_squashes_and_scales():
     )
 
 
+def test_every_metaparameter_of_the_configuration_is_in_the_table():
+  assert tuple(core.METAPARAMETERS) == METAPARAMETER_NAMES
+
+
 def test_initial_value():
   config = helpers.small_config("stac")
   for value in core.squash(core.init_metaparams(config), config).values():

@@ -130,7 +130,7 @@ def test_unknown_names(name, message):
       "atari:pong", {"sticky_action": 0.2},
       "'atari:pong': 'sticky_action'. Did you mean 'sticky_action_probability'",
     ),
-    ("atari:pong", {"sticky_action_probability": 1.5}, r"must be in \[0, 1\)"),
+    ("atari:pong", {"sticky_action_probability": 1.5}, r" in \[0, 1\)"),
     ("atari:pong", {"sticky_action_probability": "0.1"}, "must be of type flo"),
     ("atari:pong", {"life_loss_is_terminal": "no"}, "must be of type bool"),
     ("atari:pong", {"max_noops": 1.5}, "must be of type int, got 1.5"),

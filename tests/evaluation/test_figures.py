@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from acme_stac.evaluation import runs
 from acme_stac.evaluation.figures import groups as figures
 from acme_stac.evaluation.figures import styles
-from acme_stac.evaluation.groups import Groups
+from acme_stac.evaluation.report.comparison import Comparison
 from acme_stac.presets import AGENTS
 from tests.support import workdirs
 
@@ -36,14 +36,15 @@ def curves(tmp_path) -> Figure:
           tmp_path / f"{task[:5]}{agent}{seed}", task, agent, seed, 1.0
         )
   found, _ = runs.find([tmp_path])
-  groups = Groups(found)
+  compared = Comparison(found)
   return figures.learning_curves({
-    task: {agent: groups.runs(task, agent) for agent in groups.agents}
-    for task in groups.tasks
+    task: {x: compared.group(task, x).runs for x in compared.agents}
+    for task in compared.tasks
   })
 
 
 def test_legends_cover_no_panel_and_all_text_is_inside(curves):
+  assert "catch, 2 seeds" in [axes.get_title() for axes in curves.axes]
   for _ in range(2):
     curves.draw_without_rendering()
     (legend,) = curves.legends
@@ -57,10 +58,6 @@ def test_legends_cover_no_panel_and_all_text_is_inside(curves):
     styles.narrow(curves)
     assert curves.get_figwidth() < 4
   assert len({axes.get_position().y0 for axes in curves.axes}) == 2
-
-
-def test_tasks_are_titled_with_the_number_of_their_seeds(curves):
-  assert "catch, 2 seeds" in [axes.get_title() for axes in curves.axes]
 
 
 def test_a_figure_is_the_same_each_time(tmp_path):

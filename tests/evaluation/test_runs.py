@@ -5,8 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from acme_stac.evaluation import runs
-from acme_stac.evaluation.groups import Groups, label
+from acme_stac.evaluation import logs, runs
+from acme_stac.evaluation.report.comparison import Comparison, group_runs
 from tests.support import workdirs
 
 
@@ -24,11 +24,9 @@ def test_a_work_directory_is_read(tmp_path):
   # 64,000 steps at 200 a second, from the first row on, of 640.
   assert run.figures["training_seconds"] == pytest.approx(316.8)
   np.testing.assert_allclose(run.curves["seconds"], run.steps / 200.0 - 3.2)
-  assert run.value_at("episode_return", 32_000, "environment_steps") == (
-    pytest.approx(0.4)
-  )
-  assert run.value_at("episode_return", 156.8, "seconds") == pytest.approx(0.4)
-  assert np.isnan(run.value_at("episode_return", 64_001, "environment_steps"))
+  assert run.return_at(32_000) == pytest.approx(0.4)
+  assert run.return_at(156.8, "seconds") == pytest.approx(0.4)
+  assert np.isnan(run.return_at(64_001))
   assert run.figures["final_return"] == pytest.approx(0.8)
 
 
@@ -38,7 +36,7 @@ def test_unfinished_and_empty_runs(tmp_path):
   (half, empty), _ = runs.find([tmp_path])
   assert not half.finished and half.steps[-1] == 32_000
   assert not empty.finished and not len(empty.steps)
-  assert np.isnan(empty.value_at("episode_return", 1.0, "environment_steps"))
+  assert np.isnan(empty.return_at(1.0))
 
 
 def test_what_is_exported_is_read_again(tmp_path):
@@ -64,11 +62,14 @@ def test_what_is_exported_is_read_again(tmp_path):
     assert new.figures["final_return"] == pytest.approx(
       old.figures["final_return"]
     )
-    at = 0.4 * old.steps[-1]
     for column in ("episode_return", "sigma_alpha_head0"):
-      assert new.value_at(column, at, "environment_steps") == pytest.approx(
-        old.value_at(column, at, "environment_steps"), rel=1e-3
+      before, after = (
+        logs.interpolate(
+          run.curves, column, 0.4 * old.steps[-1], "environment_steps"
+        )
+        for run in (old, new)
       )
+      assert after == pytest.approx(before, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -101,12 +102,12 @@ def test_what_is_no_run_is_said(tmp_path, make, message):
     runs.find([tmp_path / "x"])
 
 
-def make_groups(tmp_path, described):
+def compare(tmp_path, described):
   for number, (task, agent, seed, settings) in enumerate(described):
     workdirs.make(
       tmp_path / str(number), task, agent, seed, 1.0, rows=2, **settings
     )
-  return Groups(runs.find([tmp_path])[0])
+  return Comparison(runs.find([tmp_path])[0])
 
 
 def test_what_cannot_be_read_is_left_out_and_said(tmp_path):
@@ -137,6 +138,11 @@ def _set_config(directory, **values):
   path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
+def _pipe(path):
+  path.unlink()
+  os.mkfifo(path)
+
+
 def _set_log(directory, row=1, **values):
   """Changes a row of a log."""
   path = directory / "logs" / "learner.csv"
@@ -148,6 +154,9 @@ def _set_log(directory, row=1, **values):
 
 @pytest.mark.parametrize(("damage", "message"), [
   (lambda run: _set_config(run, config=None), "TypeError"),
+  # Reading a pipe would wait for ever.
+  (lambda run: _pipe(run / "config.json"), "is not a regular file"),
+  (lambda run: _pipe(run / "logs" / "learner.csv"), "is not a regular file"),
   (lambda run: (run / "config.json").write_text('{"age'), "JSONDecodeError"),
   (
     lambda run: _set_log(run, environment_steps="nan"),
@@ -250,29 +259,26 @@ def test_options_of_environments_are_those_of_the_task(tmp_path):
       tmp_path / f"s{seed}", "atari:pong", "stacx", seed, 1.0,
       options={"protocol": "machado", "batch_size": "large"} if seed else {},
     )
-  groups = Groups(runs.find([tmp_path])[0])
-  varied = [(agent, dict(v)) for (_, agent, v), _ in groups.items() if v]
-  assert varied == [("stacx", {
+  (group,) = [x for x in group_runs(runs.find([tmp_path])[0]) if x.variation]
+  assert (group.agent, dict(group.variation)) == ("stacx", {
     "environment_options.protocol": "machado",
     "environment_options.batch_size": "large",
-  })]
-  assert label(*next(k[1:] for k, _ in groups.items() if k[2])) == (
-    "stacx, batch_size=large, protocol=machado"
-  )
+  })
+  assert group.title == "atari:pong, stacx, batch_size=large, protocol=machado"
 
 
 def test_a_grid_without_its_middle_has_usual_settings(tmp_path):
-  groups = make_groups(tmp_path, [
+  compared = compare(tmp_path, [
     ("catch", "stac", 0, {"discount": 0.9}),
     ("catch", "stac", 0, {"value_cost": 0.1}),
     ("catch", "stac", 0, {"discount": 0.9, "entropy_cost": 0.5}),
     ("catch", "stac", 1, {"value_cost": 0.1, "entropy_cost": 0.5}),
   ])
-  assert groups.agents == ["stac"]
+  assert compared.agents == ["stac"]
 
 
 def test_what_most_runs_have_is_usual(tmp_path):
-  groups = make_groups(tmp_path, [
+  compared = compare(tmp_path, [
     *[("catch", "stac", seed, {}) for seed in range(2)],
     *[("catch", "stac", seed, {"discount": 0.9}) for seed in range(2)],
     # A tie for STAC, which other agents of the task decide.
@@ -283,8 +289,8 @@ def test_what_most_runs_have_is_usual(tmp_path):
     ("catch", "impala", 1, {"num_environment_steps": 640_000}),
   ])
   assert {
-    (task, label(agent, variation)): [run.seed for run in members]
-    for (task, agent, variation), members in groups.items()
+    (group.task, group.label): [run.seed for run in group.runs]
+    for group in compared.groups
   } == {
     ("catch", "stac"): [0, 1],
     ("catch", "stac, discount=0.9"): [0, 1],
@@ -292,22 +298,25 @@ def test_what_most_runs_have_is_usual(tmp_path):
     ("gymnasium:CartPole-v1", "stac"): [7],
   }
   # As in the list of presets, whatever was found first.
-  assert groups.agents == ["impala", "stac"]
-  assert groups.perturbed() == {"discount": [0.9, 0.99]}
-  assert groups.usual("catch", "stac", "discount") == 0.99
-  assert groups.tasks == ["catch", "gymnasium:CartPole-v1"]
+  assert compared.agents == ["impala", "stac"]
+  assert compared.perturbed() == {"discount": [0.9, 0.99]}
+  assert compared.group("catch", "stac").usual["discount"] == 0.99
+  assert compared.tasks == ["catch", "gymnasium:CartPole-v1"]
 
 
 def test_lists_can_be_varied(tmp_path):
-  groups = make_groups(tmp_path, [
+  compared = compare(tmp_path, [
     *[("catch", "stac", seed, {}) for seed in range(2)],
     ("catch", "stac", 0, {"torso_sizes": (8,), "embedding_per_head": True}),
     ("catch", "stac", 1, {"embedding_per_head": True}),
     ("catch", "stac", 0, {"options": {"sizes": [[1], {"a": [2]}]}}),
   ])
-  _, nested, variation = [v for (_, _, v), _ in groups.items() if v]
-  assert variation == (("embedding_per_head", True), ("torso_sizes", (8,)))
-  assert nested == (("environment_options.sizes", ((1,), (("a", (2,)),))),)
+  _, nested, group = [x for x in compared.groups if x.variation]
+  assert dict(group.variation) == {
+    "embedding_per_head": True, "torso_sizes": (8,)
+  }
+  assert dict(nested.variation) == {
+    "environment_options.sizes": ((1,), (("a", (2,)),))
+  }
   # A truth value is no grid either.
-  assert groups.perturbed() == {}
-  assert json.dumps(groups.finished("catch", "stac", variation)[0].settings)
+  assert compared.perturbed() == {}

@@ -32,19 +32,15 @@ def test_the_benchmark():
   ],
 )
 def test_scores_share_a_scale(task, value, score):
-  assert scores.has_scale(task)
-  assert scores.normalised(task, value) == pytest.approx(score)
+  scale = scores.scale_of(task)
+  assert scale.normalised(value) == pytest.approx(score)
   np.testing.assert_allclose(
-    scores.normalised(task, np.array([value, value])), score
+    scale.normalised(np.array([value, value])), score
   )
-  assert scores.describe_scale(task)
+  assert scale.meaning
 
 
 @pytest.mark.parametrize("task", ["atari:adventure", "gymnasium:Pendulum-v1"])
-def test_what_has_no_scale_is_said(task):
-  assert not scores.has_scale(task)
+def test_what_has_no_scale(task):
+  assert scores.scale_of(task) is None
   assert scores.game_of(task) is None
-  for ask in (lambda: scores.normalised(task, 1.0),
-              lambda: scores.describe_scale(task)):
-    with pytest.raises(ValueError, match="Nothing says which returns"):
-      ask()

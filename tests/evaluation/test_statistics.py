@@ -18,7 +18,7 @@ def scores():
 
 
 def test_aggregates_are_what_they_are_called(scores):
-  estimates = statistics.aggregate(scores, samples=200)
+  estimates = statistics.aggregate(scores)
   for agent, values in scores.items():
     found = estimates[agent]
     assert found["interquartile mean"].value == pytest.approx(
@@ -50,7 +50,7 @@ def test_intervals_are_those_of_a_mean():
 def test_seeds_are_drawn_for_each_task_apart():
   # Without stratification tasks' differences would widen the interval.
   values = np.array([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
-  estimate = statistics.aggregate({"": values}, 100)[""]["mean"]
+  estimate = statistics.aggregate({"": values})[""]["mean"]
   assert estimate == (0.5, 0.5, 0.5)
 
 
@@ -63,7 +63,7 @@ def test_one_seed_has_no_interval():
 
 def test_curves_are_means_over_seeds_and_tasks(scores):
   values = np.stack([scores["stac"], scores["stac"] + 1.0], axis=-1)
-  found = statistics.mean_curves({"stac": values}, 200)
+  found = statistics.mean_curves({"stac": values})
   np.testing.assert_allclose(found.values["stac"], values.mean(axis=(0, 1)))
   low, high = found.intervals["stac"]
   np.testing.assert_allclose(low[1] - low[0], 1.0, atol=0.02)
@@ -73,7 +73,7 @@ def test_curves_are_means_over_seeds_and_tasks(scores):
 
 def test_profiles_are_shares_of_runs(scores):
   thresholds = np.array([-1.0, 0.5, 2.0])
-  found = statistics.performance_profiles(scores, thresholds, 100)
+  found = statistics.performance_profiles(scores, thresholds)
   for agent, values in scores.items():
     np.testing.assert_allclose(
       found.values[agent], [1.0, (values > 0.5).mean(), 0.0]
@@ -84,7 +84,7 @@ def test_profiles_are_shares_of_runs(scores):
 def test_probability_of_improvement_is_that_of_rliable(scores):
   # A tie counts one half.
   scores["stac"][0] = scores["impala"][0]
-  found = statistics.probability_of_improvement(scores, "impala", 100)
+  found = statistics.probability_of_improvement(scores, "impala")
   assert list(found) == ["stac"]
   value, low, high = found["stac"]
   assert value == pytest.approx(

@@ -246,14 +246,14 @@ def test_max_pool_is_that_of_haiku(size):
   images = rng.integers(-2, 3, (2, size, size, 3)).astype(np.float32)
   tangent = rng.normal(size=images.shape).astype(np.float32)
   expected, pull_back = jax.vjp(haiku_max_pool, images)
-  pooled, new_pull_back = jax.vjp(torsos.max_pool, images)
+  pooled, new_pull_back = jax.vjp(torsos.max_pool_selecting, images)
   np.testing.assert_array_equal(pooled, expected)
   cotangent = rng.normal(size=pooled.shape).astype(np.float32)
   np.testing.assert_allclose(
     new_pull_back(cotangent)[0], pull_back(cotangent)[0], atol=1e-5
   )
   # Forwards it is the transpose of that.
-  _, pushed = jax.jvp(torsos.max_pool, (images,), (tangent,))
+  _, pushed = jax.jvp(torsos.max_pool_selecting, (images,), (tangent,))
   np.testing.assert_allclose(
     np.vdot(pushed, cotangent), np.vdot(tangent, pull_back(cotangent)[0]),
     rtol=1e-3,
@@ -275,7 +275,20 @@ def test_second_derivative_of_max_pool():
   expected = jax.grad(along)(0.7, haiku_max_pool)
   assert abs(expected) > 1.0
   np.testing.assert_allclose(
-    jax.grad(along)(0.7, torsos.max_pool), expected, rtol=1e-4
+    jax.grad(along)(0.7, torsos.max_pool_selecting), expected, rtol=1e-4
+  )
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
+def test_pooling_of_every_backend_has_the_same_derivative(backend, monkeypatch):
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
+  images = np.random.default_rng(0).normal(size=(2, 8, 9, 3)).astype("f")
+
+  def gradient(pooling):
+    return jax.grad(lambda x: jnp.sum(jnp.sin(pooling(x * x))))(images)
+
+  np.testing.assert_allclose(
+    gradient(torsos.max_pool), gradient(haiku_max_pool), atol=1e-5
   )
 
 

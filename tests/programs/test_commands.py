@@ -1,4 +1,5 @@
 import argparse
+import importlib
 import subprocess
 import sys
 
@@ -8,8 +9,8 @@ from acme_stac import STACConfig, environments
 from acme_stac.presets import AGENTS
 from programs import evaluate, export, report, sweep
 from programs.benchmark import __main__ as benchmark
+from programs.launch import flags as run_flags
 from programs.run import arguments, experiment, validation
-from programs.run import flags as run_flags
 from programs.run.errors import UserError
 
 # Each with a flag that is wrong, and what was meant.
@@ -33,20 +34,28 @@ def test_flags_are_written_out_and_near_matches_named(main, argv, meant):
 
 @pytest.mark.parametrize("command", [
   "programs.train", "programs.evaluate", "programs.report", "programs.sweep",
-  "programs.export", "programs.benchmark", "xm_launch", "acme_stac.doctor",
+  "programs.export", "programs.benchmark.__main__", "xm_launch.__main__",
+  "acme_stac.doctor",
 ])
-def test_help_shows_examples_line_by_line(command):
+def test_help_shows_examples_line_by_line(command, capsys):
+  with pytest.raises(SystemExit) as ended:
+    importlib.import_module(command).main(["--help"])
+  assert ended.value.code == 0
+  said = capsys.readouterr()
+  assert said.err == ""
+  assert f"\n  python -m {command.removesuffix('.__main__')}" in said.out
+
+
+def test_the_help_of_a_run_has_the_names_of_its_parts():
   result = subprocess.run(
-    [sys.executable, "-m", command, "--help"],
+    [sys.executable, "-m", "programs.train", "--help"],
     capture_output=True, text=True, timeout=100,
   )
   assert result.returncode == 0
   assert result.stderr == ""
-  assert f"\n  python -m {command}" in result.stdout
-  if command == "programs.train":
-    assert set(AGENTS) <= set(result.stdout.replace(",", " ").split())
-    assert "control_pixels:DOMAIN/TASK" in result.stdout
-    assert " \\\n    --config.agent=stacx" in result.stdout
+  assert set(AGENTS) <= set(result.stdout.replace(",", " ").split())
+  assert "control_pixels:DOMAIN/TASK" in result.stdout
+  assert " \\\n    --config.agent=stacx" in result.stdout
 
 
 def test_help_has_every_kind_of_environment():

@@ -10,6 +10,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from acme_stac.evaluation.figures import styles
 from programs import report
 from programs.run.errors import UserError
 from tests.support import workdirs
@@ -63,6 +64,12 @@ def page(tmp_path_factory):
     str(make_runs(directory)), f"--output={output}", "--title=A <study>",
   ]) == 0
   return output / "index.html"
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+  """Leaves out drawing, which takes most of the time of a report."""
+  monkeypatch.setattr(styles, "save", lambda figure, file, dpi: None)
 
 
 def text_of(page):
@@ -144,7 +151,7 @@ def test_files_beside_the_page(page):
   assert not re.search(r'(src|href)="(?!data:|#)', source)
 
 
-def test_a_report_of_its_own_data_says_the_same(page, tmp_path):
+def test_a_report_of_its_own_data_says_the_same(page, tmp_path, undrawn):
   assert report.main([
     str(page.parent / "data"), f"--output={tmp_path}", "--title=A <study>",
   ]) == 0
@@ -156,7 +163,7 @@ def test_a_report_of_its_own_data_says_the_same(page, tmp_path):
   np.testing.assert_allclose(ours, theirs, rtol=0.01)
 
 
-def test_what_is_wrong_is_said(tmp_path, capsys):
+def test_what_is_wrong_is_said(tmp_path, undrawn):
   with pytest.raises(UserError, match="There is no directory"):
     report.main([str(tmp_path / "x"), f"--output={tmp_path}"])
   workdirs.make(tmp_path / "runs", "catch", "stac", 0, 1.0)
@@ -168,7 +175,7 @@ def test_what_is_wrong_is_said(tmp_path, capsys):
   assert "No run" not in text_of(tmp_path / "out" / "index.html")
 
 
-def test_other_budgets_are_said(tmp_path):
+def test_other_budgets_are_said(tmp_path, undrawn):
   for agent, steps in (("impala", 64_000), ("stac", 32_000)):
     workdirs.make(
       tmp_path / agent, "catch", agent, 0, 1.0, num_environment_steps=steps
@@ -181,7 +188,7 @@ def test_other_budgets_are_said(tmp_path):
   assert row[2] == "0.500"
 
 
-def test_what_is_in_no_statistics_is_said(tmp_path):
+def test_what_is_in_no_statistics_is_said(tmp_path, undrawn):
   for seed, final in enumerate((1.0, 0.8, float("nan"), float("inf"))):
     workdirs.make(tmp_path / f"i{seed}", "catch", "impala", seed, final)
   workdirs.make(
@@ -200,7 +207,7 @@ def test_what_is_in_no_statistics_is_said(tmp_path):
   assert "nan" not in text
 
 
-def test_what_cannot_be_compared_is_said(tmp_path):
+def test_what_cannot_be_compared_is_said(tmp_path, undrawn):
   runs = tmp_path / "runs"
   for seed in range(2):
     workdirs.make(runs / f"i{seed}", "catch", "impala", seed, 1.0)
@@ -236,7 +243,7 @@ def test_what_cannot_be_compared_is_said(tmp_path):
   assert not (output / "learning_curves_varied.png").exists()
 
 
-def test_runs_that_differ_in_several_settings_are_drawn(tmp_path):
+def test_runs_that_differ_in_several_settings_are_drawn(tmp_path, undrawn):
   for seed in range(2):
     workdirs.make(tmp_path / "runs" / f"i{seed}", "catch", "impala", seed, 1.0)
   workdirs.make(
@@ -248,7 +255,7 @@ def test_runs_that_differ_in_several_settings_are_drawn(tmp_path):
   assert (output / "learning_curves_varied.png").exists()
 
 
-def test_mean_over_training_ends_where_runs_are_compared(tmp_path):
+def test_mean_over_training_ends_where_runs_are_compared(tmp_path, undrawn):
   for agent, steps in (("impala", 16_000), ("stac", 64_000)):
     workdirs.make(
       tmp_path / "runs" / agent, "catch", agent, 0, 1.0, rows=100,
@@ -261,7 +268,7 @@ def test_mean_over_training_ends_where_runs_are_compared(tmp_path):
   assert float(row[3]) == pytest.approx(0.13, abs=0.01)
 
 
-def test_time_is_compared_at_the_median_of_the_fastest(tmp_path):
+def test_time_is_compared_at_the_median_of_the_fastest(tmp_path, undrawn):
   # One run of IMPALA had the machine to itself.
   for seed, rate in enumerate((1000.0, 200.0, 200.0)):
     workdirs.make(
@@ -299,7 +306,9 @@ def test_names_are_only_names(tmp_path):
 _UNSAFE = "a\x1b[31mb\u202ec\u2066d\x07e\u200bf\ng"
 
 
-def test_control_characters_reach_neither_terminal_nor_page(tmp_path, capsys):
+def test_control_characters_reach_neither_terminal_nor_page(
+  tmp_path, undrawn, capsys
+):
   for number, (agent, batch_size) in enumerate([
     ("impala", 32), ("impala", 32), ("impala", 8), (_UNSAFE, 32),
   ]):
@@ -355,7 +364,9 @@ def test_the_answer_comes_first_and_inventories_last(page):
   assert source.count("<details") == source.count("</details>")
 
 
-def test_a_page_of_one_run_has_only_what_it_says_something_of(tmp_path):
+def test_a_page_of_one_run_has_only_what_it_says_something_of(
+  tmp_path, undrawn
+):
   workdirs.make(tmp_path / "runs" / "i", _CARTPOLE, "impala", 0, 123.456789)
   output = tmp_path / "out"
   assert report.main([str(tmp_path / "runs"), f"--output={output}"]) == 0

@@ -15,7 +15,7 @@ import pytest
 
 from acme_stac import environments
 from programs import sweep
-from programs.run import flags as run_flags
+from programs.launch import flags as run_flags
 from programs.run import machine, validation
 from programs.run.errors import UserError
 from tests.evaluation import test_summary
@@ -106,7 +106,7 @@ def test_runs_end_with_the_sweep(tmp_path, monkeypatch):
   thread = threading.Thread(target=ours._start, args=("run", {0}))
   thread.start()
   thread.join()
-  process = ours._running["run"]
+  process, _ = ours._running["run"]
   try:
     assert process.wait(timeout=10) == -signal.SIGTERM
   finally:
@@ -127,13 +127,11 @@ def test_share_of_a_run(tmp_path):
   make_run(tmp_path, 25)
   log = tmp_path / "logs" / "learner.csv"
   found = []
-  # Only the end of a long one is read.
-  long = b"\xff\n" * 10**5 + b"7,75\n"
-  for more in (b"", b"2,5", b"0\r\n", long, b"8,800\n"):
-    with open(log, "ab") as file:
+  for more in ("", "2", ",50\r\n", "8,800\n"):
+    with open(log, "a") as file:
       file.write(more)
     found.append(sweep.share_made(tmp_path))
-  assert found == [0.25, 0.25, 0.5, 0.75, 1.0]
+  assert found == [0.25, 0.25, 0.5, 1.0]
   log.write_bytes(b"environment_steps\n")
   assert sweep.share_made(tmp_path) == 0.0
   make_run(tmp_path, 25)
@@ -146,7 +144,6 @@ def test_status_counts_what_runs_have_made(tmp_path, monkeypatch):
   monkeypatch.setattr(time, "monotonic", lambda: now)
   make_run(tmp_path / "a/0", 40)  # It was cut off.
   ours = sweep.Sweep({"a/0": [], "b/1": [], "c": []}, tmp_path)
-  monkeypatch.setattr(ours, "_waiting", ["c"])
   monkeypatch.setattr(ours, "_running", {"a/0": None, "b/1": None})
   assert ours.status() == ["0/3 runs done", "running: a/0 (40%), b/1"]
   now = 60.0
@@ -156,7 +153,9 @@ def test_status_counts_what_runs_have_made(tmp_path, monkeypatch):
     "0/3 runs done", "about 8 minutes left", "running: a/0 (70%), b/1"
   ]
   ours._running.pop("a/0")
-  assert ours.status()[1:] == ["about 3 minutes left", "running: b/1"]
+  make_run(tmp_path / "b/1", 50)
+  # 0.8 of a run in a minute, and 1.8 runs are left.
+  assert ours.status()[1:] == ["about 2 minutes left", "running: b/1 (50%)"]
 
 
 def test_the_summary_is_of_logs_that_can_be_read(tmp_path, capsys):
@@ -201,8 +200,7 @@ class Failed:
 
 def test_failures_are_listed_without_a_summary(tmp_path, monkeypatch, capsys):
   def start(self, name, cores):
-    self._running[name] = Failed()
-    self._cores[name] = cores
+    self._running[name] = Failed(), cores
     # Before the sweep begins it would be refused.
     (tmp_path / "summary.csv").mkdir()
 
@@ -336,8 +334,6 @@ def test_at_least_one_run_at_a_time(tmp_path, monkeypatch):
   ("def get_runs(): return {'a': [1]}", "flags of 'a' must be a list"),
   ("def get_runs(): return {'/a': []}", "'/a' must be a relative path"),
   ("def get_runs(): return {'../a': []}", "'../a' must be a relative path"),
-  ("def get_runs(): return {'a': [], 'a/b/c': []}",
-   "'a/b/c' must not lie in the directory of the run 'a'"),
 ])
 def test_what_a_sweep_file_can_get_wrong(tmp_path, text, message):
   path = tmp_path / "s.py"

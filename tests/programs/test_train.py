@@ -6,19 +6,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
-import psutil
 import pytest
 
 import acme_stac
 from acme_stac import checkpointing
 from programs import train
 from programs.launch import ending, serial, session
+from programs.launch import flags as run_flags
 from programs.nodes import checkpoints
-from programs.nodes.learner import Learner
-from programs.run import flags as run_flags
+from programs.nodes.failures import HopelessError
 from programs.run import machine, resume
 from programs.run import workdir as workdir_lib
 from programs.run.errors import UserError
@@ -149,15 +149,7 @@ def test_what_a_checked_environment_started_ends_with_the_command(tmp_path):
   assert result.returncode == 2, result.stderr
   assert "not today" in result.stderr
   pid = int((tmp_path / "pid").read_text())
-
-  def gone():
-    try:
-      # Nobody may be there to take note of its death.
-      return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-      return True
-
-  assert ending.wait(gone, 60)
+  runs.wait_until_gone(pid)
 
 
 def test_a_checkpoint_alone_refuses_another_agent(tmp_path):
@@ -231,40 +223,30 @@ def test_something_else_in_the_work_directory_is_one_error(tmp_path, name):
     session.describe(run_flags.parse(argv))
 
 
-@pytest.mark.parametrize("remove", ["all", "contents"])
-def test_a_removed_work_directory_stops_the_run_and_is_written_again(
-  tmp_path, monkeypatch, remove, capsys
-):
-  workdir = tmp_path / "run"
-  monkeypatch.setattr(checkpoints, "_LOOK_SECONDS", 0.0)
-  step = Learner.step
-
-  def step_and_remove(learner):
-    again = step(learner)
-    if learner._learner.num_steps == 3:
-      for path in workdir.iterdir():
-        if path.is_dir():
-          shutil.rmtree(path)
-        elif remove == "all" or not path.name.startswith("."):
-          path.unlink()
-      if remove == "all":
-        workdir.rmdir()
-    return again
-
-  monkeypatch.setattr(Learner, "step", step_and_remove)
-  arguments = (
-    "--launch=serial", "--config.stac.torso_sizes=(4,)",
-    "--config.stac.head_sizes=(4,)", "--config.evaluation.episodes=0",
-  )
-  run, parsed = runs.describe(workdir, *arguments)
-  written = (workdir / "config.json").read_text()
-  assert session.launch(run, parsed, {}) == 1
-  assert "was removed during training" in capsys.readouterr().err
-  assert (workdir / "config.json").read_text() == written
-  run.lock.close()
-  monkeypatch.undo()
-  resumed, _ = runs.describe(workdir, *arguments)
-  assert (resumed.step, resumed.changes) == (3, [])
+@pytest.mark.parametrize("remove", ["all", "contents", "replaced"])
+def test_a_removed_work_directory_stops_the_run(tmp_path, remove):
+  experiment = make_experiment(tmp_path / "run", checkpoint_every_updates=1)
+  prepared = resume.prepare_workdir(experiment)
+  lock = workdir_lib.lock(experiment.workdir)
+  learner = types.SimpleNamespace(num_steps=0, save=dict)
+  saved = checkpoints.Checkpoints(prepared.experiment, learner, 60.0)
+  learner.num_steps = 1
+  saved.save_if_due()
+  assert checkpointing.list_checkpoints(experiment.checkpoints)
+  for path in experiment.workdir.iterdir():
+    if path.is_dir():
+      shutil.rmtree(path)
+    elif remove != "contents" or not path.name.startswith("."):
+      path.unlink()
+  if remove == "replaced":
+    resume.prepare_workdir(experiment)
+    workdir_lib.lock(experiment.workdir).close()
+  learner.num_steps = 2
+  for save in (saved.save_if_due, saved.save_last):
+    with pytest.raises(HopelessError, match="was removed or replaced"):
+      save()
+  assert not checkpointing.list_checkpoints(experiment.checkpoints)
+  lock.close()
 
 
 @pytest.mark.parametrize("arguments,isolated", [

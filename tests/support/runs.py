@@ -11,8 +11,8 @@ import numpy as np
 import psutil
 
 from acme_stac import checkpointing
+from programs.launch import flags as run_flags
 from programs.launch import session
-from programs.run import flags as run_flags
 from programs.run import validation
 
 SMALL = (
@@ -174,6 +174,18 @@ def wait_for(condition, seconds=300):
   while not condition():
     assert time.monotonic() < deadline, "timed out"
     time.sleep(0.1)
+
+
+def wait_until_gone(pid):
+  """Waits for the end of a process, whose parent need not take note of it."""
+
+  def gone():
+    try:
+      return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+      return True
+
+  wait_for(gone, 60)
 
 
 def learner_steps(workdir):

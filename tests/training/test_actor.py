@@ -128,7 +128,7 @@ def test_inference_compiles_once(lstm_size):
     actor.fetch_variables()
     for _ in range(7):
       loop.step()
-  assert actor._select._cache_size() == 1
+  assert actor._inference._select._cache_size() == 1
 
 
 def test_parameters_are_fetched_between_trajectories():

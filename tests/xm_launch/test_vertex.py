@@ -19,7 +19,7 @@ import yaml
 
 from programs.run.errors import UserError
 from tests.xm_launch.test_description import EXAMPLE, changed
-from xm_launch import description, vertex
+from xm_launch import reading, vertex
 
 HERE = pathlib.Path(__file__).parent
 CASES = {
@@ -34,13 +34,13 @@ needs_xmanager = pytest.mark.skipif(
 def load_changed(tmp_path, path, value):
   file = tmp_path / "run.yaml"
   file.write_text(yaml.safe_dump(changed(path, value)))
-  return description.load(str(file))
+  return reading.load(str(file))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_golden_request(name):
   """What XManager gets; this part needs no XManager."""
-  request = vertex.job(description.load(str(CASES[name])))
+  request = vertex.job(reading.load(str(CASES[name])))
   golden = HERE / "golden" / f"{name}_request.json"
   assert json.dumps(request, indent=2) + "\n" == golden.read_text()
 
@@ -49,7 +49,7 @@ def test_golden_request(name):
 @pytest.mark.parametrize("name", CASES)
 def test_golden_job(name, capfd):
   """What XManager makes of it."""
-  run = description.load(str(CASES[name]))
+  run = reading.load(str(CASES[name]))
   assert vertex.submit(run, dry_run=True) == 0
   text = capfd.readouterr().out
   text = re.sub(r"custom-job-[-:.\d]+", "custom-job-TIME", text)
@@ -58,7 +58,7 @@ def test_golden_job(name, capfd):
 
 def test_pools_are_those_of_the_cluster():
   """Vertex AI names them workerpool0, 1, ... in this order in CLUSTER_SPEC."""
-  run = description.load(str(EXAMPLE))
+  run = reading.load(str(EXAMPLE))
   jobs = vertex.job(run)["jobs"]
   assert [job["name"] for job in jobs] == ["workerpool0", "workerpool1"]
   assert [job["requirements"]["replicas"] for job in jobs] == [1, 4]
@@ -72,7 +72,7 @@ def test_pools_are_those_of_the_cluster():
 
 @pytest.mark.parametrize("path, value, message", [
   ("vertex", None, "A section vertex: is missing"),
-  ("nodes/actors/spot", True, "nodes.actors: XManager asks .* no spot machin"),
+  ("nodes/actors/spot", True, "nodes.actors: XManager cannot ask .* spot mach"),
   ("nodes/actors/node_selector", {"a": "b"}, "node_selector is for Kubernetes"),
   ("nodes/learner/accelerator", {"type": "h100"}, "no machine .* with h100"),
   ("kubernetes/secrets", [{"variable": "T", "secret": "s", "key": "k"}],
@@ -80,7 +80,7 @@ def test_pools_are_those_of_the_cluster():
   ("nodes", {
     name: {"cpu": 1, "memory": "1Gi"}
     for name in ("learner", "a", "b", "c", "d")
-  }, "Vertex AI has at most 4 groups, the learner's one of them; got 5."),
+  }, "Vertex AI takes at most 4 groups, the learner's included; got 5."),
 ])
 def test_mistakes(tmp_path, path, value, message):
   with pytest.raises(UserError, match=message):
@@ -89,8 +89,8 @@ def test_mistakes(tmp_path, path, value, message):
 
 def test_without_xmanager(monkeypatch):
   monkeypatch.setattr(vertex, "xmanager_python", lambda: None)
-  with pytest.raises(UserError, match="'make xm' makes it, in .venv-xm"):
-    vertex.submit(description.load(str(EXAMPLE)), dry_run=True)
+  with pytest.raises(UserError, match="'make xm' makes .*, in .venv-xm"):
+    vertex.submit(reading.load(str(EXAMPLE)), dry_run=True)
 
 
 @needs_xmanager
@@ -106,7 +106,7 @@ def test_no_account(monkeypatch, tmp_path, capfd):
   """Nothing is submitted without one, and the error says so in a line."""
   monkeypatch.setenv("HOME", str(tmp_path))
   monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere.json")
-  assert vertex.submit(description.load(str(EXAMPLE)), dry_run=False) == 2
+  assert vertex.submit(reading.load(str(EXAMPLE)), dry_run=False) == 2
   last = capfd.readouterr().err.splitlines()[-1]
   assert last.startswith("Error: ") and "/nowhere.json" in last
 

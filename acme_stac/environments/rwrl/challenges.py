@@ -6,18 +6,17 @@ import importlib.resources
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import yaml
 
 from acme_stac import checks
 from acme_stac.environments.rwrl.schedule import SCHEDULERS
 
 LEVELS = ("none", "easy", "medium", "hard")
-# Limits of fields. A delay is at most the length of an episode.
-_DELAY = {"minimum": 0, "maximum": 1000}
-_STEPS = {"minimum": 1}
-_SHARE = {"minimum": 0.0, "maximum": 1.0}
-_NOT_NEGATIVE = {"minimum": 0.0}
+# A delay is at most the length of an episode.
+_DELAY = checks.IntegerRange(0, 1000)
+_STEPS = checks.IntegerRange(1)
+_SHARE = checks.NumberRange(0.0, 1.0)
+_NOT_NEGATIVE = checks.NumberRange(0.0)
 
 
 @functools.cache
@@ -28,107 +27,79 @@ def suite_data() -> Mapping[str, Any]:
   return yaml.safe_load(text)
 
 
-def _field(default: Any, meaning: str, limits: Any = None) -> Any:
-  return dataclasses.field(
-    default=default, metadata={"meaning": meaning, "limits": limits or {}}
-  )
+def _field(
+  default: Any, allowed: checks.IntegerRange | checks.NumberRange
+) -> Any:
+  return dataclasses.field(default=default, metadata={"allowed": allowed})
 
 
 @dataclasses.dataclass(frozen=True)
 class Challenges:
-  """Everything that can be wrong with the world; by default nothing is.
+  """Everything that can be wrong with the world; by default nothing is."""
 
-  Probabilities are those at each step and for each component independently.
-  Numbers of the perturbation that are None are those of the domain.
-  """
+  # Control steps between an action and its effect, and by which observations
+  # and rewards are late.
+  action_delay: int = _field(0, _DELAY)
+  observation_delay: int = _field(0, _DELAY)
+  reward_delay: int = _field(0, _DELAY)
 
-  action_delay: int = _field(
-    0, "control steps between an action and its effect", _DELAY
-  )
-  observation_delay: int = _field(
-    0, "time steps by which observations are late", _DELAY
-  )
-  reward_delay: int = _field(
-    0, "control steps by which rewards are late", _DELAY
-  )
-  action_noise: float = _field(
-    0.0,
-    "standard deviation of Gaussian noise on actions, in their units; noisy"
-    " actions are clipped to their bounds",
-    _NOT_NEGATIVE,
-  )
-  observation_noise: float = _field(
-    0.0, "standard deviation of Gaussian noise on observations", _NOT_NEGATIVE
-  )
-  dropped_actions_probability: float = _field(
-    0.0, "probability that a component of the action becomes 0", _SHARE
-  )
-  dropped_actions_steps: int = _field(1, "steps that this lasts", _STEPS)
-  dropped_observations_probability: float = _field(
-    0.0, "probability that a component of the observation becomes 0", _SHARE
-  )
-  dropped_observations_steps: int = _field(1, "steps that this lasts", _STEPS)
-  stuck_actions_probability: float = _field(
-    0.0, "probability that a component of the action keeps its value", _SHARE
-  )
-  stuck_actions_steps: int = _field(1, "steps that this lasts", _STEPS)
-  stuck_observations_probability: float = _field(
-    0.0,
-    "probability that a component of the observation keeps its value",
-    _SHARE,
-  )
-  stuck_observations_steps: int = _field(1, "steps that this lasts", _STEPS)
-  repetition_probability: float = _field(
-    0.0, "probability that an action is repeated", _SHARE
-  )
-  repetition_steps: int = _field(
-    1, "steps that a repeated action is applied, the first included", _STEPS
-  )
-  random_observations: int = _field(
-    0,
-    "extra observations of standard Gaussian noise",
-    {"minimum": 0, "maximum": 10_000},
-  )
-  perturbation: str = _field(
-    "none", 'name of the perturbed physical parameter, or "none"'
-  )
-  perturbation_scheduler: str = _field(
-    "constant", "how its value moves, one of `SCHEDULERS`"
-  )
-  perturbation_period: int = _field(1, "episodes between new values", _STEPS)
-  perturbation_start: float | None = _field(
-    None, "value from which the scheduler starts", _NOT_NEGATIVE
-  )
-  perturbation_min: float | None = _field(None, "least value", _NOT_NEGATIVE)
-  perturbation_max: float | None = _field(None, "largest value", _NOT_NEGATIVE)
-  perturbation_std: float | None = _field(
-    None, "standard deviation of a step of the scheduler", _NOT_NEGATIVE
-  )
-  safety: bool = _field(False, "whether safety constraints are evaluated")
-  safety_coefficient: float = _field(
-    1.0,
-    "from 0, which hardly any state satisfies, to 1, the loosest constraints",
-    _SHARE,
-  )
-  safety_observed: bool = _field(
-    True, "whether observations get the entry `constraints`"
-  )
-  safety_constraints: tuple[str, ...] = _field(
-    (), 'which of the task\'s constraints; () for all but "action_rate"'
-  )
-  multi_objective_alpha: float = _field(
-    0.0,
-    "weight α of the share s of satisfied constraints in the reward,"
-    " (1 − α) r + α s",
-    _SHARE,
-  )
-  multi_objective_observed: bool = _field(
-    False, "whether observations get the entry `multiobj`, [r, s]"
-  )
+  # Standard deviation of Gaussian noise, in the units of actions and
+  # observations. Noisy actions are clipped to their bounds.
+  action_noise: float = _field(0.0, _NOT_NEGATIVE)
+  observation_noise: float = _field(0.0, _NOT_NEGATIVE)
+
+  # Probability, at each step and independently for each component, that the
+  # component becomes 0, and for how many steps.
+  dropped_actions_probability: float = _field(0.0, _SHARE)
+  dropped_actions_steps: int = _field(1, _STEPS)
+  dropped_observations_probability: float = _field(0.0, _SHARE)
+  dropped_observations_steps: int = _field(1, _STEPS)
+
+  # The same for keeping the value of the step before.
+  stuck_actions_probability: float = _field(0.0, _SHARE)
+  stuck_actions_steps: int = _field(1, _STEPS)
+  stuck_observations_probability: float = _field(0.0, _SHARE)
+  stuck_observations_steps: int = _field(1, _STEPS)
+
+  # Probability that an action is repeated, and for how many steps it is
+  # applied, the first included.
+  repetition_probability: float = _field(0.0, _SHARE)
+  repetition_steps: int = _field(1, _STEPS)
+
+  # Number of extra observations of standard Gaussian noise.
+  random_observations: int = _field(0, checks.IntegerRange(0, 10_000))
+
+  # Name of the perturbed physical parameter, or "none"; how its value moves,
+  # one of `SCHEDULERS`; and the number of episodes between new values.
+  perturbation: str = "none"
+  perturbation_scheduler: str = "constant"
+  perturbation_period: int = _field(1, _STEPS)
+  # Where the value starts, its range, and the standard deviation of a step of
+  # the scheduler; None for the domain's own.
+  perturbation_start: float | None = _field(None, _NOT_NEGATIVE)
+  perturbation_min: float | None = _field(None, _NOT_NEGATIVE)
+  perturbation_max: float | None = _field(None, _NOT_NEGATIVE)
+  perturbation_std: float | None = _field(None, _NOT_NEGATIVE)
+
+  # Whether safety constraints are evaluated; how loose they are, from 0, which
+  # hardly any state satisfies, to 1; whether observations get the entry
+  # `constraints`; and which of the task's constraints, () for all but
+  # "action_rate".
+  safety: bool = False
+  safety_coefficient: float = _field(1.0, _SHARE)
+  safety_observed: bool = True
+  safety_constraints: tuple[str, ...] = ()
+
+  # Weight α of the share s of satisfied constraints in the reward,
+  # (1 − α) r + α s; and whether observations get the entry `multiobj`, [r, s].
+  multi_objective_alpha: float = _field(0.0, _SHARE)
+  multi_objective_observed: bool = False
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
-      self._check(field)
+      value = getattr(self, field.name)
+      if "allowed" in field.metadata and value is not field.default:
+        field.metadata["allowed"].check(field.name, value)
     if self.perturbation_scheduler not in SCHEDULERS:
       raise ValueError(
         checks.unknown(
@@ -144,24 +115,6 @@ class Challenges:
       self._check_unset("perturbation_", "perturbation")
     if not self.safety:
       self._check_unset("safety_", "safety=True")
-
-  def _check(self, field: dataclasses.Field):
-    """Raises ValueError unless a field has its type and is in its range."""
-    name, value = field.name, getattr(self, field.name)
-    if isinstance(value, np.generic):
-      value = value.item()
-    if isinstance(value, list):
-      value = tuple(value)
-    object.__setattr__(self, name, value)
-    if value is None and field.default is None:
-      return
-    kind = checks.plain_type(field.type)
-    if kind is int:
-      checks.check_integer(name, value, **field.metadata["limits"])
-    elif kind is float:
-      checks.check_number(name, value, **field.metadata["limits"])
-    elif not isinstance(value, kind):
-      raise ValueError(f"{name} must be a {kind.__name__}, got {value!r}.")
 
   def _check_unset(self, prefix: str, switch: str):
     """Raises ValueError if a field is set that has no effect."""
@@ -191,17 +144,17 @@ class Challenges:
       ValueError: for an unknown domain or level, with near matches, and for a
         field that is out of its range.
     """
-    data = suite_data()
-    if domain not in data["domains"]:
-      raise ValueError(checks.unknown("domain", domain, data["domains"]))
+    domains = suite_data()["domains"]
+    if domain not in domains:
+      raise ValueError(checks.unknown("domain", domain, domains))
     if level not in LEVELS:
       raise ValueError(checks.unknown("level", level, LEVELS))
     if level == "none":
       return cls(**changes)
-    perturbed = data["domains"][domain]["perturbation"]
-    fields = {**data["levels"][level], "perturbation": perturbed}
+    perturbed = domains[domain]["perturbation"]
+    fields = {**suite_data()["levels"][level], "perturbation": perturbed}
     if changes.get("perturbation", perturbed) == perturbed:
-      for name, value in data["domains"][domain]["levels"][level].items():
+      for name, value in domains[domain]["levels"][level].items():
         fields[f"perturbation_{name}"] = value
     elif changes["perturbation"] == "none":
       del fields["perturbation_scheduler"]

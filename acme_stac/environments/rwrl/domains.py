@@ -1,7 +1,6 @@
 """What the suite adds to four domains of the DeepMind Control Suite."""
 
 import contextlib
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,25 +10,15 @@ from dm_control.suite import cartpole, humanoid, quadruped, walker
 
 from acme_stac.environments.rwrl.faults import Faults
 
-# From physics to whether a constraint is satisfied.
+# From physics to whether a constraint holds.
 Constraint = Callable[[Any], bool]
-# Which elements of the model (XPath) get which attributes.
+# Attributes to change in a model, by the XPath of the elements that have them.
 Edits = Mapping[str, Mapping[str, str]]
+# From the value of a parameter to the changes of the model.
+Parameter = Callable[[float, Faults], Edits]
 
 # Where the search for a quadruped's initial height ends.
 _MAX_HEIGHT = 20.0
-
-
-class Parameter(NamedTuple):
-  """A physical parameter that can be perturbed.
-
-  Attributes:
-    edits: from its value to the changes of the model.
-    may_be_zero: whether 0 is a value; lengths and masses are positive.
-  """
-
-  edits: Callable[[float, Faults], Edits]
-  may_be_zero: bool = False
 
 
 class Domain(NamedTuple):
@@ -39,7 +28,7 @@ class Domain(NamedTuple):
     physics: class of the domain's physics.
     tasks: makes each task from its random state.
     model: returns the XML of a task's model.
-    parameters: those that can be perturbed, by name.
+    parameters: physical parameters that can be perturbed, by name.
     constraints: from task, safety coefficient and faults to the constraints.
     action_rate: limit of the change of an action in a step.
     vectors: observations that are scalars in the Control Suite and vectors of
@@ -55,26 +44,17 @@ class Domain(NamedTuple):
   vectors: Sequence[str] = ()
 
 
-def _attribute(path: str, name: str, may_be_zero: bool = False) -> Parameter:
-  """Returns the parameter that is one attribute."""
-  return Parameter(
-    lambda value, faults: {path: {name: f"{value}"}}, may_be_zero
-  )
-
-
-def _damping(path: str) -> Parameter:
-  return _attribute(path, "damping", may_be_zero=True)
+def _attribute(path: str, name: str) -> Parameter:
+  """Returns a parameter that is one attribute."""
+  return lambda value, faults: {path: {name: f"{value}"}}
 
 
 def _friction(bodies: str, rolling: str = " .1 .1") -> Parameter:
   """Returns the friction of the floor and of bodies."""
-  return Parameter(
-    lambda value, faults: {
-      ".//geom[@name='floor']": {"friction": f"{value} .1 .1"},
-      bodies: {"friction": f"{value}{rolling}"},
-    },
-    may_be_zero=True,
-  )
+  return lambda value, faults: {
+    ".//geom[@name='floor']": {"friction": f"{value} .1 .1"},
+    bodies: {"friction": f"{value}{rolling}"},
+  }
 
 
 # Cartpole.
@@ -107,14 +87,14 @@ _CARTPOLE = Domain(
   },
   model=lambda task: cartpole.get_model_and_assets()[0],
   parameters={
-    "pole_length": Parameter(lambda value, faults: {
+    "pole_length": lambda value, faults: {
       ".//default[@class='pole']/geom": {
         "fromto": f"0 0 0 0 0 {value}", "mass": f"{value / 10.0}"
       }
-    }),
+    },
     "pole_mass": _attribute(".//default[@class='pole']/geom", "mass"),
-    "joint_damping": _damping(".//default[@class='pole']/joint"),
-    "slider_damping": _damping(".//joint[@name='slider']"),
+    "joint_damping": _attribute(".//default[@class='pole']/joint", "damping"),
+    "slider_damping": _attribute(".//joint[@name='slider']", "damping"),
   },
   constraints=_cartpole_constraints,
   action_rate=1.5,
@@ -176,16 +156,15 @@ def _torso_length(value: float, faults: Faults) -> Edits:
 _WALKER = Domain(
   physics=walker.Physics,
   tasks={
-    task: functools.partial(
-      lambda speed, r: walker.PlanarWalker(speed, random=r), speed
-    )
-    for task, speed in {"stand": 0, "walk": 1, "run": 8}.items()
+    "stand": lambda r: walker.PlanarWalker(0, random=r),
+    "walk": lambda r: walker.PlanarWalker(1, random=r),
+    "run": lambda r: walker.PlanarWalker(8, random=r),
   },
   model=lambda task: walker.get_model_and_assets()[0],
   parameters={
-    "thigh_length": Parameter(_thigh_length),
-    "torso_length": Parameter(_torso_length),
-    "joint_damping": _damping("./default/joint"),
+    "thigh_length": _thigh_length,
+    "torso_length": _torso_length,
+    "joint_damping": _attribute("./default/joint", "damping"),
     "contact_friction": _friction("./default/geom"),
   },
   constraints=_walker_constraints,
@@ -209,9 +188,9 @@ class _UprightMove(quadruped.Move):
     azimuth = self.random.uniform(0, 2 * np.pi)
     orientation = (np.cos(azimuth / 2), 0.0, 0.0, np.sin(azimuth / 2))
     height = 0.0
-    # From within the floor up, until nothing touches.
+    # Rises from within the floor until nothing touches.
     while height < _MAX_HEIGHT:
-      # More contacts than the simulator can hold are contacts, too.
+      # Too many contacts for the simulator are contacts, too.
       with contextlib.suppress(control.PhysicsError), physics.reset_context():
         physics.named.data.qpos["root"][:3] = 0.0, 0.0, height
         physics.named.data.qpos["root"][3:] = orientation
@@ -223,7 +202,7 @@ class _UprightMove(quadruped.Move):
         f"The quadruped touches something up to a height of {_MAX_HEIGHT} m."
         " Set a smaller perturbation_max."
       )
-    # Skips that of Move, which tumbles it.
+    # Skips the one of Move, which tumbles the quadruped.
     super(quadruped.Move, self).initialize_episode(physics)
 
 
@@ -260,19 +239,17 @@ def _shin_length(value: float, faults: Faults) -> Edits:
 _QUADRUPED = Domain(
   physics=quadruped.Physics,
   tasks={
-    task: functools.partial(
-      lambda speed, r: _UprightMove(speed, random=r), speed
-    )
-    for task, speed in _QUADRUPED_SPEEDS.items()
+    "walk": lambda r: _UprightMove(_QUADRUPED_SPEEDS["walk"], random=r),
+    "run": lambda r: _UprightMove(_QUADRUPED_SPEEDS["run"], random=r),
   },
-  # The floor is as long as the way of an episode at full speed.
+  # The floor is as long as an episode at full speed needs.
   model=lambda task: quadruped.make_model(
     floor_size=20 * _QUADRUPED_SPEEDS[task]
   ),
   parameters={
-    "shin_length": Parameter(_shin_length),
+    "shin_length": _shin_length,
     "torso_density": _attribute(".//geom[@name='torso']", "density"),
-    "joint_damping": _damping(".//default[@class='body']/joint"),
+    "joint_damping": _attribute(".//default[@class='body']/joint", "damping"),
     "contact_friction": _friction(".//default[@class='toe']/geom", ""),
   },
   constraints=_quadruped_constraints,
@@ -321,7 +298,7 @@ _HUMANOID = Domain(
   model=lambda task: humanoid.get_model_and_assets()[0],
   parameters={
     "contact_friction": _friction(".//default[@class='body']/geom"),
-    "joint_damping": _damping(".//default[@class='body']/joint"),
+    "joint_damping": _attribute(".//default[@class='body']/joint", "damping"),
     "head_size": _attribute(".//geom[@name='head']", "size"),
   },
   constraints=_humanoid_constraints,

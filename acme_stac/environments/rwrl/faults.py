@@ -1,25 +1,25 @@
-"""Faults of the published suite, each of which can be reproduced or not."""
+"""Faults of the published suite, which exact mode reproduces."""
 
 from typing import NamedTuple
 
 
 class Faults(NamedTuple):
-  """Which faults of the published suite an environment reproduces.
+  """Selects the faults of the published suite that an environment reproduces.
 
   Attributes:
     episodes_overlap: delays, drops, stuck values and repetitions carry over to
       the next episode, which starts with observations, rewards and actions of
-      the last one. Corrected: every episode starts anew, and pays its first
-      reward `reward_delay` + 1 times and its last `reward_delay` ones never.
-    saw_wave_forgets: the step of `saw_wave` itself becomes the value, which
-      sticks at the end of a range of positive numbers. Corrected: the value
-      walks up to the maximum and down to the minimum.
+      the last one. Corrected: every episode starts afresh; it pays its first
+      reward `reward_delay` + 1 times and never its last `reward_delay` ones.
+    saw_wave_forgets: `saw_wave` takes its step as the value, which sticks at
+      the end of a range of positive numbers. Corrected: the value walks up to
+      the maximum and down to the minimum.
     constraints_skip_delay: the entry `constraints` is not delayed with the rest
       of the observation.
     constraints_lag_reset: at a reset, constraints are evaluated before
       orientations, accelerations and forces of the new state are computed.
-    walker_angles_always_safe: `joint_angle` of walker asks for any joint above
-      its lower and any joint below its upper limit. Corrected: all joints.
+    walker_angles_always_safe: `joint_angle` of walker holds if any joint is
+      above its lower and any below its upper limit. Corrected: if all are.
     humanoid_velocity_skips_joint: `joint_velocity` of humanoid ignores the
       first joint.
     walker_thighs_on_one_side: `torso_length` of walker moves both thighs to the

@@ -1,20 +1,20 @@
-"""Stages: what happens to a value on its way in or out of an environment."""
+"""Stages through which actions, observations and rewards pass one by one."""
 
 import collections
 from typing import Any
 
 import numpy as np
 
-# A numpy.random.Generator, or the module numpy.random itself, whose functions
-# of the same names draw from the global generator.
+# A numpy.random.Generator, or the module numpy.random, whose functions of the
+# same names draw from the global generator.
 Rng = Any
 
 
 class Stage:
-  """Transforms one value after the other, and may remember earlier ones."""
+  """Transforms one value per call and may remember earlier ones."""
 
   def __call__(self, value: Any) -> Any:
-    """Returns the transformed value; does not modify its argument."""
+    """Returns the transformed value; leaves its argument unchanged."""
     raise NotImplementedError
 
   def reset(self):
@@ -22,7 +22,7 @@ class Stage:
 
 
 class Delay(Stage):
-  """Returns the value of `steps` calls ago, or else the first one."""
+  """Returns the value of `steps` calls ago, at first the first one."""
 
   def __init__(self, steps: int):
     self._steps = steps
@@ -50,10 +50,10 @@ class GaussianNoise(Stage):
 
 
 class _Spells(Stage):
-  """Draws spells of `steps` calls, for each component independently.
+  """Draws spells of `steps` calls for each component independently.
 
-  A component outside a spell starts one with the given probability. The starts
-  are drawn at every call for all components, also for those in a spell.
+  A component outside a spell starts one with the given probability. Starts are
+  drawn at every call for all components, including those in a spell.
   """
 
   def __init__(self, probability: float, steps: int, rng: Rng):
@@ -61,7 +61,7 @@ class _Spells(Stage):
     self._left: Any = 0
 
   def _in_spell(self, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns which components are in a spell at this call, bool of `shape`."""
+    """Draws which components are in a spell at this call, bool of `shape`."""
     starts = self._rng.binomial(1, self._probability, size=shape) == 1
     left = np.where((self._left == 0) & starts, self._steps, self._left)
     active = left > 0
@@ -100,7 +100,7 @@ class Stuck(_Spells):
 
 
 class Repetition(Stage):
-  """Repeats a value for `steps` calls with a probability; others are lost."""
+  """Repeats a value for `steps` calls with a probability, dropping others."""
 
   def __init__(self, probability: float, steps: int, rng: Rng):
     self._probability, self._steps, self._rng = probability, steps, rng

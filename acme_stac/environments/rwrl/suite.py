@@ -5,12 +5,12 @@ stuck sensors, repeated actions, physics that change between episodes, and
 observations without meaning (Dulac-Arnold et al., 2020). Rewards are the tasks'
 own. Episodes last 1000 steps and end with discount 1: values bootstrap there.
 
-By default each environment draws from a generator of its own and the faults of
-the published suite are corrected. In exact mode the published suite is
-reproduced number for number, with its `Faults`; all challenges draw from
-NumPy's global generator, in the published order, and the seed sets the initial
-states alone. A comparison must not read the observation spec of the published
-suite before its end, since that changes its state; here it does not.
+By default each environment draws from a generator of its own, and the faults
+of the published suite are corrected. Exact mode reproduces the published suite
+number for number, with its `Faults`: all challenges draw from NumPy's global
+generator, in the published order, and the seed sets only the initial states.
+When you compare the two, read the published suite's observation spec last:
+reading it changes the state there.
 """
 
 import copy
@@ -23,7 +23,7 @@ import dm_env
 import numpy as np
 from dm_env import specs
 
-# Imports dm-control with a renderer that works, so it must be the first.
+# Comes first: imports dm-control with a renderer that works.
 from acme_stac.environments import control as control_suite  # isort: skip
 from dm_control.rl import control
 from dm_control.suite import common
@@ -46,7 +46,7 @@ from acme_stac.environments.rwrl.wrapper import ChallengedEnvironment
 def _assets() -> dict[str, bytes]:
   """Returns the suite's assets with a sky of low resolution.
 
-  The full one takes nearly all of the time of compiling a model.
+  Compiling a model would spend nearly all of its time on the full one.
   """
   name = "./common/skybox.xml"
   small = re.sub(rb'"800"', b'"64"', common.ASSETS[name])
@@ -57,7 +57,9 @@ class _Task(control.Task):
   """A stock task with safety constraints and the multi-objective reward.
 
   Attributes:
-    satisfied: state of the constraints after the last step or reset, bool [C].
+    satisfied: which constraints hold after the last step or reset, bool [C].
+    evaluates_early: whether a reset evaluates constraints too early, see
+      `Faults.constraints_lag_reset`.
   """
 
   def __init__(
@@ -76,29 +78,23 @@ class _Task(control.Task):
     self._task = domain.tasks[name](random)
     self._alpha = challenges.multi_objective_alpha
     self._vectors = domain.vectors
-    self._evaluates_early = faults.constraints_lag_reset
+    self.evaluates_early = faults.constraints_lag_reset
     self._max_change = domain.action_rate * challenges.safety_coefficient
     self._last_action: np.ndarray | None = None
     default = domain.constraints(name, challenges.safety_coefficient, faults)
     known = {**default, "action_rate": self._is_smooth}
-    chosen = challenges.safety_constraints or default
-    for constraint in chosen:
-      if constraint not in known:
-        raise ValueError(checks.unknown("constraint", constraint, known))
-    self._constraints: list[Constraint] = (
-      [known[constraint] for constraint in chosen] if challenges.safety else []
-    )
+    self._constraints: list[Constraint] = []
+    if challenges.safety:
+      for constraint in challenges.safety_constraints or default:
+        if constraint not in known:
+          raise ValueError(checks.unknown("constraint", constraint, known))
+        self._constraints.append(known[constraint])
     self.satisfied = np.ones(len(self._constraints), bool)
 
   def initialize_episode(self, physics: Any):
     self._task.initialize_episode(physics)
-    if self._evaluates_early:
-      self._evaluate(physics)
-
-  def episode_started(self, physics: Any):
-    """Evaluates what needs the derived quantities of the initial state."""
-    if not self._evaluates_early:
-      self._evaluate(physics)
+    if self.evaluates_early:
+      self.evaluate(physics)
 
   def before_step(self, action: np.ndarray, physics: Any):
     self._last_action = physics.control()
@@ -106,10 +102,11 @@ class _Task(control.Task):
 
   def after_step(self, physics: Any):
     self._task.after_step(physics)
-    self._evaluate(physics)
+    self.evaluate(physics)
     self._last_action = None
 
-  def _evaluate(self, physics: Any):
+  def evaluate(self, physics: Any):
+    """Evaluates the constraints in a state."""
     self.satisfied = np.array(
       [constraint(physics) for constraint in self._constraints], bool
     )
@@ -148,8 +145,8 @@ class _Plant(wrappers.Wrapper):
 
   Attributes:
     task: the simulated task.
-    perturbation: current value of the perturbed parameter; None as long as it
-      has its nominal one.
+    perturbation: current value of the perturbed parameter; None before the
+      first reset, and without a perturbation.
   """
 
   def __init__(
@@ -169,9 +166,9 @@ class _Plant(wrappers.Wrapper):
     if self._parameter != "none":
       self._schedule = _schedule(domain, challenges, rng, faults)
     self._period = challenges.perturbation_period
-    data = suite_data()["domains"][domain]
     self._times = {
-      key: data[key] for key in ("time_limit", "control_timestep")
+      key: suite_data()["domains"][domain][key]
+      for key in ("time_limit", "control_timestep")
     }
     parser = etree.XMLParser(remove_blank_text=True)
     self._model = etree.XML(self._domain.model(name), parser)
@@ -186,17 +183,17 @@ class _Plant(wrappers.Wrapper):
     return control.Environment(physics, self.task, **self._times)
 
   def _perturb(self, value: float):
-    """Compiles the model with a value of the parameter."""
+    """Compiles the model with a value of the perturbed parameter."""
     self.perturbation = value
     model = copy.deepcopy(self._model)
-    parameter = self._domain.parameters[self._parameter]
-    for path, attributes in parameter.edits(value, self._faults).items():
+    edits = self._domain.parameters[self._parameter](value, self._faults)
+    for path, attributes in edits.items():
       for element in model.findall(path):
         element.attrib.update(attributes)
     self._environment = self._simulate(model)
 
   def constraints(self) -> np.ndarray:
-    """Returns the state of the constraints, bool [C]."""
+    """Returns which constraints hold, bool [C]."""
     return self.task.satisfied.copy()
 
   def objectives(self) -> np.ndarray:
@@ -210,7 +207,9 @@ class _Plant(wrappers.Wrapper):
         self._perturb(value)
     self._episodes += 1
     step = super().reset()
-    self.task.episode_started(self.physics)
+    # Only now are the derived quantities of the initial state known.
+    if not self.task.evaluates_early:
+      self.task.evaluate(self.physics)
     return step
 
 
@@ -232,20 +231,19 @@ def load(
     task: name of the task, for example "walk".
     challenges: what is wrong with the world, for example
       `Challenges.combined("walker", "easy")`; None for nothing.
-    seed: seeds everything; in exact mode the initial states alone, as the
+    seed: of everything; in exact mode of the initial states alone, like the
       published suite's argument `random`. None takes fresh entropy.
     exact: whether to reproduce the published suite number for number.
 
   Raises:
     ValueError: for an unknown domain, task, perturbation or constraint, with
-      near matches, and for an empty range of the perturbation.
+      near matches, and for a perturbation that starts out of its range.
   """
   challenges = challenges or Challenges()
-  if domain not in DOMAINS:
-    raise ValueError(checks.unknown("Real-World RL domain", domain, DOMAINS))
-  if task not in DOMAINS[domain].tasks:
+  known = {f"{name}/{each}" for name in DOMAINS for each in DOMAINS[name].tasks}
+  if f"{domain}/{task}" not in known:
     raise ValueError(
-      checks.unknown(f"{domain} task", task, DOMAINS[domain].tasks)
+      checks.unknown("Real-World RL task", f"{domain}/{task}", known)
     )
   rng: Any = np.random
   random = np.random.RandomState(seed)
@@ -268,7 +266,7 @@ def load(
 def _schedule(
   domain: str, challenges: Challenges, rng: Any, faults: Faults
 ) -> Schedule:
-  """Returns the perturbation.
+  """Returns the schedule of the perturbation.
 
   Raises:
     ValueError: for an unknown parameter, and for numbers that do not fit it.
@@ -282,31 +280,21 @@ def _schedule(
   numbers = dict(known[name])
   for key in numbers:
     value = getattr(challenges, f"perturbation_{key}")
-    if value is None:
-      continue
-    numbers[key] = value
-    if key != "std" and not DOMAINS[domain].parameters[name].may_be_zero:
-      checks.check_number(f"perturbation_{key}", value, 0.0, above=True)
-  if numbers["min"] > numbers["max"]:
-    raise ValueError(
-      f"The range of {name} is empty: {numbers['min']} to {numbers['max']}."
-      " Set both perturbation_min and perturbation_max."
-    )
+    if value is not None:
+      numbers[key] = value
+  least, most = numbers["min"], numbers["max"]
+  # The domain's own start need not lie in a range that was changed.
   start = challenges.perturbation_start
-  if start is not None and not numbers["min"] <= start <= numbers["max"]:
+  if not least <= (least if start is None else start) <= most:
     raise ValueError(
-      f"perturbation_start ({start}) of {name} must lie in its range,"
-      f" [{numbers['min']}, {numbers['max']}]; perturbation_min and"
-      " perturbation_max change that."
+      f"perturbation_start ({numbers['start']}) of {name} must lie in the range"
+      f" from perturbation_min ({least}) to perturbation_max ({most})."
     )
   return Schedule(
     challenges.perturbation_scheduler,
-    start=numbers["start"],
-    minimum=numbers["min"],
-    maximum=numbers["max"],
-    std=numbers["std"],
     rng=rng,
     saw_wave_forgets=faults.saw_wave_forgets,
+    **numbers,
   )
 
 
@@ -321,10 +309,10 @@ def all_levels() -> list[str]:
 
 
 class RealWorld(batches.BatchOfEnvironments):
-  """A task of the suite, its members stepped one after the other.
+  """Tasks of the suite that are stepped one after the other.
 
-  Observations are flattened to one float32 vector: the task's features, then
-  `constraints`, the random entries and `multiobj` where there are any.
+  Observations are flattened to one float32 vector: the task's features, then,
+  if there are any, `constraints`, the random entries and `multiobj`.
   """
 
   def __init__(
@@ -344,8 +332,7 @@ class RealWorld(batches.BatchOfEnvironments):
       seed: every member is seeded from it and from its place.
       exact: whether to reproduce the published suite, see `load`; members are
         then seeded with seed, seed + 1, ...
-      **options: fields of `Challenges` to change; None keeps what the level
-        says.
+      **options: fields of `Challenges` to change; None keeps the level's value.
 
     Raises:
       ValueError: for an unknown name or option, with near matches, and for an
@@ -372,7 +359,7 @@ class RealWorld(batches.BatchOfEnvironments):
     ])
 
   def reward_spec(self) -> specs.Array:
-    """Returns the suite's bounds: every challenge keeps rewards in [0, 1]."""
+    """Returns the suite's bounds, [0, 1], which every challenge keeps."""
     return specs.BoundedArray((), np.float32, 0.0, 1.0, name="reward")
 
   def render(self) -> np.ndarray:

@@ -16,9 +16,9 @@ import numpy as np
 from dm_env import specs
 
 from acme_stac.environments import wrappers
-from acme_stac.environments.rwrl import faults as faults_lib
 from acme_stac.environments.rwrl import stages
 from acme_stac.environments.rwrl.challenges import Challenges
+from acme_stac.environments.rwrl.faults import CORRECTED, Faults
 
 # Name of an observation that is one array.
 _ARRAY = "observation"
@@ -37,9 +37,9 @@ class _Entries(NamedTuple):
 
 
 class ChallengedEnvironment(wrappers.Wrapper):
-  """Adds delays, noise, repetition and further entries.
+  """Adds delays, noise, repetition and further entries to an environment.
 
-  Every challenge but the perturbation, which is the environment's own.
+  Leaves the perturbation to the environment itself.
   """
 
   def __init__(
@@ -50,7 +50,7 @@ class ChallengedEnvironment(wrappers.Wrapper):
     *,
     constraints: Callable[[], np.ndarray] | None = None,
     objectives: Callable[[], np.ndarray] | None = None,
-    faults: faults_lib.Faults = faults_lib.CORRECTED,
+    faults: Faults = CORRECTED,
   ):
     """Wraps an environment.
 
@@ -58,18 +58,21 @@ class ChallengedEnvironment(wrappers.Wrapper):
       environment: its observations must be an array or a dict of arrays.
       challenges: the challenges.
       rng: draws the noise.
-      constraints: returns the state of the constraints, bool vector, for
+      constraints: returns the state of the constraints, a bool vector, for
         `safety_observed`.
       objectives: returns the objectives, [2], for `multi_objective_observed`.
       faults: of the published suite, to reproduce.
 
     Raises:
       ValueError: for noise on actions or observations that are not
-        floating-point.
+        floating-point, and for further entries of an observation that is
+        neither a dict nor a vector.
     """
     super().__init__(environment)
     action_spec = environment.action_spec()
     spec = environment.observation_spec()
+    self._is_dict = isinstance(spec, Mapping)
+    self._specs = dict(spec) if self._is_dict else {_ARRAY: spec}
     self._action_dtype = action_spec.dtype
     bounds = None
     if isinstance(action_spec, specs.BoundedArray):
@@ -78,29 +81,27 @@ class ChallengedEnvironment(wrappers.Wrapper):
       *_delays(challenges.action_delay),
       *_noise(challenges, "action", rng, bounds),
     ]
-    if challenges.repetition_probability:
-      self._actions.append(
-        stages.Repetition(
-          challenges.repetition_probability, challenges.repetition_steps, rng
-        )
-      )
+    if p := challenges.repetition_probability:
+      steps = challenges.repetition_steps
+      self._actions.append(stages.Repetition(p, steps, rng))
     self._rewards = _delays(challenges.reward_delay)
     self._sensors = _noise(challenges, "observation", rng)
     self._delays = _delays(challenges.observation_delay)
     self._stages: list[stages.Stage] = [
       *self._actions, *self._rewards, *self._sensors, *self._delays
     ]
+    noisy = dict(self._specs) if self._sensors else {}
     if challenges.action_noise:
-      _check_floating("action", action_spec)
-    self._is_dict = isinstance(spec, Mapping)
-    self._specs: dict[str, specs.Array] = (
-      dict(spec) if self._is_dict else {_ARRAY: spec}
-    )
-    if self._sensors:
-      for name, entry in self._specs.items():
-        _check_floating(name, entry)
+      noisy["action"] = action_spec
+    for name, entry in noisy.items():
+      if not np.issubdtype(entry.dtype, np.floating):
+        raise ValueError(
+          f"Noise needs floating-point numbers, but {name!r} is"
+          f" {np.dtype(entry.dtype).name}. Convert it first."
+        )
     sizes = [int(np.prod(entry.shape)) for entry in self._specs.values()]
     self._ends = np.cumsum(sizes)[:-1]
+    # Before and after the delay.
     self._early: list[_Entries] = []
     self._late: list[_Entries] = []
     if constraints and challenges.safety and challenges.safety_observed:
@@ -112,8 +113,31 @@ class ChallengedEnvironment(wrappers.Wrapper):
     if objectives and challenges.multi_objective_observed:
       spec = specs.Array((2,), np.float64, name="multiobj")
       self._late.append(_entry(spec, objectives))
+    self._observation_spec = self._challenged_spec()
     self._carries_over = faults.episodes_overlap
     self._needs_reset = True
+
+  def _challenged_spec(self) -> Any:
+    entries = dict(self._specs)
+    if self._sensors:  # Noise leaves all bounds.
+      entries = {
+        name: specs.Array(spec.shape, spec.dtype, spec.name)
+        for name, spec in entries.items()
+      }
+    for extra in (*self._early, *self._late):
+      entries.update(extra.specs)
+    if self._is_dict:
+      return entries
+    spec = entries[_ARRAY]
+    if len(entries) == 1:
+      return spec
+    if len(spec.shape) != 1:
+      raise ValueError(
+        "Entries can be added to a dict or to a vector, but observations have"
+        f" shape {spec.shape}."
+      )
+    size = sum(int(np.prod(entry.shape)) for entry in entries.values())
+    return specs.Array((size,), spec.dtype, name=spec.name)
 
   def reset(self) -> dm_env.TimeStep:
     self._needs_reset = False
@@ -127,7 +151,7 @@ class ChallengedEnvironment(wrappers.Wrapper):
     if self._needs_reset:
       return self.reset()
     if self._actions:
-      # Copied: stages keep actions, and the caller may reuse the array.
+      # A copy: stages keep actions, and the caller may reuse the array.
       action = np.array(action, self._action_dtype)
       for stage in self._actions:
         action = stage(action)
@@ -147,12 +171,9 @@ class ChallengedEnvironment(wrappers.Wrapper):
       entries = self._sense(entries)
     for extra in self._early:
       entries.update(extra.read())
-    if self._delays:
-      entries = _copy(entries)
-      for stage in self._delays:
-        entries = stage(entries)
-      # A delay may return the same entries again.
-      entries = _copy(entries)
+    for stage in self._delays:
+      # Copies: of what may change later, and of what may be returned again.
+      entries = _copy(stage(_copy(entries)))
     for extra in self._late:
       entries.update(extra.read())
     if self._is_dict:
@@ -174,26 +195,7 @@ class ChallengedEnvironment(wrappers.Wrapper):
     }
 
   def observation_spec(self) -> Any:
-    entries = dict(self._specs)
-    if self._sensors:  # Noise leaves all bounds.
-      entries = {
-        name: specs.Array(spec.shape, spec.dtype, spec.name)
-        for name, spec in entries.items()
-      }
-    for extra in (*self._early, *self._late):
-      entries.update(extra.specs)
-    if self._is_dict:
-      return entries
-    if len(entries) == 1:
-      return entries[_ARRAY]
-    spec = entries[_ARRAY]
-    if len(spec.shape) != 1:
-      raise ValueError(
-        "Entries can be added to a dict or to a vector, but observations have"
-        f" shape {spec.shape}."
-      )
-    size = sum(int(np.prod(entry.shape)) for entry in entries.values())
-    return specs.Array((size,), spec.dtype, name=spec.name)
+    return self._observation_spec
 
 
 def _delays(steps: int) -> list[stages.Stage]:
@@ -203,10 +205,10 @@ def _delays(steps: int) -> list[stages.Stage]:
 def _noise(
   challenges: Challenges, what: str, rng: stages.Rng, bounds: Any = None
 ) -> list[stages.Stage]:
-  """Returns noise, drops and sticking of the "action" or "observation".
+  """Returns the noise, drops and sticking of "action" or "observation".
 
-  If only one of the two has a challenge, the other one draws random numbers
-  too, as in the published suite.
+  If only one of the two has a challenge, the other draws random numbers too, as
+  in the published suite.
   """
   made: list[stages.Stage] = []
   if challenges.action_noise or challenges.observation_noise:
@@ -221,14 +223,6 @@ def _noise(
       steps = getattr(challenges, f"{kind}_{what}s_steps")
       made.append(stage(probability[what], steps, rng))
   return made
-
-
-def _check_floating(name: str, spec: specs.Array):
-  if not np.issubdtype(spec.dtype, np.floating):
-    raise ValueError(
-      f"Noise needs floating-point numbers, but {name!r} is"
-      f" {np.dtype(spec.dtype).name}. Convert it first."
-    )
 
 
 def _entry(spec: specs.Array, read: Callable[[], np.ndarray]) -> _Entries:

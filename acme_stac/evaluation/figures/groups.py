@@ -11,7 +11,6 @@ from rliable import plot_utils
 
 from acme_stac.evaluation import logs, statistics
 from acme_stac.evaluation.figures import styles
-from acme_stac.evaluation.figures.run import EPISODE_WINDOW
 from acme_stac.evaluation.runs import SECONDS, STEPS, Run
 from acme_stac.evaluation.statistics import Estimate
 from acme_stac.evaluation.text import counted, range_of, shortened
@@ -62,24 +61,19 @@ def curves(
   `STEPS`.
   """
   return np.stack([
-    run.interpolated(column, x, axis, hold=axis == SECONDS) for run in runs
+    logs.interpolate(run.curves, column, x, axis, hold=axis == SECONDS)
+    for run in runs
   ])
-
-
-def _band(axes: Axes, x, middle, low, high, **drawn: Any):
-  """Draws a line with a band around it."""
-  axes.plot(x, middle, **drawn)
-  axes.fill_between(x, low, high, color=drawn["color"], alpha=0.15, lw=0)
 
 
 def _draw_means(axes: Axes, x, values: np.ndarray, **drawn: Any):
   """Draws means over runs, with 95% intervals if there are several.
 
   Args:
-    axes: where.
+    axes: panel to draw in.
     x: [K] points.
-    values: [runs, K]; a run has NaN before its first episode ends.
-    **drawn: name and style of the line.
+    values: [runs, K]; NaN before a run's first episode ends.
+    **drawn: label and style of the line.
   """
   whole = np.isfinite(values).all(axis=0)
   x, values = x[whole], values[:, whole]
@@ -89,22 +83,22 @@ def _draw_means(axes: Axes, x, values: np.ndarray, **drawn: Any):
     axes.plot(x, values[0], **drawn)
     return
   found = statistics.mean_curves({"": values[:, None, :]})
-  _band(axes, x, found.values[""], *found.intervals[""], **drawn)
-  # Where all returns are equal, one episode more or less is no difference.
+  styles.band(axes, x, found.values[""], *found.intervals[""], **drawn)
+  # Keeps noise of a single episode from filling the panel.
   styles.least_span(axes, "y", 0.02 * max(1.0, abs(found.values[""][-1])))
 
 
 def learning_curves(
   panels: Mapping[str, Mapping[str, Sequence[Run]]], axis: str = STEPS
 ) -> Figure:
-  """Draws returns over training, a panel a task (Figs. 2a and 3).
+  """Draws returns over training, one panel per task (Figs. 2a and 3).
 
-  Shows means over finished runs with their intervals; unfinished runs are
+  Draws means over finished runs with their intervals; unfinished runs are
   dotted.
 
   Args:
-    panels: task -> name of a group -> its runs.
-    axis: `STEPS` or `SECONDS` of training.
+    panels: task -> name of the group -> its runs.
+    axis: `STEPS` or `SECONDS`.
   """
   figure, grid = styles.panels(len(panels))
   names = list(dict.fromkeys(name for of in panels.values() for name in of))
@@ -115,13 +109,13 @@ def learning_curves(
       drawn = styles.line(name, names)
       if finished:
         numbers.append(len(finished))
-        ends = [run.ends_at(axis)[-1] for run in finished]
+        ends = [run.end(axis) for run in finished]
         end = min(ends) if axis == STEPS else np.median(ends)
         x = np.linspace(0.0, end, POINTS)
         values = curves(finished, "episode_return", x, axis)
         _draw_means(axes, x, values, label=name, **drawn)
       for run in runs:
-        if not run.finished and "episode_return" in run.curves:
+        if not run.finished:
           axes.plot(
             run.curves[axis], run.curves["episode_return"], linestyle=":", lw=1,
             color=drawn["color"], label=f"{name}, unfinished",
@@ -131,7 +125,7 @@ def learning_curves(
     styles.steps_axis(
       axes, "seconds of training" if axis == SECONDS else "environment steps"
     )
-    axes.set_ylabel(f"return, last {EPISODE_WINDOW} episodes", fontsize="small")
+    styles.returns_axis(axes)
   styles.legend(figure)
   return figure
 
@@ -140,8 +134,8 @@ def aggregate_curves(scores: dict[str, np.ndarray], what: str) -> Figure:
   """Draws the mean score over tasks during training (Figs. 2a and 3).
 
   Args:
-    scores: of each agent, normalised, [seeds, tasks, K] at K equal parts of
-      each task's training; NaN before the first return.
+    scores: agent -> normalised scores, [seeds, tasks, K], at K equally spaced
+      points of each task's training; NaN before the first return.
     what: name of the score.
   """
   figure, (axes,) = styles.panels(1, height=3.4)
@@ -173,7 +167,7 @@ def profiles(scores: dict[str, np.ndarray]) -> Figure:
   """Draws performance profiles: the share of runs above each score.
 
   Args:
-    scores: normalised, [seeds, tasks] of each agent.
+    scores: agent -> normalised scores, [seeds, tasks].
   """
   highest = max(float(score.max()) for score in scores.values())
   lowest = min(float(score.min()) for score in scores.values())
@@ -193,7 +187,7 @@ def profiles(scores: dict[str, np.ndarray]) -> Figure:
 def _interval_rows(axes: Axes, estimates: Mapping[str, Estimate]):
   """Draws a row for each agent: its interval, and a line at the estimate.
 
-  As rliable's plot_interval_estimates, which draws to a figure of pyplot only.
+  Looks like rliable's plot_interval_estimates, which only draws with pyplot.
   """
   agents = list(estimates)
   colours = _colours(agents)
@@ -207,7 +201,7 @@ def _interval_rows(axes: Axes, estimates: Mapping[str, Estimate]):
 
 
 def aggregates(estimates: Mapping[str, Mapping[str, Estimate]]) -> Figure:
-  """Draws aggregates over tasks with their 95% intervals, a panel each.
+  """Draws aggregates over tasks with their 95% intervals, one panel each.
 
   Args:
     estimates: agent -> name of the aggregate -> estimate.
@@ -236,7 +230,7 @@ def probabilities(estimates: Mapping[str, Estimate], baseline: str) -> Figure:
 
 
 def _errors(estimates: Sequence[Estimate]) -> np.ndarray:
-  """Returns matplotlib's error bars, [2, K], 0 where there is no interval."""
+  """Returns lengths of error bars, [2, K]; 0 where there is no interval."""
   errors = [(e.value - e.low, e.high - e.value) for e in estimates]
   return np.nan_to_num(np.array(errors, float)).T.clip(min=0.0)
 
@@ -279,7 +273,7 @@ def relative_improvement(
 
   Args:
     improvements: agent -> task -> improvement of the score in %.
-    baseline: name of the agent they are relative to.
+    baseline: name of the agent that the others are compared with.
   """
   tasks = max(len(of) for of in improvements.values())
   figure, grid = styles.panels(
@@ -320,14 +314,14 @@ def improved_tasks(
 
   Args:
     improvements: agent -> task -> improvement of the score in %.
-    baseline: name of the agent they are relative to.
+    baseline: name of the agent that the others are compared with.
   """
   figure, (axes,) = styles.panels(1, height=3.2)
   agents = list(improvements)
   for number, agent in enumerate(agents):
     values = np.array([e.value for e in improvements[agent].values()])
     counts = (values[None, :] >= _THRESHOLDS[:, None]).sum(axis=1)
-    # Lines of few tasks would cover each other.
+    # With few tasks the lines would cover each other.
     offset = 0.12 * (number - (len(agents) - 1) / 2)
     axes.plot(
       np.arange(len(_THRESHOLDS)) + offset, counts,
@@ -343,97 +337,38 @@ def improved_tasks(
 
 
 def robustness(
-  cells: dict[str, dict[float, dict[str, Estimate]]],
+  found: Mapping[tuple[str, float, str], Estimate],
   setting: str,
   describe: Callable[[float], str],
 ) -> Figure:
-  """Draws scores with a setting perturbed, a row a task (Figs. 4 and 6-8).
+  """Draws scores with a setting perturbed, one row per task (Figs. 4, 6-8).
 
   Args:
-    cells: task -> value of the setting -> agent -> score.
-    setting: its name.
-    describe: returns a value's label.
+    found: (task, value of the setting, agent) -> score.
+    setting: name of the setting.
+    describe: returns the label of a value.
   """
-  figure, grid = styles.panels(len(cells), height=2.6, columns=1)
-  agents = list(dict.fromkeys(
-    agent for of in cells.values() for value in of.values() for agent in value
-  ))
+  tasks = list(dict.fromkeys(task for task, _, _ in found))
+  agents = list(dict.fromkeys(agent for _, _, agent in found))
+  figure, grid = styles.panels(len(tasks), height=2.6, columns=1)
   width = 0.8 / len(agents)
-  for axes, (task, values) in zip(grid, cells.items(), strict=True):
+  for axes, task in zip(grid, tasks, strict=True):
+    values = sorted({value for one, value, _ in found if one == task})
     for number, agent in enumerate(agents):
-      found = {
-        place: of[agent] for place, of in enumerate(values.values())
-        if agent in of
-      }
+      places = [
+        i for i, value in enumerate(values) if (task, value, agent) in found
+      ]
+      estimates = [found[task, values[i], agent] for i in places]
       axes.bar(
-        np.array(list(found)) + (number - (len(agents) - 1) / 2) * width,
-        [estimate.value for estimate in found.values()],
-        width, yerr=_errors(list(found.values())), label=agent,
-        error_kw=_ERROR_BARS, **styles.bars(agent, agents),
+        np.array(places) + (number - (len(agents) - 1) / 2) * width,
+        [estimate.value for estimate in estimates], width,
+        yerr=_errors(estimates), label=agent, error_kw=_ERROR_BARS,
+        **styles.bars(agent, agents),
       )
     axes.set_xticks(range(len(values)), [describe(value) for value in values])
     styles.title(axes, short(task))
     axes.set_ylabel("final return")
     axes.set_xlabel(setting)
     axes.axhline(0.0, color="black", lw=0.8)
-  styles.legend(figure)
-  return figure
-
-
-def _draw_range(axes: Axes, x, values: np.ndarray, **drawn: Any):
-  """Draws means over runs, and from the lowest run to the highest."""
-  _band(
-    axes, x, values.mean(axis=0), values.min(axis=0), values.max(axis=0),
-    **drawn,
-  )
-
-
-def _points(runs: Sequence[Run]) -> np.ndarray:
-  return np.linspace(0.0, min(run.steps[-1] for run in runs), POINTS)
-
-
-def metaparameters(runs: Sequence[Run], title: str) -> Figure | None:
-  """Draws σ(η) of every head over training (Figs. 5a, 9 and 10-19).
-
-  Args:
-    runs: of one group; drawn are their means and ranges.
-    title: of the figure.
-
-  Returns:
-    The figure, or None if nothing is self-tuned.
-  """
-  found = logs.sigma_columns([run.curves for run in runs])
-  if not found:
-    return None
-  figure, panels = styles.metaparameter_panels(list(found))
-  x = _points(runs)
-  for name, axes in panels.items():
-    for head, column in found[name].items():
-      values = styles.as_drawn(name, curves(runs, column, x))
-      _draw_range(axes, x, values, label=f"head {head}", **styles.head(head))
-  styles.metaparameter_axes(panels)
-  figure.suptitle(shortened(title, 50), fontsize="medium")
-  styles.legend(figure)
-  return figure
-
-
-def alpha_order(runs: Sequence[Run], title: str) -> Figure | None:
-  """Draws α_ρ against α_c of every head (Fig. 5b); None without them."""
-  found = logs.sigma_columns([run.curves for run in runs])
-  if not {"alpha_rho", "alpha_c"} <= set(found):
-    return None
-  heads = found["alpha_rho"]
-  figure, grid = styles.panels(len(heads), height=2.4, columns=3)
-  x = _points(runs)
-  for axes, head in zip(grid, heads, strict=True):
-    for number, name in enumerate(("alpha_rho", "alpha_c")):
-      values = curves(runs, found[name][head], x)
-      _draw_range(
-        axes, x, values, label=logs.SYMBOLS[name], **styles.head(number)
-      )
-    styles.title(axes, f"head {head}")
-    styles.steps_axis(axes)
-  styles.sigma_axes(grid)
-  figure.suptitle(shortened(title, 50), fontsize="medium")
   styles.legend(figure)
   return figure

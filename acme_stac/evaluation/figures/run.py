@@ -9,10 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from acme_stac.evaluation import logs
-from acme_stac.evaluation.figures import styles
+from acme_stac.evaluation.figures import metaparameters, styles
 from acme_stac.evaluation.text import printable
 
-EPISODE_WINDOW = 100
 # Title of a panel -> column of the learner's log.
 _METAGRADIENT = {
   "outer loss's error: mean r + γ v′ − V": "outer_advantage",
@@ -31,10 +30,10 @@ def plot_run(workdir: pathlib.Path) -> list[pathlib.Path]:
   """Draws the logs of a work directory.
 
   Returns:
-    The files that were written, under plots/; none if there is no log yet.
+    The files written, under plots/; none if there is no log yet.
 
   Raises:
-    OSError: if a log cannot be read or a plot not be written.
+    OSError: if a log cannot be read or a plot cannot be written.
   """
   workdir = pathlib.Path(workdir)
   learner = logs.read_learner(workdir)
@@ -44,7 +43,9 @@ def plot_run(workdir: pathlib.Path) -> list[pathlib.Path]:
   evaluator = logs.read_evaluator(workdir)
   figures = {
     "learning_curve.png": _learning_curve(name, learner, evaluator),
-    "metaparameters.png": _metaparameters(name, learner),
+    "metaparameters.png": metaparameters.metaparameters(
+      [learner], f"Self-tuned metaparameters: {name}"
+    ),
     "metagradient.png": _metagradient(name, learner),
     "pipeline.png": _pipeline(name, learner),
   }
@@ -61,11 +62,11 @@ def _save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
 
 
 def _described(workdir: pathlib.Path) -> tuple[str, str] | None:
-  """Returns the agent and task of a work directory, None without a config."""
+  """Returns the agent and task of a work directory, None if not recorded."""
   path = workdir / "config.json"
   if not path.exists():
     return None
-  described = json.loads(path.read_text())
+  described = json.loads(logs.read_text(path))
   task = printable(described["environment"]).removeprefix("gymnasium:")
   return printable(described["agent"]), task
 
@@ -85,7 +86,7 @@ def plot_sweep(
 
   Args:
     runs: names of runs; those without a return yet are left out.
-    workdir: directory of the sweep, which contains that of each run.
+    workdir: directory of the sweep, which contains the runs' directories.
 
   Returns:
     The file that was written, learning_curves.png, or None if there is nothing
@@ -115,7 +116,7 @@ def plot_sweep(
       title = f"{title} ({printable(group)})"
     styles.title(axes, title)
     styles.steps_axis(axes)
-    axes.set_ylabel(f"return, last {EPISODE_WINDOW} episodes", fontsize="small")
+    styles.returns_axis(axes)
   styles.legend(figure)
   return _save(figure, workdir / "learning_curves.png")
 
@@ -123,7 +124,7 @@ def plot_sweep(
 def _common_name(
   workdir: pathlib.Path, group: str, names: Iterable[str]
 ) -> str:
-  """Returns the agent and task that a panel's runs share, or else its group."""
+  """Returns what a panel's runs share: agent and task, or else the group."""
   described = [_described(workdir / group / name) for name in names]
   if None in described:
     return printable(group)
@@ -140,7 +141,8 @@ def _learning_curve(
   if "episode_return" in learner and learner["episode_return"].notna().any():
     axes.plot(
       learner["environment_steps"], learner["episode_return"],
-      color=styles.BLUE, label=f"training, last {EPISODE_WINDOW} episodes",
+      color=styles.BLUE,
+      label=f"training, last {styles.EPISODE_WINDOW} episodes",
     )
   if not evaluator.empty:
     how = "greedy" if evaluator["greedy"].iloc[-1] else "sampled"
@@ -157,31 +159,12 @@ def _learning_curve(
   return figure
 
 
-def _metaparameters(name: str, learner: pd.DataFrame) -> Figure | None:
-  """Draws σ(η) of every head over steps, a panel a metaparameter (Fig. 5a)."""
-  found = logs.sigma_columns([learner])
-  if not found:
-    return None
-  figure, panels = styles.metaparameter_panels(list(found))
-  for parameter, axes in panels.items():
-    for head, column in found[parameter].items():
-      axes.plot(
-        learner["environment_steps"],
-        styles.as_drawn(parameter, learner[column]),
-        label=f"head {head}", **styles.head(head),
-      )
-  styles.metaparameter_axes(panels)
-  figure.suptitle(f"Self-tuned metaparameters: {name}", fontsize="medium")
-  styles.legend(figure)
-  return figure
-
-
 def _metagradient(name: str, learner: pd.DataFrame) -> Figure | None:
   """Draws the factors of the metagradient, and γ below them.
 
-  For one self-tuned γ and an outer policy gradient they are (Kao et al.,
-  Figs. 4 and 5): how far returns exceed values on the outer experience, and
-  whether the inner and the outer gradient point the same way.
+  For one self-tuned γ and an outer policy gradient, these are how far returns
+  exceed values on the outer experience, and whether the inner and the outer
+  gradient point the same way (Kao et al., Figs. 4 and 5).
   """
   if "gradient_cosine" not in learner:
     return None
@@ -203,12 +186,12 @@ def _metagradient(name: str, learner: pd.DataFrame) -> Figure | None:
   grid[1].set_ylim(-1.05, 1.05)
   for head, column in gammas.items():
     grid[-1].plot(
-      steps, styles.as_drawn("discount", learner[column]), label=f"head {head}",
-      **styles.head(head),
+      steps, metaparameters.as_drawn("discount", learner[column]),
+      label=f"head {head}", **styles.head(head),
     )
   if gammas:
     styles.title(grid[-1], "γ")
-    styles.horizon_axis(grid[-1])
+    metaparameters.horizon_axis(grid[-1])
   for axes in grid:
     styles.steps_axis(axes)
   figure.suptitle(f"Metagradient: {name}", fontsize="medium")
@@ -217,7 +200,7 @@ def _metagradient(name: str, learner: pd.DataFrame) -> Figure | None:
 
 
 def _pipeline(name: str, learner: pd.DataFrame) -> Figure:
-  """Draws the rate, the age of policies, and the learner's waiting."""
+  """Draws the step rate, policy age, queue fill and the learner's waiting."""
   figure, grid = styles.panels(len(_PIPELINE), height=2.2)
   for axes, (title, column) in zip(grid, _PIPELINE.items(), strict=True):
     if column in learner:

@@ -1,17 +1,15 @@
-"""Styles that all figures share: agents, heads, layout, legends and axes."""
+"""Styles and layout that all figures share."""
 
 import pathlib
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
-import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from acme_stac.evaluation import logs
 from acme_stac.evaluation.text import shortened
 from acme_stac.presets import AGENTS
 
@@ -19,7 +17,7 @@ from acme_stac.presets import AGENTS
 VERMILION, ORANGE, BLUE, GREEN, PURPLE, SKY, BLACK = _COLOURS = (
   "#D55E00", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#000000",
 )
-# Their number is coprime to that of the colours: 56 pairs.
+# 8 markers and 7 colours, which are coprime, give 56 distinct pairs.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 # As in the papers: self-tuned agents are solid, fixed ones dashed.
 _FIXED = ("impala", "impala_aux")
@@ -31,13 +29,11 @@ _HEAD_LINES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)))
 WIDTH, _NARROW = 7.0, 3.7
 # Points of a line from one marker to the next.
 _MARK_EVERY = 12
-# Range of every axis of horizons, in steps, unless the data leave it.
-_HORIZONS = (10.0, 1000.0)
-_LONGEST_HORIZON = 1e6
+EPISODE_WINDOW = 100
 
 
 def _place(agent: str, agents: Sequence[str]) -> int:
-  """Returns an agent's number: a preset's own, then the others of a figure."""
+  """Returns an agent's number: presets first, then the figure's others."""
   others = [name for name in agents if name not in AGENTS]
   numbered = list(dict.fromkeys([*AGENTS, *others, agent]))
   return numbered.index(agent)
@@ -46,8 +42,8 @@ def _place(agent: str, agents: Sequence[str]) -> int:
 def style(agent: str, agents: Sequence[str] = ()) -> dict[str, Any]:
   """Returns an agent's colour, line style and marker.
 
-  A preset looks the same in every figure. The papers' four agents have a colour
-  each, the other presets share three, and other groups are dash-dotted.
+  A preset looks the same in every figure. The papers' four agents have one
+  colour each, the other presets share three, other groups are dash-dotted.
 
   Args:
     agent: name of a preset, or of another group of runs.
@@ -67,7 +63,7 @@ def style(agent: str, agents: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def line(agent: str, agents: Sequence[str] = ()) -> dict[str, Any]:
-  """Returns `style` for a line of many points, with a marker on some."""
+  """Returns `style` for a line of many points, of which some have a marker."""
   offset = _place(agent, agents) * 5 % _MARK_EVERY
   return {
     **style(agent, agents), "markersize": 4, "markevery": (offset, _MARK_EVERY),
@@ -75,7 +71,7 @@ def line(agent: str, agents: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def bars(agent: str, agents: Sequence[str] = ()) -> dict[str, Any]:
-  """Returns an agent's style of bars, which hatching tells apart too."""
+  """Returns the colour and hatching of an agent's bars."""
   return {
     "color": style(agent, agents)["color"], "edgecolor": "white",
     "hatch": _HATCHES[_place(agent, agents) % len(_HATCHES)],
@@ -93,12 +89,12 @@ def head(number: int) -> dict[str, Any]:
 def panels(
   number: int, height: float = 2.5, columns: int = 2
 ) -> tuple[Figure, list[Axes]]:
-  """Makes a figure with a grid of panels, laid out to make room for all text.
+  """Makes a figure with a grid of panels that leaves room for all text.
 
   Args:
-    number: of panels.
-    height: of each panel in inches.
-    columns: at most.
+    number: number of panels.
+    height: height of each panel in inches.
+    columns: maximum number of columns.
   """
   columns = min(columns, number)
   rows = -(-number // columns)
@@ -113,6 +109,12 @@ def panels(
   return figure, found
 
 
+def band(axes: Axes, x, middle, low, high, **drawn: Any):
+  """Draws a line with a band around it."""
+  axes.plot(x, middle, **drawn)
+  axes.fill_between(x, low, high, color=drawn["color"], alpha=0.15, lw=0)
+
+
 def title(axes: Axes, text: str):
   """Sets a panel's title, wrapped to its width."""
   axes.set_title(textwrap.fill(shortened(text, 90), 42), fontsize="medium")
@@ -124,8 +126,13 @@ def steps_axis(axes: Axes, name: str = "environment steps"):
   axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
 
 
+def returns_axis(axes: Axes):
+  """Labels a y-axis of training returns."""
+  axes.set_ylabel(f"return, last {EPISODE_WINDOW} episodes", fontsize="small")
+
+
 def legend(figure: Figure):
-  """Puts one legend for all panels below them, where it covers no line."""
+  """Adds one legend for all panels, below them so that it covers no line."""
   entries: dict[str, Any] = {}
   for axes in figure.axes:
     for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -148,7 +155,7 @@ def legend(figure: Figure):
 
 
 def narrow(figure: Figure):
-  """Rearranges a figure for a phone: its panels below each other."""
+  """Rearranges a figure for a phone: one column of panels."""
   axes = figure.axes
   specification = axes[0].get_subplotspec()
   assert specification is not None
@@ -184,75 +191,3 @@ def least_span(axes: Axes, which: str, span: float):
   missing = span - (high - low)
   if missing > 0:
     limits(low - missing / 2, high + missing / 2)
-
-
-def _drawn(grid: Iterable[Axes]) -> np.ndarray:
-  """Returns the finite y-values of all lines in panels."""
-  values = np.concatenate([
-    np.asarray(x.get_ydata(), float) for axes in grid for x in axes.lines
-  ])
-  return values[np.isfinite(values)]
-
-
-def metaparameter_panels(
-  names: Sequence[str], height: float = 2.2
-) -> tuple[Figure, dict[str, Axes]]:
-  """Makes a panel for each metaparameter, titled with its symbol."""
-  figure, grid = panels(len(names), height)
-  by_name = dict(zip(names, grid, strict=True))
-  for name, axes in by_name.items():
-    title(axes, logs.SYMBOLS[name])
-    steps_axis(axes)
-  return figure, by_name
-
-
-def metaparameter_axes(by_name: dict[str, Axes]):
-  """Gives panels of σ(η) scales on which small changes look small.
-
-  Args:
-    by_name: metaparameter -> its panel, whose lines are drawn as `as_drawn`.
-  """
-  if "discount" in by_name:
-    horizon_axis(by_name["discount"])
-  sigma_axes([axes for name, axes in by_name.items() if name != "discount"])
-
-
-def as_drawn(name: str, sigma: Any) -> Any:
-  """Returns the horizon 1 / (1 − γ) in steps for a discount, else σ(η)."""
-  if name != "discount":
-    return sigma
-  return 1.0 / np.maximum(1.0 - np.asarray(sigma), 1 / _LONGEST_HORIZON)
-
-
-def horizon_axis(axes: Axes):
-  """Makes a logarithmic axis of horizons, 10 to 1,000 steps or all lines.
-
-  On it a change of γ looks as large as its effect on the agent.
-  """
-  axes.set_yscale("log")
-  drawn = _drawn([axes])
-  low = 10 ** np.floor(np.log10(min([_HORIZONS[0], *drawn])))
-  high = 10 ** np.ceil(np.log10(max([_HORIZONS[1], *drawn])))
-  axes.set_ylim(low, high)
-  ticks = 10.0 ** np.arange(np.log10(low), np.log10(high) + 0.5)
-  axes.set_yticks(ticks, [f"{t:,.0f}\n(γ {1 - 1 / t:.6g})" for t in ticks])
-  axes.yaxis.set_minor_formatter(ticker.NullFormatter())
-  axes.tick_params(axis="y", labelsize="small")
-  axes.set_ylabel("horizon 1/(1−γ), steps", fontsize="small")
-
-
-def sigma_axes(grid: Sequence[Axes]):
-  """Gives panels of σ(η) one axis: up to 1, from the tenth below all lines.
-
-  It spans 0.9 to 1 at least, so that a change of 0.001 looks small.
-  """
-  if not grid:
-    return
-  drawn = _drawn(grid)
-  low = np.floor(10 * min([0.9, *drawn])) / 10
-  high = np.ceil(10 * max([1.0, *drawn])) / 10
-  margin = 0.03 * (high - low)
-  for axes in grid:
-    axes.set_ylim(low - margin, high + margin)
-    axes.set_ylabel("σ(η), same axis in all", fontsize="small")
-    axes.ticklabel_format(axis="y", useOffset=False)

@@ -1,20 +1,25 @@
-"""The report's analyses: scores over tasks, improvement, what is self-tuned."""
+"""The report's analyses: scores over tasks, improvement, metaparameters."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from scipy import special
 
 from acme_stac.evaluation import logs, statistics
 from acme_stac.evaluation.figures import groups as figures
+from acme_stac.evaluation.figures import metaparameters
 from acme_stac.evaluation.figures.groups import LADDER, short
-from acme_stac.evaluation.groups import label
-from acme_stac.evaluation.report.comparison import ABLATIONS, Comparison
+from acme_stac.evaluation.report.comparison import (
+  ABLATIONS,
+  Comparison,
+  Group,
+)
 from acme_stac.evaluation.report.page import Page, slug
-from acme_stac.evaluation.runs import ALPHA_ORDER, Run
+from acme_stac.evaluation.runs import ALPHA_ORDER
 from acme_stac.evaluation.statistics import Estimate, mean_interval
-from acme_stac.evaluation.text import counted, listed
+from acme_stac.evaluation.text import counted, listed, shortened
 
 
 def write(page: Page, comparison: Comparison):
@@ -23,7 +28,7 @@ def write(page: Page, comparison: Comparison):
     _normalised_scores(page, comparison, suite)
   _improvement(page, comparison)
   _ladder(page, comparison)
-  for setting, values in comparison.groups.perturbed().items():
+  for setting, values in comparison.perturbed().items():
     _robustness(page, comparison, setting, values)
   _metaparameters(page, comparison)
 
@@ -46,7 +51,7 @@ def _normalised_scores(page: Page, comparison: Comparison, suite: str):
     + (f", {len(tasks)} tasks together" if together else "")
   )
   page.text("Normalised scores: " + "; ".join(
-    f"{short(task)}: {comparison.describe_scale(task)}" for task in tasks
+    f"{short(task)}: {comparison.scales[task].meaning}" for task in tasks
   ) + ".")
   _say_left_out(page, comparison, tasks, agents, matrices)
   aggregates = statistics.aggregate(several)
@@ -104,7 +109,7 @@ def _say_left_out(
       f" {listed(left_out)}."
     )
   for agent, matrix in matrices.items():
-    most = max(len(comparison.returns(task, agent)) for task in tasks)
+    most = max(len(comparison.group(task, agent).counted) for task in tasks)
     if len(matrix) == 1:
       page.text(
         f"{agent} has one seed alone{' on some task' if len(tasks) > 1 else ''}"
@@ -122,8 +127,8 @@ def _score_curves(
 ) -> np.ndarray:
   """Returns normalised scores during training, [seeds, tasks, K]."""
   return np.stack([
-    comparison.normalised(task, figures.curves(
-      comparison.counted(task, agent)[:seeds], "episode_return",
+    comparison.scales[task].normalised(figures.curves(
+      comparison.group(task, agent).counted[:seeds], "episode_return",
       np.linspace(0.0, comparison.horizon(task), figures.POINTS),
     ))
     for task in tasks
@@ -165,15 +170,15 @@ def _improvement(page: Page, comparison: Comparison):
 
 
 def _ladder(page: Page, comparison: Comparison):
-  """Adds the effect of self-tuning more and more metaparameters."""
+  """Adds the ablation ladder: the effect of self-tuning more metaparameters."""
   tasks = comparison.tasks_with(sorted(ABLATIONS & set(comparison.agents)))
   if not tasks:
     return
   ladder = [agent for of in LADDER.values() for agent in of.values()]
   bars = {
     short(task): {
-      agent: mean_interval(comparison.returns(task, agent)) for agent in ladder
-      if len(comparison.returns(task, agent))
+      agent: mean_interval(group.returns) for agent in ladder
+      if (group := comparison.group(task, agent)).counted
     }
     for task in tasks
   }
@@ -203,43 +208,35 @@ def _robustness(
   page: Page, comparison: Comparison, setting: str, values: Sequence[float]
 ):
   """Adds returns of the agents with a setting perturbed."""
-  groups = comparison.groups
-  cells: dict[str, dict[float, dict[str, Estimate]]] = {}
-  for task, agent in dict.fromkeys(
-    (task, agent) for task, agent, variation in groups
-    if [name for name, _ in variation] == [setting]
-    and agent in comparison.agents
-  ):
-    for value in values:
-      usual = groups.usual(task, agent, setting) == value
-      returns = comparison.returns(
-        task, agent, () if usual else ((setting, value),)
-      )
-      if len(returns):
-        of_task = cells.setdefault(task, dict.fromkeys(values, {}))
-        of_task[value] = {**of_task[value], agent: mean_interval(returns)}
-  if not cells:
+  found: dict[tuple[str, float, str], Estimate] = {}
+  clipped = False
+  for group in comparison.groups:
+    task, agent = group.task, group.agent
+    if [name for name, _ in group.variation] != [setting]:
+      continue
+    if agent not in comparison.agents:
+      continue
+    for one in (comparison.group(task, agent), group):
+      value = dict(one.variation).get(setting, group.usual[setting])
+      if one.counted and value in values:
+        found[task, value, agent] = mean_interval(one.returns)
+        clipped |= group.usual.get("metaparameter_range") == "clip"
+  if not found:
     return
   page.section(f"Robustness: {setting}")
   baseline = comparison.baseline
+  means = pd.Series({key: found[key].value for key in found}).unstack()
   for agent in comparison.agents:
-    pairs = [
-      (cell[agent].value, cell[baseline].value)
-      for of_task in cells.values() for cell in of_task.values()
-      if agent in cell and baseline in cell
-    ]
-    if pairs and agent != baseline:
-      better = sum(mine > theirs for mine, theirs in pairs)
+    if agent == baseline or not {agent, baseline} <= set(means):
+      continue
+    pairs = means[[agent, baseline]].dropna()
+    better = (pairs[agent] > pairs[baseline]).sum()
+    if len(pairs):
       page.text(
         f"{agent} has the higher mean than {baseline} in {better} of"
         f" {counted(len(pairs), 'configuration')}"
         f" ({100 * better / len(pairs):.0f}%)."
       )
-  clipped = any(
-    groups.usual(task, agent, "metaparameter_range") == "clip"
-    for task, of_task in cells.items() for cell in of_task.values()
-    for agent in cell
-  )
 
   def describe(value: float) -> str:
     # η₀ is a logit, unless the range is clipped.
@@ -248,75 +245,63 @@ def _robustness(
     return f"{value:g}"
 
   page.figure(
-    figures.robustness(
-      {
-        task: {value: cell for value, cell in of_task.items() if cell}
-        for task, of_task in cells.items()
-      },
-      setting, describe,
-    ),
-    f"robustness_{setting}",
+    figures.robustness(found, setting, describe), f"robustness_{setting}",
     f"Final return with {setting} perturbed, means and 95% intervals.",
   )
 
 
 def _metaparameters(page: Page, comparison: Comparison):
   """Adds σ(η) over training and at its end."""
-  rows: dict[bool, list[Sequence[str]]] = {False: [], True: []}
-  begun = False
-  for task, agent, variation in comparison.groups:
-    runs = comparison.groups.finished(task, agent, variation)
-    if len(runs) < 1 + bool(variation):
-      continue
-    name = f"{short(task)}, {label(agent, variation)}"
-    changes = _changes(name, runs)
-    if changes and not begun:
-      page.section("Metaparameters over training")
-      begun = True
-    rows[bool(variation)] += changes
-    if changes and not variation and agent not in ABLATIONS:
-      _draw_metaparameters(page, short(task), agent, runs)
-  if not begun:
+  tuned = {
+    group: changes for group in comparison.groups
+    if len(group.finished) >= 1 + bool(group.variation)
+    and (changes := _changes(group))
+  }
+  if not tuned:
     return
+  page.section("Metaparameters over training")
+  for group in tuned:
+    if not group.variation and group.agent not in ABLATIONS:
+      _draw_metaparameters(page, group)
   page.text(
     "σ(η) at the end of training, means and intervals over seeds. Apart: seeds"
     " whose auxiliary heads are all on one side of the acting head."
   )
-  head = (
-    "task, agent", "σ(η) of", "acting head, start", "acting head, end",
-    "auxiliary heads, end", "apart",
+  page.tables(
+    (
+      "task, agent", "σ(η) of", "acting head, start", "acting head, end",
+      "auxiliary heads, end", "apart",
+    ),
+    [row for group in tuned if not group.variation for row in tuned[group]],
+    [row for group in tuned if group.variation for row in tuned[group]],
+    "With settings perturbed",
   )
-  if rows[False]:
-    page.table(head, rows[False])
-  if rows[True]:
-    page.fold("With settings perturbed")
-    page.table(head, rows[True])
-    page.unfold()
 
 
-def _draw_metaparameters(page: Page, task: str, agent: str, runs: list[Run]):
+def _draw_metaparameters(page: Page, group: Group):
   """Adds the figures of one group."""
-  title = f"{task}, {agent}, {counted(len(runs), 'seed')}"
+  runs = group.finished
+  name = f"{short(group.task)}_{group.agent}"
+  title = f"{group.title}, {counted(len(runs), 'seed')}"
   over_seeds = (
     ": means, and from the lowest seed to the highest" if len(runs) > 1 else ""
   )
+  curves = [run.curves for run in runs]
   page.figure(
-    figures.metaparameters(runs, title), f"metaparameters_{task}_{agent}",
+    metaparameters.metaparameters(curves, shortened(title, 50)),
+    f"metaparameters_{name}",
     f"σ(η) of every head, {title}{over_seeds}. γ by its horizon 1/(1−γ).",
   )
   page.figure(
-    figures.alpha_order(runs, title), f"alpha_order_{task}_{agent}",
+    metaparameters.alpha_order(curves, shortened(title, 50)),
+    f"alpha_order_{name}",
     f"α_ρ and α_c, {title}{over_seeds}.",
   )
-  shares = {
-    name.removeprefix(ALPHA_ORDER): mean_interval(
-      [run.figures.get(name, math.nan) for run in runs]
-    )
-    for name in runs[0].figures if name.startswith(ALPHA_ORDER)
-  }
+  shares = pd.DataFrame([run.figures for run in runs]).filter(like=ALPHA_ORDER)
   said = [
-    f"head {head} {share.shown('.1%')}" for head, share in shares.items()
-    if math.isfinite(share.value)
+    f"head {column.removeprefix(ALPHA_ORDER)}"
+    f" {mean_interval(shares[column]).shown('.1%')}"
+    for column in shares if shares[column].notna().all()
   ]
   if said:
     page.text(
@@ -325,13 +310,13 @@ def _draw_metaparameters(page: Page, task: str, agent: str, runs: list[Run]):
     )
 
 
-def _changes(name: str, runs: Sequence[Run]) -> list[Sequence[str]]:
+def _changes(group: Group) -> list[Sequence[str]]:
   """Returns rows on where the metaparameters of a group's heads end."""
   rows: list[Sequence[str]] = []
-  found = logs.sigma_columns([run.curves for run in runs])
-  for parameter, heads in found.items():
-    ends = np.array([run.curves.iloc[-1][list(heads.values())] for run in runs])
-    start = np.mean([run.curves[heads[0]].iloc[0] for run in runs])
+  curves = [run.curves for run in group.finished]
+  for parameter, heads in logs.sigma_columns(curves).items():
+    ends = np.array([table.iloc[-1][list(heads.values())] for table in curves])
+    start = np.mean([table[heads[0]].iloc[0] for table in curves])
     acting, auxiliary = ends[:, 0].astype(float), ends[:, 1:].astype(float)
     at_end = apart = ""
     if auxiliary.shape[1]:
@@ -341,7 +326,7 @@ def _changes(name: str, runs: Sequence[Run]) -> list[Sequence[str]]:
       higher = (signs > 0).all(axis=1).sum()
       apart = f"{lower} lower, {higher} higher of {len(ends)}"
     rows.append((
-      name, logs.SYMBOLS[parameter], f"{start:.4f}",
+      group.title, logs.SYMBOLS[parameter], f"{start:.4f}",
       mean_interval(acting).shown(".4f"), at_end, apart,
     ))
   return rows

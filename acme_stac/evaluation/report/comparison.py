@@ -1,16 +1,27 @@
-"""Compares agents: which runs count, where, and on which scale."""
+"""Groups runs, and compares agents: which runs count, where, on which scale."""
 
+import collections
+import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from acme_stac.evaluation import scores, statistics
-from acme_stac.evaluation.figures.groups import LADDER
-from acme_stac.evaluation.groups import Groups, Variation
-from acme_stac.evaluation.runs import OPTION, SECONDS, STEPS, Run
+from acme_stac.evaluation.figures.groups import LADDER, short
+from acme_stac.evaluation.runs import (
+  NO_SETTINGS,
+  OPTION,
+  SECONDS,
+  STEPS,
+  Run,
+)
+from acme_stac.presets import AGENTS
+
+# Names and values of the settings in which runs differ from the usual ones.
+Variation: TypeAlias = tuple[tuple[str, Any], ...]
 
 _ATARI = "Atari"
 _SUITES = {
@@ -24,7 +35,130 @@ _OTHER_TASKS = "Small tasks"
 ABLATIONS = {
   agent for ladder in LADDER.values() for agent in ladder.values()
 } - {"impala", "impala_aux", "stac", "stacx"}
-_RETURNS = ["seed", STEPS, SECONDS, "mean_return", "evaluation", "final_return"]
+_COLUMNS = ["seed", STEPS, SECONDS, "mean_return", "evaluation", "final_return"]
+
+
+@dataclasses.dataclass(eq=False)
+class Group:
+  """Runs of one agent on one task with the same settings.
+
+  Attributes:
+    task: name of the task.
+    agent: name of the agent.
+    variation: settings that are not the usual ones, see `group_runs`.
+    usual: usual settings of the agent on the task.
+    runs: by seed, unfinished ones included.
+    counted: finished runs with a finite return at the horizon, by seed.
+    table: a row for each counted run: the seed; the return at the horizon in
+      `STEPS` and in `SECONDS`; its mean over training up to the former; the
+      last evaluation, and the return at the run's own end.
+  """
+
+  task: str
+  agent: str
+  variation: Variation = ()
+  usual: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  runs: list[Run] = dataclasses.field(default_factory=list)
+  counted: list[Run] = dataclasses.field(default_factory=list)
+  table: pd.DataFrame = dataclasses.field(
+    default_factory=lambda: pd.DataFrame(columns=_COLUMNS)
+  )
+
+  @property
+  def finished(self) -> list[Run]:
+    """The finished runs, by seed."""
+    return [run for run in self.runs if run.finished]
+
+  @property
+  def returns(self) -> np.ndarray:
+    """Returns of the counted runs at the horizon, [seeds]."""
+    return self.table[STEPS].to_numpy(float)
+
+  @property
+  def label(self) -> str:
+    """For example "stac, discount=0.9"."""
+    return ", ".join([
+      self.agent,
+      *[f"{name.removeprefix(OPTION)}={x}" for name, x in self.variation],
+    ])
+
+  @property
+  def title(self) -> str:
+    """For example "catch, stac, discount=0.9"."""
+    return f"{short(self.task)}, {self.label}"
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+  """Groups runs by task, agent and variation.
+
+  The usual value of a setting is the most frequent one among the runs of an
+  agent on a task; of equally frequent ones, the one most frequent among all
+  runs of the task. For an environment's options it is always the latter, as
+  runs of another environment are not compared. If no run has all the usual
+  values, those of the run with most of them are the usual ones. The variation
+  of a group is where its settings differ from the usual ones.
+
+  Returns:
+    Groups by task, in the order of the runs; by agent, in that of `AGENTS`; and
+    by variation, beginning with none.
+  """
+  groups: dict[tuple[str, str, Variation], Group] = {}
+  tasks = list(dict.fromkeys(run.task for run in runs))
+  for task in tasks:
+    of_task = [run for run in runs if run.task == task]
+    for agent in dict.fromkeys(run.agent for run in of_task):
+      mine = [run for run in of_task if run.agent == agent]
+      usual = _usual_settings(mine, of_task)
+      for run in mine:
+        variation = tuple(
+          (name, _setting(run, name)) for name, value in sorted(usual.items())
+          if name not in NO_SETTINGS and _setting(run, name) != value
+        )
+        groups.setdefault(
+          (task, agent, variation), Group(task, agent, variation, usual)
+        ).runs.append(run)
+  presets = list(AGENTS)
+
+  def order(group: Group) -> tuple[Any, ...]:
+    known = group.agent in presets
+    place = presets.index(group.agent) if known else len(presets)
+    variation = group.variation
+    return tasks.index(group.task), place, len(variation), str(variation)
+
+  for group in groups.values():
+    group.runs.sort(key=lambda run: run.seed)
+  return sorted(groups.values(), key=order)
+
+
+def _usual_settings(
+  mine: Sequence[Run], of_task: Sequence[Run]
+) -> dict[str, Any]:
+  """Returns the usual settings of an agent's runs on a task."""
+  usual = {}
+  for name in dict.fromkeys(name for run in of_task for name in run.settings):
+    of_all = collections.Counter(_setting(run, name) for run in of_task)
+    of_mine = collections.Counter(_setting(run, name) for run in mine)
+    counts = of_all if name.startswith(OPTION) else of_mine
+    usual[name] = max(counts, key=lambda x: (counts[x], of_all[x]))
+  nearest = max(
+    mine, key=lambda run: sum(_setting(run, n) == x for n, x in usual.items())
+  )
+  return {
+    name: value if name in NO_SETTINGS or name.startswith(OPTION)
+    else _setting(nearest, name)
+    for name, value in usual.items()
+  }
+
+
+def _setting(run: Run, name: str) -> Any:
+  """Returns a setting, with lists and dictionaries at any depth as tuples."""
+
+  def hashable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+      return tuple((key, hashable(one)) for key, one in value.items())
+    return tuple(map(hashable, value)) if isinstance(value, list) else value
+
+  return hashable(run.settings.get(name))
 
 
 class Comparison:
@@ -41,6 +175,7 @@ class Comparison:
     main_agents: those that are not only steps of the ladder, or else all.
     tasks: in the order of their runs.
     baseline: agent that others are compared with.
+    scales: task -> scale of its returns.
   """
 
   def __init__(self, runs: Sequence[Run], baseline: str | None = None):
@@ -55,104 +190,90 @@ class Comparison:
       ValueError: if no run with usual settings is of the baseline.
     """
     self.runs = runs
-    self.groups = Groups(runs)
-    self.tasks, self.agents = self.groups.tasks, self.groups.agents
+    self.groups = group_runs(runs)
+    usual = [group for group in self.groups if not group.variation]
+    self._usual = {(group.task, group.agent): group for group in usual}
+    self.tasks = list(dict.fromkeys(run.task for run in runs))
+    self.agents = list(dict.fromkeys(group.agent for group in usual))
     self.main_agents = [
       agent for agent in self.agents if agent not in ABLATIONS
     ] or self.agents
     if baseline is None:
-      first = next(iter(self.agents), "impala")
-      baseline = "impala" if "impala" in self.agents else first
+      baseline = "impala" if "impala" in self.agents else self.agents[0]
     if baseline not in self.agents:
       raise ValueError(
         f"No run is of the baseline {baseline!r}. Agents of these runs:"
-        f" {', '.join(self.agents) or 'none'}."
+        f" {', '.join(self.agents)}."
       )
     self.baseline = baseline
     self._horizons = {
-      (task, axis): self._horizon(task, axis)
-      for task in self.tasks for axis in (STEPS, SECONDS)
+      (task, axis): min((
+        float(summary([run.end(axis) for run in group.finished]))
+        for group in usual if group.task == task and group.finished
+      ), default=math.nan)
+      for task in self.tasks for axis, summary in (
+        (STEPS, min), (SECONDS, np.median)
+      )
     }
-    self._returns = {
-      key: self._table(key[0], members)
-      for key, members in self.groups.items()
+    for group in self.groups:
+      self._count(group)
+    self.scales = {
+      task: scores.scale_of(task)
+      or _range([run for run in runs if run.task == task])
+      for task in self.tasks
     }
-    self._ranges = {
-      task: _range([run for run in runs if run.task == task])
-      for task in self.tasks if not scores.has_scale(task)
-    }
+
+  def group(self, task: str, agent: str) -> Group:
+    """Returns an agent's runs of usual settings; an empty group without any."""
+    return self._usual.get((task, agent), Group(task, agent))
 
   def horizon(self, task: str, axis: str = STEPS) -> float:
     """Returns where a task's runs are compared, NaN if none is finished."""
     return self._horizons[task, axis]
 
-  def _horizon(self, task: str, axis: str) -> float:
-    ends = [
-      [run.ends_at(axis)[-1] for run in members] for agent in self.agents
-      if (members := self.groups.finished(task, agent))
-    ]
-    summarise = min if axis == STEPS else np.median
-    return float(min(map(summarise, ends), default=math.nan))
-
   def return_of(self, run: Run, axis: str = STEPS) -> float:
     """Returns a run's return at the horizon, or at its own earlier end."""
-    end = min(self.horizon(run.task, axis), run.ends_at(axis)[-1])
-    return run.value_at("episode_return", end, axis)
+    end = min(self.horizon(run.task, axis), run.end(axis))
+    return run.return_at(end, axis)
 
-  def counted(
-    self, task: str, agent: str, variation: Variation = ()
-  ) -> list[Run]:
-    """Returns a group's finished runs with a finite return, by seed."""
-    return [
-      run for run in self.groups.finished(task, agent, variation)
-      if math.isfinite(self.return_of(run))
+  def _count(self, group: Group):
+    """Fills in the counted runs of a group, and their returns."""
+    group.counted = [
+      run for run in group.finished if math.isfinite(self.return_of(run))
     ]
-
-  def table(
-    self, task: str, agent: str, variation: Variation = ()
-  ) -> pd.DataFrame:
-    """Returns a row for each counted run of a group, by seed.
-
-    Columns: the seed; the return at the horizon in `STEPS` and in `SECONDS`;
-    its mean over training up to the former; the last evaluation, and the return
-    at the run's own end.
-    """
-    found = self._returns.get((task, agent, variation))
-    return pd.DataFrame(columns=_RETURNS) if found is None else found
-
-  def _table(self, task: str, members: Sequence[Run]) -> pd.DataFrame:
     rows = [
       (
-        run.seed, final, self.return_of(run, SECONDS),
-        run.mean_return(self.horizon(task)),
-        run.figures.get("evaluation", math.nan), run.figures["final_return"],
+        run.seed, self.return_of(run), self.return_of(run, SECONDS),
+        run.mean_return(self.horizon(run.task)),
+        run.figures.get("evaluation", math.nan),
+        run.figures.get("final_return", math.nan),
       )
-      for run in members
-      if run.finished and math.isfinite(final := self.return_of(run))
+      for run in group.counted
     ]
-    return pd.DataFrame(rows, columns=_RETURNS)
-
-  def returns(
-    self, task: str, agent: str, variation: Variation = ()
-  ) -> np.ndarray:
-    """Returns the counted runs' returns at the horizon, [seeds]."""
-    return self.table(task, agent, variation)[STEPS].to_numpy(float)
+    group.table = pd.DataFrame(rows, columns=_COLUMNS)
 
   def tasks_with(self, agents: Sequence[str]) -> list[str]:
     """Returns the tasks on which some of the agents have a counted run."""
     return [
       task for task in self.tasks
-      if any(len(self.returns(task, agent)) for agent in agents)
+      if any(self.group(task, agent).counted for agent in agents)
     ]
 
-  # Scales.
+  def perturbed(self) -> dict[str, list[float]]:
+    """Returns the numbers that were varied alone, with all their values."""
+    values: dict[str, set[float]] = {}
+    for group in self.groups:
+      if len(group.variation) == 1:
+        ((name, value),) = group.variation
+        pair = (value, group.usual[name])
+        if all(type(one) in (int, float) for one in pair):
+          values.setdefault(name, set()).update(pair)
+    return {name: sorted(found) for name, found in sorted(values.items())}
 
   def protocol(self, task: str) -> str:
     """Returns the protocol of an Atari task's runs."""
-    for agent in self.agents:
-      if self.groups.runs(task, agent):
-        return self.groups.usual(task, agent, OPTION + "protocol") or "papers"
-    return "papers"
+    usual = next(of.usual for of in self.groups if of.task == task)
+    return usual.get(OPTION + "protocol") or "papers"
 
   def suite(self, task: str) -> str:
     """Returns the suite that a task is averaged with, as in the papers.
@@ -164,19 +285,6 @@ class Comparison:
       return f"{suite}, protocol {self.protocol(task)}"
     return suite
 
-  def normalised(self, task: str, returns: Any) -> Any:
-    """Returns normalised scores of returns on a task."""
-    if task not in self._ranges:
-      return scores.normalised(task, returns)
-    low, high = self._ranges[task]
-    return (returns - low) / (high - low)
-
-  def describe_scale(self, task: str) -> str:
-    """Returns in words what `normalised` does."""
-    if task in self._ranges:
-      return "from the lowest to the highest return of these runs"
-    return scores.describe_scale(task)
-
   def matrix(
     self, tasks: Sequence[str], agents: Sequence[str]
   ) -> dict[str, np.ndarray]:
@@ -187,7 +295,10 @@ class Comparison:
     """
     matrices = {}
     for agent in agents:
-      columns = [self.normalised(t, self.returns(t, agent)) for t in tasks]
+      columns = [
+        self.scales[task].normalised(self.group(task, agent).returns)
+        for task in tasks
+      ]
       number = min(map(len, columns))
       if number:
         matrices[agent] = np.stack([x[:number] for x in columns], axis=1)
@@ -197,20 +308,22 @@ class Comparison:
     self, task: str, agent: str, baseline: str
   ) -> statistics.Estimate | None:
     """Estimates an agent's improvement in %, None if either did not run."""
-    mine, theirs = self.returns(task, agent), self.returns(task, baseline)
+    mine, theirs = (self.group(task, x).returns for x in (agent, baseline))
     if not (len(mine) and len(theirs)):
       return None
+    scale = self.scales[task]
     return statistics.relative_improvement(
-      self.normalised(task, mine), self.normalised(task, theirs)
+      scale.normalised(mine), scale.normalised(theirs)
     )
 
 
-def _range(runs: Sequence[Run]) -> tuple[float, float]:
-  """Returns the lowest and the highest return of runs; 0 and 1 if equal."""
-  values = np.concatenate([
-    run.curves.get("episode_return", np.zeros(0)) for run in runs
-  ])
+def _range(runs: Sequence[Run]) -> scores.Scale:
+  """Returns the scale of a task that has none of its own."""
+  values = np.concatenate([run.curves["episode_return"] for run in runs])
   finite = values[np.isfinite(values)]
-  if not len(finite) or finite.max() == finite.min():
-    return 0.0, 1.0
-  return finite.min(), finite.max()
+  low, high = 0.0, 1.0
+  if len(finite) and finite.max() > finite.min():
+    low, high = finite.min(), finite.max()
+  return scores.Scale(
+    low, high, "from the lowest to the highest return of these runs"
+  )

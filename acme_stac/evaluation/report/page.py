@@ -1,13 +1,14 @@
 """One HTML page that needs no other file: sections, tables and figures."""
 
 import base64
+import contextlib
 import html
 import importlib.resources
 import io
 import pathlib
 import re
 import string
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -79,12 +80,11 @@ class Page:
     """Adds a paragraph: a "note" or a "warning"."""
     self._parts.append(f'<p class="{kind}">{_safe(text)}</p>')
 
-  def fold(self, summary: str):
-    """Folds what follows, until `unfold`, below a line of text."""
+  @contextlib.contextmanager
+  def fold(self, summary: str) -> Iterator[None]:
+    """Folds what is added inside the context below a line of text."""
     self._parts.append(f"<details><summary>{_safe(summary)}</summary>")
-
-  def unfold(self):
-    """Ends the folded part."""
+    yield
     self._parts.append("</details>")
 
   def table(
@@ -93,9 +93,9 @@ class Page:
     """Adds a table, which scrolls by itself if it is too wide.
 
     Args:
-      head: a cell for each column.
-      rows: as many cells each; an `Estimate` is written with its interval, and
-        may come with a note, as a pair.
+      head: one cell per column.
+      rows: one cell per column each. A cell may be an `Estimate`, which is
+        written with its interval, or a pair of an estimate and a note.
       kind: "text" for columns of text, "answer" for the first table.
     """
     def line(cells: Sequence[Any], tag: str) -> str:
@@ -108,13 +108,24 @@ class Page:
       f"</thead><tbody>{body}</tbody></table></div>"
     )
 
+  def tables(
+    self, head: Sequence[Any], rows: Sequence[Any], folded: Sequence[Any],
+    summary: str,
+  ):
+    """Adds a table, and one of further rows folded below a line of text."""
+    if rows:
+      self.table(head, rows)
+    if folded:
+      with self.fold(summary):
+        self.table(head, folded)
+
   def figure(self, figure: Figure | None, name: str, caption: str):
     """Adds a figure for wide and narrow windows, and writes the wide one.
 
     Args:
       figure: made by `styles.panels`; None adds nothing.
-      name: of the file, which gets a number if the name is taken.
-      caption: shown below the figure, and as its text alternative.
+      name: name of the file, which gets a number if the name is taken.
+      caption: text below the figure, also its text alternative.
     """
     if figure is None:
       return
@@ -140,7 +151,7 @@ class Page:
       f'<a href="#{i}">{_safe(name)}</a>'
       for i, name in enumerate(self._sections)
     )
-    # The first section is what most readers look for: contents follow it.
+    # Most readers look for the first section, so the contents follow it.
     first, second, others = "".join(self._parts).partition('<h2 id="1">')
     files = importlib.resources.files("acme_stac.evaluation")
     template = string.Template(

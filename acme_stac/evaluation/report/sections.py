@@ -1,16 +1,16 @@
 """The report's sections of plain results: returns, time, published numbers."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from acme_stac.evaluation import published, scores
 from acme_stac.evaluation.figures import groups as figures
 from acme_stac.evaluation.figures.groups import short
-from acme_stac.evaluation.groups import Variation, label
-from acme_stac.evaluation.report.comparison import Comparison
+from acme_stac.evaluation.report.comparison import Comparison, Group
 from acme_stac.evaluation.report.page import Page
 from acme_stac.evaluation.report.warnings import (
   missing_seeds,
@@ -41,55 +41,50 @@ def answer(page: Page, comparison: Comparison, problems: Sequence[str]):
   else:
     page.text("No run is finished yet: there is nothing to compare.")
   found = [*problems, *warnings(comparison)]
-  if len(found) > _FEW_WARNINGS:
+  with (
     page.fold(f"{len(found)} warnings about these runs")
-  for text in found:
-    page.text(text, "warning")
-  if len(found) > _FEW_WARNINGS:
-    page.unfold()
+    if len(found) > _FEW_WARNINGS else contextlib.nullcontext()
+  ):
+    for text in found:
+      page.text(text, "warning")
 
 
 def _add_returns(page: Page, comparison: Comparison, tasks: Sequence[str]):
-  agents = [
-    agent for agent in comparison.agents
-    if any(len(comparison.returns(task, agent)) for task in tasks)
-  ]
-  numbers = sorted({
-    len(found) for task in tasks for agent in agents
-    if len(found := comparison.returns(task, agent))
+  """Adds the table of agents by tasks, and how its numbers were made."""
+  table = pd.DataFrame({
+    f"{short(task)}, {comparison.horizon(task):,.0f} steps": {
+      agent: comparison.group(task, agent).returns
+      for agent in comparison.agents
+    }
+    for task in tasks
   })
+  numbers = table.map(len)
+  table = table[numbers.any(axis=1)]
+  seeds = sorted(set(numbers.to_numpy().flat) - {0})
 
-  def cell(task: str, agent: str) -> Any:
-    returns = comparison.returns(task, agent)
+  def cell(returns: Any) -> Any:
     if not len(returns):
       return "–"
     estimate = mean_interval(returns)
-    return estimate if len(numbers) == 1 else (
-      estimate, counted(len(returns), "seed")
-    )
+    many = len(seeds) > 1
+    return (estimate, counted(len(returns), "seed")) if many else estimate
 
-  names = {t: f"{short(t)}, {comparison.horizon(t):,.0f} steps" for t in tasks}
   # The longer list goes down the page.
-  if len(tasks) > len(agents):
-    page.table(
-      ("task", *agents),
-      [(names[t], *[cell(t, agent) for agent in agents]) for t in tasks],
-      "answer",
-    )
-  else:
-    page.table(
-      ("agent", *names.values()),
-      [(agent, *[cell(t, agent) for t in tasks]) for agent in agents],
-      "answer",
-    )
+  name = "agent"
+  if len(tasks) > len(table):
+    table, name = table.T, "task"
+  page.table(
+    (name, *table.columns),
+    [(row, *map(cell, table.loc[row])) for row in table.index], "answer",
+  )
   over = (
-    f"Means over {range_of(numbers, 'seed')} of the" if numbers[-1] > 1
+    f"Means over {range_of(seeds, 'seed')} of the" if seeds[-1] > 1
     else "Means of one seed's"
   )
   page.text(
     f"{over} last 100 training episodes (sampled actions, the tasks' own"
     " units), of finished runs with their usual settings."
-    f" {_about_intervals(numbers)}"
+    f" {_about_intervals(seeds)}"
   )
 
 
@@ -112,7 +107,7 @@ def learning_curves(page: Page, comparison: Comparison):
   panels: dict[str, dict[str, list[Run]]] = {}
   for task in comparison.tasks:
     for agent in comparison.main_agents:
-      runs = comparison.groups.runs(task, agent)
+      runs = comparison.group(task, agent).runs
       if begun := [run for run in runs if len(run.steps)]:
         panels.setdefault(task, {})[agent] = begun
   if not panels:
@@ -130,11 +125,12 @@ def learning_curves(page: Page, comparison: Comparison):
       f"Return over {axis.replace('_', ' ')} of training{drawn}.",
     )
   # Numbers that are varied alone have figures of their own.
-  grids = comparison.groups.perturbed()
+  grids = comparison.perturbed()
   varied: dict[str, dict[str, list[Run]]] = {}
-  for (task, agent, variation), runs in comparison.groups.items():
-    if len(variation) > 1 or (variation and variation[0][0] not in grids):
-      varied.setdefault(task, {})[label(agent, variation)] = runs
+  for group in comparison.groups:
+    names = [name for name, _ in group.variation]
+    if len(names) > 1 or (names and names[0] not in grids):
+      varied.setdefault(group.task, {})[group.label] = group.runs
   if varied:
     page.figure(
       figures.learning_curves(varied), "learning_curves_varied",
@@ -157,62 +153,47 @@ def returns(page: Page, comparison: Comparison):
     " each run, at its end."
   )
   for task in tasks:
-    head = (
-      "agent", "seeds", f"at {comparison.horizon(task):,.0f} steps",
-      "mean over training", f"at {comparison.horizon(task, SECONDS):,.0f} s",
-      "evaluation",
-    )
-    rows: dict[bool, list[Sequence[Any]]] = {False: [], True: []}
-    for of_task, agent, variation in comparison.groups:
-      if of_task == task:
-        rows[bool(variation)] += _returns_row(
-          comparison, task, agent, variation
-        )
+    groups = [g for g in comparison.groups if g.task == task and g.counted]
     page.heading(short(task))
-    page.table(head, rows[False])
-    if rows[True]:
-      page.fold(f"{short(task)} with other settings")
-      page.table(head, rows[True])
-      page.unfold()
+    page.tables(
+      (
+        "agent", "seeds", f"at {comparison.horizon(task):,.0f} steps",
+        "mean over training", f"at {comparison.horizon(task, SECONDS):,.0f} s",
+        "evaluation",
+      ),
+      [_returns_row(group) for group in groups if not group.variation],
+      [_returns_row(group) for group in groups if group.variation],
+      f"{short(task)} with other settings",
+    )
 
 
-def _returns_row(
-  comparison: Comparison, task: str, agent: str, variation: Variation
-) -> list[Sequence[Any]]:
-  """Returns the row of a group, or none if none of its runs counts."""
-  table = comparison.table(task, agent, variation)
-  if table.empty:
-    return []
-  evaluated = table["evaluation"].dropna()
-  return [(
-    label(agent, variation), len(table),
-    *[mean_interval(table[name]) for name in (STEPS, "mean_return", SECONDS)],
+def _returns_row(group: Group) -> Sequence[Any]:
+  evaluated = group.table["evaluation"].dropna()
+  return (
+    group.label, len(group.table),
+    *[mean_interval(group.table[x]) for x in (STEPS, "mean_return", SECONDS)],
     "" if evaluated.empty else mean_interval(evaluated),
-  )]
+  )
 
 
 def run_time(page: Page, comparison: Comparison):
   """Adds rates and minutes of training."""
-  rows = []
-  for task in comparison.tasks:
-    rates = {
-      agent: np.array([run.figures["steps_per_second"] for run in runs])
-      for agent in comparison.agents
-      if (runs := comparison.groups.finished(task, agent))
+  runs = pd.DataFrame([
+    {
+      "task": task, "agent": agent,
+      "rate": run.figures["steps_per_second"],
+      "minutes": run.figures["training_seconds"] / 60,
     }
-    for agent, rate in rates.items():
-      minutes = np.median([
-        run.figures["training_seconds"] / 60
-        for run in comparison.groups.finished(task, agent)
-      ])
-      ratio = np.median(rates.get(comparison.baseline, math.nan))
-      rows.append((
-        f"{short(task)}, {agent}", f"{np.median(rate):,.0f}",
-        f"{min(rate):,.0f} to {max(rate):,.0f}", f"{minutes:.2f}",
-        f"{ratio / np.median(rate):.2f}",
-      ))
-  if not rows:
+    for task in comparison.tasks for agent in comparison.agents
+    for run in comparison.group(task, agent).finished
+  ])
+  if runs.empty:
     return
+  table = runs.groupby(["task", "agent"], sort=False).agg(
+    rate=("rate", "median"), low=("rate", "min"), high=("rate", "max"),
+    minutes=("minutes", "median"),
+  )
+  rates = table["rate"]
   page.section("Run time")
   page.text(
     "Medians over seeds, on whatever machine and beside whatever else they"
@@ -224,7 +205,14 @@ def run_time(page: Page, comparison: Comparison):
       "task, agent", "steps/s", "lowest to highest", "minutes",
       f"time / {comparison.baseline}",
     ),
-    rows,
+    [
+      (
+        f"{short(task)}, {agent}", f"{row.rate:,.0f}",
+        f"{row.low:,.0f} to {row.high:,.0f}", f"{row.minutes:.2f}",
+        f"{rates.get((task, comparison.baseline), math.nan) / row.rate:.2f}",
+      )
+      for (task, agent), row in table.iterrows()
+    ],
   )
 
 
@@ -252,8 +240,8 @@ def published_numbers(page: Page, comparison: Comparison):
     page.table(
       ("agent", "median, human-normalised", "source"),
       [
-        (column.agent, f"{100 * median:.0f}%", column.source)
-        for column, median in published.medians(protocol).items()
+        (agent, f"{100 * median:.0f}%", source)
+        for (agent, source), median in published.medians(protocol).items()
       ],
       "text",
     )
@@ -266,23 +254,22 @@ def _add_game(
   """Adds a table of the runs' and the papers' returns in a game."""
   rows: list[Sequence[Any]] = []
   for agent in comparison.agents:
-    table = comparison.table(task, agent)
-    if table.empty:
+    group = comparison.group(task, agent)
+    if not group.counted:
       continue
-    estimate = mean_interval(table["final_return"])
-    frames = min(run.steps[-1] for run in comparison.counted(task, agent))
+    estimate = mean_interval(group.table["final_return"])
+    frames = min(run.end() for run in group.counted)
     score = scores.human_normalised_score(game, estimate.value)
     rows.append((
       f"{agent}, these runs: training, sampled actions,"
       f" {frames / 1e6:.3g}M frames",
       estimate, f"{100 * score:.1f}%", "",
     ))
-  for column, value in published.returns(game, protocol).items():
+  for (agent, source), value in published.returns(game, protocol).items():
     score = scores.human_normalised_score(game, value)
-    rows.append((
-      f"{column.agent}, 200M frames", f"{value:.4g}", f"{100 * score:.1f}%",
-      column.source,
-    ))
+    rows.append(
+      (f"{agent}, 200M frames", f"{value:.4g}", f"{100 * score:.1f}%", source)
+    )
   page.heading(f"{game}, protocol “{protocol}”")
   page.table(("agent", "return", "human-normalised", "source"), rows, "text")
 
@@ -290,25 +277,23 @@ def _add_game(
 def inventory(page: Page, comparison: Comparison):
   """Adds, folded, which seeds are finished, missing and unfinished."""
   page.section("Runs")
-  head = (
-    "task", "agent", "finished", "finished seeds", "missing", "unfinished seeds"
-  )
   rows = []
-  for (task, agent, variation), runs in comparison.groups.items():
-    done = [run.seed for run in runs if run.finished]
-    absent = missing_seeds(comparison, task, variation, runs)
-    rows.append((
-      short(task), label(agent, variation), f"{len(done)} of {len(runs)}",
-      named_seeds(done) if done else "", named_seeds(absent) if absent else "",
-      listed(unfinished(runs)),
-    ))
-  # Columns that are empty for all groups are left out.
-  kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
-  page.fold(
+  for group in comparison.groups:
+    done = [run.seed for run in group.finished]
+    absent = missing_seeds(comparison, group)
+    rows.append({
+      "task": short(group.task),
+      "agent": group.label,
+      "finished": f"{len(done)} of {len(group.runs)}",
+      "finished seeds": named_seeds(done) if done else "",
+      "missing": named_seeds(absent) if absent else "",
+      "unfinished seeds": listed(unfinished(group.runs)),
+    })
+  table = pd.DataFrame(rows)
+  # Leaves out columns that are empty for all groups.
+  table = table.loc[:, (table != "").any()]
+  with page.fold(
     f"Seeds of {counted(len(rows), 'group')} of runs: which are finished,"
     " missing and unfinished"
-  )
-  page.table(
-    [head[i] for i in kept], [[row[i] for i in kept] for row in rows], "text"
-  )
-  page.unfold()
+  ):
+    page.table(list(table), table.to_numpy().tolist(), "text")

@@ -5,8 +5,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from acme_stac.evaluation.figures.groups import short
-from acme_stac.evaluation.groups import Variation, label
-from acme_stac.evaluation.report.comparison import Comparison
+from acme_stac.evaluation.report.comparison import Comparison, Group
 from acme_stac.evaluation.runs import NO_SETTINGS, OPTION, Run
 from acme_stac.evaluation.text import listed, named_seeds
 from acme_stac.presets import AGENTS
@@ -21,21 +20,20 @@ def warnings(comparison: Comparison) -> list[str]:
   return [text for check in checks for text in check(comparison)]
 
 
-def missing_seeds(
-  comparison: Comparison, task: str, variation: Variation, runs: Sequence[Run]
-) -> list[int]:
+def missing_seeds(comparison: Comparison, group: Group) -> list[int]:
   """Returns the seeds that a group lacks.
 
   These are the seeds of other agents whose runs vary the same settings.
   """
-  names = {name for name, _ in variation}
+
+  def varied(one: Group) -> tuple[str, set[str]]:
+    return one.task, {name for name, _ in one.variation}
+
   expected = {
-    run.seed
-    for (other, _, varied), members in comparison.groups.items()
-    if other == task and {name for name, _ in varied} == names
-    for run in members
+    run.seed for other in comparison.groups if varied(other) == varied(group)
+    for run in other.runs
   }
-  return sorted(expected - {run.seed for run in runs})
+  return sorted(expected - {run.seed for run in group.runs})
 
 
 def unfinished(runs: Sequence[Run]) -> list[str]:
@@ -44,62 +42,57 @@ def unfinished(runs: Sequence[Run]) -> list[str]:
 
 
 def _progress(run: Run) -> str:
-  total = run.settings.get("num_environment_steps")
-  if not len(run.steps) or not total:
+  if run.curves.empty:
     return "no rows yet"
-  return f"{100 * run.steps[-1] / total:.0f}%"
+  return f"{100 * run.end() / run.settings['num_environment_steps']:.0f}%"
 
 
 def _absent_agents(comparison: Comparison) -> Iterable[str]:
   for agent in comparison.agents:
     absent = [
       short(task) for task in comparison.tasks
-      if not comparison.groups.runs(task, agent)
+      if not comparison.group(task, agent).runs
     ]
     if absent:
       yield f"{agent} has no run on {listed(absent)}."
 
 
 def _incomplete(comparison: Comparison) -> Iterable[str]:
-  for (task, agent, variation), runs in comparison.groups.items():
-    absent = missing_seeds(comparison, task, variation, runs)
+  for group in comparison.groups:
+    absent = missing_seeds(comparison, group)
     said = [f"{named_seeds(absent)} missing."] if absent else []
-    if ongoing := unfinished(runs):
+    if ongoing := unfinished(group.runs):
       plural = "s" if len(ongoing) > 1 else ""
       said.append(f"Unfinished: seed{plural} {listed(ongoing)}.")
     if said:
-      yield f"{short(task)}, {label(agent, variation)}: {' '.join(said)}"
+      yield f"{group.title}: {' '.join(said)}"
 
 
 def _repeated(comparison: Comparison) -> Iterable[str]:
-  for (task, agent, variation), runs in comparison.groups.items():
-    seeds = [run.seed for run in runs if run.finished]
-    repeated = {seed for seed in seeds if seeds.count(seed) > 1}
-    if repeated:
+  for group in comparison.groups:
+    seeds = [run.seed for run in group.finished]
+    if repeated := {seed for seed in seeds if seeds.count(seed) > 1}:
       yield (
-        f"{short(task)}, {label(agent, variation)}: several runs have"
-        f" {named_seeds(repeated)}, and count as independent."
+        f"{group.title}: several runs have {named_seeds(repeated)}, and count"
+        " as independent."
       )
 
 
 def _without_return(comparison: Comparison) -> Iterable[str]:
-  for (task, agent, variation), runs in comparison.groups.items():
-    without = [
-      run.seed for run in runs
-      if run.finished and not math.isfinite(comparison.return_of(run))
-    ]
+  for group in comparison.groups:
+    without = [run.seed for run in group.finished if run not in group.counted]
     if without:
       yield (
-        f"{short(task)}, {label(agent, variation)}: no finite return at the end"
-        f" of {named_seeds(without)}, which the statistics leave out."
+        f"{group.title}: no finite return at the end of"
+        f" {named_seeds(without)}, which the statistics leave out."
       )
 
 
 def _unequal_ends(comparison: Comparison) -> Iterable[str]:
   for task in comparison.tasks:
     ends = {
-      agent: min(run.steps[-1] for run in runs) for agent in comparison.agents
-      if (runs := comparison.groups.finished(task, agent))
+      agent: min(run.end() for run in finished) for agent in comparison.agents
+      if (finished := comparison.group(task, agent).finished)
     }
     if ends and max(ends.values()) > 1.01 * min(ends.values()):
       first = min(ends, key=lambda agent: ends[agent])
@@ -108,33 +101,28 @@ def _unequal_ends(comparison: Comparison) -> Iterable[str]:
         f" {ends[first]:,.0f}, where the first of {first} ends; leave those out"
         " to compare the others at their own end."
       )
-  for (task, agent, variation), runs in comparison.groups.items():
-    end = min((run.steps[-1] for run in runs if run.finished), default=math.inf)
-    horizon = comparison.horizon(task)
-    if variation and end < horizon / 1.01:
+  for group in comparison.groups:
+    end = min((run.end() for run in group.finished), default=math.inf)
+    horizon = comparison.horizon(group.task)
+    if group.variation and end < horizon / 1.01:
       yield (
-        f"{short(task)}, {label(agent, variation)}: runs end at {end:,.0f}"
-        f" steps, before {horizon:,.0f}, where the others are compared. Their"
-        " own end counts."
+        f"{group.title}: runs end at {end:,.0f} steps, before {horizon:,.0f},"
+        " where the others are compared. Their own end counts."
       )
 
 
 def _unequal_settings(comparison: Comparison) -> Iterable[str]:
   """Yields settings in which agents differ although their presets do not."""
-  groups = comparison.groups
   for task in comparison.tasks:
-    agents = [a for a in comparison.agents if groups.runs(task, a)]
-    names = dict.fromkeys(
-      name for agent in agents for run in groups.runs(task, agent)
-      for name in run.settings
-      if name not in NO_SETTINGS and not name.startswith(OPTION)
-    )
-    for name in names:
+    found = [comparison.group(task, agent) for agent in comparison.agents]
+    for name in dict.fromkeys(name for group in found for name in group.usual):
+      if name in NO_SETTINGS or name.startswith(OPTION):
+        continue
       values: dict[str, list[str]] = {}
-      for agent in agents:
-        if name not in AGENTS.get(agent, {}):
-          value = json.dumps(groups.usual(task, agent, name))
-          values.setdefault(value, []).append(agent)
+      for group in found:
+        if group.runs and name not in AGENTS.get(group.agent, {}):
+          value = json.dumps(group.usual[name])
+          values.setdefault(value, []).append(group.agent)
       if len(values) > 1:
         said = "; ".join(f"{v} for {listed(of)}" for v, of in values.items())
         yield (

@@ -1,15 +1,15 @@
-"""The same network and cores under this project and its peers.
+"""Other libraries beside this project, with the same network and cores.
 
-Contenders take turns, so that whatever else the machine does meets all of them.
-Each may use all cores and has its own best batched settings, and updates of 640
-time steps: CartPole with an MLP of (256, 256), or Pong with IMPALA's shallow
-torso, and a policy and a value on top. Steps/s (frames/s in Pong) are counted
-after a warm-up; returns are those of training, the mean of the last 100
-episodes or what the library reports, with each library's own step size and loss
-weights.
+Contenders take turns, so that other load on the machine meets all of them. Each
+may use all cores, has its own best batched settings, and learns from updates of
+640 time steps: CartPole with an MLP of (256, 256), or Pong with IMPALA's
+shallow torso, followed by a linear policy and value. Steps/s (in Pong: frames)
+are counted after a warm-up. Returns are those of training with each library's
+own step size and loss weights: the mean of the last 100 episodes, or what the
+library reports.
 
-dm-acme runs on this project's packages. The others are not installed with it;
-give each the Python of an environment of its own (Python 3.10):
+dm-acme runs with this project's packages. Give each of the others the Python of
+an environment of its own (Python 3.10):
 
   python3.10 -m venv sf
   sf/bin/pip install "sample-factory==2.1.1" "envpool==0.8.4" "shimmy==1.3.0"
@@ -20,8 +20,10 @@ import argparse
 import sys
 from typing import Any
 
-from programs.benchmark.peers import contenders, race
+from programs.benchmark.peers import contenders
 from programs.benchmark.peers.comparison import compare, plot, table
+
+__all__ = ["add_arguments", "compare", "plot", "run", "table"]
 
 
 def add_arguments(parser: argparse.ArgumentParser):
@@ -61,14 +63,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         f" {list(known)}; sample_factory and rllib need --sample_factory and"
         " --rllib."
       )
-  curves: dict[str, list[list[race.Point]]] = {name: [] for name in names}
+  curves: dict[str, list[list[contenders.Point]]] = {name: [] for name in names}
   errors: dict[str, str] = {}
   for turn in range(options.rounds):
     for name in names:
       print(f"round {turn + 1} of {options.rounds}: {name}", file=sys.stderr)
       try:
         curves[name].append(
-          race.run(known[name], options.warm_up, options.seconds)
+          contenders.run(known[name], options.warm_up, options.seconds)
         )
       except RuntimeError as error:
         errors[name] = str(error)

@@ -1,8 +1,9 @@
 """dm-acme 0.4.0's own IMPALA, for the comparison with peers.
 
-Its agent of one process: its nodes as processes do not start with this JAX,
-whose missing names each would have to be given before it unpickles its node.
-Appends lines {"steps": ..., "return": ...} to a file; Pong's steps are frames.
+Runs its agent of one process: its distributed layout does not start with this
+JAX, as each process would need names that JAX has removed before it unpickles
+its node. Appends lines {"steps": ..., "return": ...} to a file; Pong's steps
+are frames.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from acme.utils.loggers import base as loggers  # noqa: E402
 from acme_stac import environments  # noqa: E402
 from acme_stac.networks import torsos  # noqa: E402
 
-# Name -> environment, frames to a step, and torso.
+# Name -> environment, frames per step, and torso.
 CASES: dict[str, tuple[str, int, Callable[[], Any]]] = {
   "cartpole": (
     "gymnasium:CartPole-v1", 1, lambda: torsos.MLPTorso((256, 256))
@@ -39,7 +40,7 @@ CASES: dict[str, tuple[str, int, Callable[[], Any]]] = {
 
 
 class Network(hk.RNNCore):
-  """The network of the comparison in the form of Acme's IMPALA."""
+  """The network of the comparison, as Acme's IMPALA expects it."""
 
   def __init__(self, num_actions: int, torso: Callable[[], Any]):
     super().__init__(name="network")
@@ -58,13 +59,13 @@ class Network(hk.RNNCore):
     return (logits[0], value[0]), state
 
   def initial_state(self, batch_size):
-    """Returns a state of which nothing is made; the agent wants one."""
+    """Returns a state that is not used; the agent needs one."""
     shape = [1] if batch_size is None else [batch_size, 1]
     return hk.LSTMState(jnp.zeros(shape), jnp.zeros(shape))
 
 
 def make_networks(spec: specs.EnvironmentSpec, torso: Callable[[], Any]):
-  """Returns the networks in Acme's form."""
+  """Returns the networks as Acme's IMPALA expects them."""
 
   def network():
     return Network(spec.actions.num_values, torso)
@@ -80,7 +81,7 @@ def make_networks(spec: specs.EnvironmentSpec, torso: Callable[[], Any]):
 
 
 class EpisodeLog(loggers.Logger):
-  """Appends what an environment loop logs of an episode."""
+  """Appends a line for each episode that an environment loop logs."""
 
   def __init__(self, path: pathlib.Path, action_repeat: int):
     self._path = path
@@ -100,7 +101,7 @@ class EpisodeLog(loggers.Logger):
 
 
 def run(case: str, log: pathlib.Path):
-  """Runs the agent, whose actor and learner take turns in this thread."""
+  """Runs the agent; actor and learner take turns in this thread."""
   name, action_repeat, torso = CASES[case]
   environment = wrappers.SinglePrecisionWrapper(
     environments.make(name, seed=0)
@@ -126,7 +127,7 @@ def run(case: str, log: pathlib.Path):
 
 
 def drop_timeout():
-  """Takes from Reverb's client an argument that it no longer has."""
+  """Lets Reverb's client ignore an argument that it no longer takes."""
   make_writer = reverb.Client.trajectory_writer
 
   def trajectory_writer(self, *args, get_signature_timeout_ms=None, **kwargs):
@@ -134,9 +135,6 @@ def drop_timeout():
     return make_writer(self, *args, **kwargs)
 
   reverb.Client.trajectory_writer = trajectory_writer
-
-
-drop_timeout()
 
 
 def main():
@@ -147,6 +145,7 @@ def main():
   options = parser.parse_args()
   # Acme reads flags of its own.
   flags.FLAGS(sys.argv[:1])
+  drop_timeout()
   run(options.case, options.log)
 
 

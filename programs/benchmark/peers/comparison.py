@@ -1,53 +1,47 @@
-"""Rates and returns of the contenders, as rows, a table and a drawing."""
+"""Rates and returns of the contenders: rows, a table and a drawing."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib import figure, ticker
 
 from programs.benchmark import measuring
-from programs.benchmark.peers.contenders import OURS
-from programs.benchmark.peers.race import Point, changes
+from programs.benchmark.peers.contenders import OURS, Point, reports
 
 
 def compare(
-  curves: dict[str, list[list[Point]]],
-  errors: dict[str, str],
+  curves: Mapping[str, Sequence[list[Point]]],
+  errors: Mapping[str, str],
   warm_up: float,
 ) -> list[dict[str, Any]]:
   """Returns a row for each contender.
 
   Args:
     curves: name -> points of each round.
-    errors: name -> why a round gave none.
+    errors: name -> why a round has no points.
     warm_up: seconds of a curve that are not counted in rates.
 
   Returns:
     Rates (median and range over rounds), their ratio to the fastest peer's, and
     returns at the steps and at the time that all have reached.
   """
-  rates = {
-    name: [_rate(points, warm_up) for points in rounds]
-    for name, rounds in curves.items()
-    if rounds
-  }
   ends = [points[-1] for rounds in curves.values() for points in rounds]
   steps = min((point.steps for point in ends), default=0)
   seconds = min((point.seconds for point in ends), default=0.0)
   rows: list[dict[str, Any]] = []
   for name, rounds in curves.items():
-    if name not in rates:
-      rows.append({"contender": name, "error": errors.get(name, "no result")})
+    row: dict[str, Any] = {"contender": name}
+    rows.append(row)
+    if not rounds:
+      row["error"] = errors.get(name, "no result")
       continue
-    rows.append({
-      "contender": name,
-      "rounds": len(rounds),
-      # Of a round that gave none.
-      **({"round_error": errors[name]} if name in errors else {}),
-      "steps_per_second": statistics.median(rates[name]),
-      "slowest": min(rates[name]),
-      "fastest": max(rates[name]),
+    rates = [_rate(points, warm_up) for points in rounds]
+    row |= {
+      "rounds": len(rates),
+      "steps_per_second": statistics.median(rates),
+      "slowest": min(rates),
+      "fastest": max(rates),
       "equal_steps": steps,
       "return_at_equal_steps": _mean_return(
         rounds, lambda point: point.steps >= steps
@@ -56,70 +50,61 @@ def compare(
       "return_at_equal_time": _mean_return(
         rounds, lambda point: point.seconds >= seconds
       ),
-    })
+    }
+    if name in errors:
+      row["round_error"] = errors[name]
+  measured = [row for row in rows if "error" not in row]
   peers = [
-    row["steps_per_second"]
-    for row in rows
-    if "error" not in row and row["contender"] not in OURS
+    row["steps_per_second"] for row in measured if row["contender"] not in OURS
   ]
-  for row in rows:
-    if peers and "error" not in row:
-      row["ratio_to_fastest_peer"] = row["steps_per_second"] / max(peers)
+  for row in measured if peers else []:
+    row["ratio_to_fastest_peer"] = row["steps_per_second"] / max(peers)
   return rows
 
 
 def _rate(points: list[Point], warm_up: float) -> float:
   """Returns steps per second after the warm-up, between two reports."""
-  reports = changes(points, warm_up)
-  first, last = reports[0], reports[-1]
+  first, *_, last = reports(points, warm_up)
   return (last.steps - first.steps) / (last.seconds - first.seconds)
 
 
 def _mean_return(
-  rounds: list[list[Point]], reached: Callable[[Point], bool]
+  rounds: Sequence[list[Point]], reached: Callable[[Point], bool]
 ) -> float | None:
   """Returns the mean over rounds of the return where `reached` first holds."""
-  returns = []
-  for points in rounds:
-    at = next((point for point in points if reached(point)), None)
-    if at is not None and at.episode_return is not None:
-      returns.append(at.episode_return)
+  points = [next(filter(reached, points), None) for points in rounds]
+  returns = [
+    point.episode_return
+    for point in points
+    if point is not None and point.episode_return is not None
+  ]
   return statistics.fmean(returns) if returns else None
 
 
 def table(result: dict[str, Any]) -> str:
-  """Returns a Markdown table of what `run` returns."""
+  """Returns a Markdown table of the result of `run`."""
 
-  def number(name: str):
-    def cell(row) -> str:
-      value = row.get(name)
-      return "" if value is None else f"{value:,.0f}"
-
-    return cell
+  def number(name: str, form: str):
+    return lambda row: "" if row.get(name) is None else f"{row[name]:{form}}"
 
   rows = result["rows"]
-  whole: dict[str, Any] = next(
+  measured: dict[str, Any] = next(
     (row for row in rows if "error" not in row), {}
   )
   return measuring.table(rows, {
-    "contender": lambda row: row["contender"],
-    "rounds": lambda row: (
-      f"{row['rounds']}, then: {row['round_error']}"
-      if "round_error" in row
-      else f"{row['rounds']}"
+    "contender": "{contender}",
+    "rounds": lambda row: ", then: ".join(
+      str(row[name]) for name in ("rounds", "round_error") if name in row
     ),
-    "steps/s (range)": lambda row: (
-      f"{row['steps_per_second']:,.0f} ({row['slowest']:,.0f} to"
-      f" {row['fastest']:,.0f})"
+    "steps/s (range)": (
+      "{steps_per_second:,.0f} ({slowest:,.0f} to {fastest:,.0f})"
     ),
-    "÷ fastest peer": lambda row: (
-      f"{row.get('ratio_to_fastest_peer', float('nan')):.2f}"
+    "÷ fastest peer": number("ratio_to_fastest_peer", ".2f"),
+    f"return at {measured.get('equal_steps', 0):,} steps": number(
+      "return_at_equal_steps", ",.0f"
     ),
-    f"return at {whole.get('equal_steps', 0):,} steps": number(
-      "return_at_equal_steps"
-    ),
-    f"return after {whole.get('equal_seconds', 0):.0f} s": number(
-      "return_at_equal_time"
+    f"return after {measured.get('equal_seconds', 0):.0f} s": number(
+      "return_at_equal_time", ",.0f"
     ),
   })
 

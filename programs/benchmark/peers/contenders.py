@@ -1,17 +1,21 @@
-"""The programs that are compared, and how to read their progress."""
+"""The programs that are compared: how to run them and read their progress."""
 
 import json
 import math
 import pathlib
 import shutil
 import sys
+import tempfile
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from acme_stac.evaluation import logs
-from programs.benchmark import cases
+from programs.benchmark import cases, measuring
 
 _HERE = pathlib.Path(__file__).parent
+_POLL_SECONDS = 0.25
+_PATIENCE_SECONDS = 120.0
 
 # This project's agents.
 OURS = ("impala", "stacx")
@@ -36,15 +40,32 @@ PEERS: dict[str, dict[str, tuple[str, list[str]]]] = {
 }
 
 
+class Point(NamedTuple):
+  """A contender's progress.
+
+  Attributes:
+    seconds: since its first report.
+    steps: environment steps.
+    episode_return: of the last episodes of training; None if unknown yet.
+  """
+
+  seconds: float
+  steps: int
+  episode_return: float | None
+
+
 class Contender(NamedTuple):
   """A program to measure.
 
   Attributes:
-    command: from a directory to the command line.
-    read: from that directory to steps and return so far, None before the first.
+    command: the command line; followed by a flag with the path of a log.
+    flag: that flag, for example "--log".
+    read: returns the steps and the return so far from the log; None before the
+      first report.
   """
 
-  command: Callable[[pathlib.Path], list[str]]
+  command: list[str]
+  flag: str
   read: Callable[[pathlib.Path], tuple[int, float | None] | None]
 
 
@@ -61,7 +82,19 @@ def make(
   Raises:
     ValueError: if there is no such interpreter.
   """
-  contenders = {name: _ours(case, name) for name in OURS}
+  contenders = {
+    agent: Contender(
+      [
+        sys.executable, "-m", "programs.train", *cases.flags(case, agent),
+        "--num_actors=1", "--config.environments_per_actor=32",
+        "--config.num_environment_steps=2000000000",
+        "--config.stac.head_sizes=()", "--config.stac.lstm_size=0",
+      ],
+      "--workdir",
+      _read_workdir,
+    )
+    for agent in OURS
+  }
   interpreters = {
     "acme": sys.executable,
     "sample_factory": sample_factory,
@@ -74,52 +107,72 @@ def make(
       continue
     if shutil.which(python) is None:
       raise ValueError(f"There is no interpreter {python!r}.")
-    contenders[name] = _peer(python, script, arguments)
+    contenders[name] = Contender(
+      [python, str(_HERE / script), *arguments], "--log", _read_lines
+    )
   return contenders
 
 
-def _ours(case: str, agent: str) -> Contender:
-  def command(directory: pathlib.Path) -> list[str]:
-    return [
-      sys.executable, "-m", "programs.train",
-      *cases.flags(case, agent),
-      "--num_actors=1",
-      "--config.environments_per_actor=32",
-      "--config.num_environment_steps=2000000000",
-      "--config.stac.head_sizes=()",
-      "--config.stac.lstm_size=0",
-      f"--workdir={directory / 'run'}",
-    ]
+def run(contender: Contender, warm_up: float, seconds: float) -> list[Point]:
+  """Returns a contender's progress from its first report on.
 
-  def read(directory: pathlib.Path) -> tuple[int, float | None] | None:
-    log = logs.read(directory / "run" / "logs" / "learner.csv")
-    if log.empty:
-      return None
-    last = log.iloc[-1]
-    mean_return = float(last["episode_return"])
-    return int(last["environment_steps"]), (
-      None if math.isnan(mean_return) else mean_return
-    )
+  Args:
+    contender: the program to run.
+    warm_up: seconds after the first report that are not counted.
+    seconds: of the measurement; it goes on until there are two reports.
 
-  return Contender(command, read)
+  Raises:
+    RuntimeError: if it ends by itself, does not start, or stops reporting.
+  """
+  with tempfile.TemporaryDirectory() as name:
+    directory = pathlib.Path(name)
+    log = directory / "log"
+    command = [*contender.command, f"{contender.flag}={log}"]
+    points: list[Point] = []
+    with measuring.running(command, directory) as program:
+      program.wait_for(lambda: contender.read(log))
+      started = time.monotonic()
+      while (now := time.monotonic() - started) < warm_up + seconds or len(
+        reports(points, warm_up)
+      ) < 2:
+        program.check()
+        if now > warm_up + seconds + _PATIENCE_SECONDS:
+          raise RuntimeError("There are too few reports; raise --seconds.")
+        state = contender.read(log)
+        if state is not None:
+          points.append(Point(now, *state))
+        time.sleep(_POLL_SECONDS)
+  return points
 
 
-def _peer(python: str, script: str, arguments: list[str]) -> Contender:
-  def command(directory: pathlib.Path) -> list[str]:
-    return [
-      python, str(_HERE / script), f"--log={directory / 'log'}", *arguments
-    ]
+def reports(points: list[Point], warm_up: float) -> list[Point]:
+  """Returns the points after the warm-up at which the steps had changed."""
+  return [
+    point
+    for previous, point in zip(points, points[1:], strict=False)
+    if point.steps != previous.steps and point.seconds >= warm_up
+  ]
 
-  def read(directory: pathlib.Path) -> tuple[int, float | None] | None:
-    try:
-      text = (directory / "log").read_text()
-    except FileNotFoundError:
-      return None
-    # The last line may be half written.
-    lines = text[: text.rfind("\n") + 1].splitlines()
-    if not lines:
-      return None
-    last = json.loads(lines[-1])
-    return last["steps"], last["return"]
 
-  return Contender(command, read)
+def _read_workdir(workdir: pathlib.Path) -> tuple[int, float | None] | None:
+  """Reads the progress of one of this project's runs."""
+  log = logs.read_learner(workdir)
+  if log.empty:
+    return None
+  last = log.iloc[-1]
+  mean_return = float(last["episode_return"])
+  return int(last["environment_steps"]), (
+    None if math.isnan(mean_return) else mean_return
+  )
+
+
+def _read_lines(log: pathlib.Path) -> tuple[int, float | None] | None:
+  """Reads the progress of a peer from its lines of JSON."""
+  if not log.exists():
+    return None
+  # The last line may be half written.
+  *lines, _ = log.read_text().split("\n")
+  if not lines:
+    return None
+  last = json.loads(lines[-1])
+  return last["steps"], last["return"]

@@ -1,7 +1,7 @@
 """RLlib's IMPALA, for the comparison with peers; needs `ray[rllib]` and torch.
 
-Appends lines {"steps": ..., "return": ...} to a file. Runs by itself: this
-project is not imported.
+Appends lines {"steps": ..., "return": ...} to a file. Imports nothing of this
+project.
 """
 
 import argparse
@@ -9,12 +9,13 @@ import json
 import math
 import warnings
 
+import ray
+from ray.rllib.algorithms.impala import IMPALAConfig
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+
 
 def make_config():
   """Returns the algorithm's configuration."""
-  from ray.rllib.algorithms.impala import IMPALAConfig
-  from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
-
   return (
     IMPALAConfig()
     .environment("CartPole-v1")
@@ -43,18 +44,17 @@ def main():
   parser.add_argument("--log", required=True)
   options = parser.parse_args()
   warnings.simplefilter("ignore")
-  import ray
-
   ray.init(num_cpus=4, include_dashboard=False)
   algorithm = make_config().build_algo()
   while True:
     runners = algorithm.train()["env_runners"]
-    if "num_env_steps_sampled_lifetime" not in runners:
-      continue  # The first results come without.
+    steps = runners.get("num_env_steps_sampled_lifetime")
+    if steps is None:
+      continue  # The first results lack it.
     mean = runners.get("episode_return_mean", math.nan)
     with open(options.log, "a") as file:
       file.write(json.dumps({
-        "steps": int(runners["num_env_steps_sampled_lifetime"]),
+        "steps": int(steps),
         "return": None if math.isnan(mean) else float(mean),
       }) + "\n")
 

@@ -1,9 +1,9 @@
 """Sample Factory's APPO, for the comparison with peers; needs sample-factory.
 
-Environments step together, as its own `envpool` examples do it: one process
-gives a batch. Pong is that of those examples and needs envpool; its steps are
-frames. Appends lines {"steps": ..., "return": ...} to a file. Runs by itself:
-this project is not imported.
+Environments step together, as in its own `envpool` examples: one process
+returns a batch. Pong is that of those examples and needs envpool; its steps are
+frames. Appends lines {"steps": ..., "return": ...} to a file. Imports nothing
+of this project.
 """
 
 import argparse
@@ -33,12 +33,12 @@ class BatchedCartPole(gymnasium.Env):
     self.is_multiagent = True
 
   def reset(self, *, seed=None, options=None):
-    """Starts all."""
+    """Resets all environments."""
     observation, _ = self._environment.reset(seed=seed)
     return observation, {}
 
   def step(self, action):
-    """Steps all; what has ended begins anew."""
+    """Steps all environments; those that have ended are reset."""
     action = np.asarray(action).reshape(self.num_agents)
     observation, reward, terminated, truncated, _ = self._environment.step(
       action
@@ -49,7 +49,7 @@ class BatchedCartPole(gymnasium.Env):
 
 
 def make_cartpole(name, config, env_config, render_mode=None):
-  """Returns one CartPole, or a batch for batched sampling."""
+  """Returns CartPole, or a batch of it for batched sampling."""
   if config.batched_sampling:
     return BatchedCartPole(config.env_agents)
   return gymnasium.make(name)
@@ -63,7 +63,7 @@ class Observer(AlgoObserver):
     self._last = 0.0
 
   def on_training_step(self, runner, training_iteration_since_resume):
-    """Is called after every update."""
+    """Writes a line unless one was written within the last second."""
     if time.monotonic() - self._last < 1.0:
       return
     self._last = time.monotonic()

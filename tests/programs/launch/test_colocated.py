@@ -50,7 +50,7 @@ def test_devices_are_set_aside_for_acting(tmp_path, quick_compilation, capsys):
     *runs.SMALL,
   )
   assert runs.train(
-    tmp_path, *arguments, "--config.num_environment_steps=4000"
+    tmp_path, *arguments, "--config.num_environment_steps=1600"
   ) == 0
   said = capsys.readouterr().out
   learners, acting = re.search(
@@ -61,22 +61,22 @@ def test_devices_are_set_aside_for_acting(tmp_path, quick_compilation, capsys):
   assert len(re.findall(r"id=\d", acting)) == 2, acting
   logs = tmp_path / "logs"
   learner = runs.rows(logs / "learner.csv")
-  assert float(learner[-1]["environment_steps"]) == 4000
+  assert float(learner[-1]["environment_steps"]) == 1600
   assert all(0 <= float(row["queue_fill"]) <= 1 for row in learner)
   for index in range(2):
     actor = runs.rows(logs / f"actor_{index}.csv")
     assert float(actor[-1]["share_inference"]) > 0
   evaluator = runs.rows(logs / "evaluator.csv")
-  assert float(evaluator[-1]["learner_steps"]) == 50
+  assert float(evaluator[-1]["learner_steps"]) == 20
 
   assert runs.train(
-    tmp_path, *arguments, "--config.num_environment_steps=8000"
+    tmp_path, *arguments, "--config.num_environment_steps=3200"
   ) == 0
   said = capsys.readouterr().out
-  assert "Resuming after 50 updates" in said
+  assert "Resuming after 20 updates" in said
   assert "changed: --config.num_environment_steps" in said
   learner = runs.rows(logs / "learner.csv")
-  assert float(learner[-1]["environment_steps"]) == 8000
+  assert float(learner[-1]["environment_steps"]) == 3200
 
 
 @pytest.mark.slow

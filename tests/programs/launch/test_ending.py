@@ -4,12 +4,12 @@ import subprocess
 import sys
 import textwrap
 
-import psutil
 import pytest
 
 from acme_stac import environments
 from acme_stac.environments import catch
 from programs.launch import ending
+from tests.support import runs
 
 
 def run(code):
@@ -91,7 +91,7 @@ def test_what_a_process_started_ends_with_it():
   """)
   assert found.returncode == 0, found.stderr
   for pid in map(int, found.stdout.split()):
-    assert not psutil.pid_exists(pid)
+    runs.wait_until_gone(pid)
 
 
 def test_a_session_ends_with_all_its_members():
@@ -103,15 +103,7 @@ def test_a_session_ends_with_all_its_members():
   leader.wait()
   assert os.getsid(member) == leader.pid
   ending.end_session(leader.pid)
-
-  def gone():
-    try:
-      # Nobody may be there to take note of its death.
-      return psutil.Process(member).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-      return True
-
-  assert ending.wait(gone, 60)
+  runs.wait_until_gone(member)
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])

@@ -17,7 +17,7 @@ import pytest
 
 from acme_stac import checkpointing
 from programs.launch import node_process
-from programs.launch.node import Node
+from programs.launch.node_process import Node
 from tests.support import runs
 
 LONG = ("--config.num_environment_steps=100000000", *runs.SMALL)

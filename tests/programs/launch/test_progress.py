@@ -1,4 +1,5 @@
 import fcntl
+import io
 import os
 import pty
 import re
@@ -10,9 +11,7 @@ import pytest
 
 from programs import evaluate
 from programs.launch import progress
-from programs.run import rate
-
-WIDE = "走り幅跳び"
+from programs.nodes import rate
 
 
 class Terminal:
@@ -60,8 +59,8 @@ STATUS = {
   [
     (STATUS, None),
     ((10**5, 10**6, 10**10, 1e6), evaluate._describe_progress),
-    (None, lambda _: ["3/10 runs done", f"running: {WIDE * 30}"]),
-    (None, lambda _: [WIDE * 30]),
+    (None, lambda _: ["3/10 runs done", "running: " + "a run, " * 30]),
+    (None, lambda _: ["a long name " * 30]),
   ],
 )
 def test_no_line_is_wider_than_the_terminal(columns, status, describe):
@@ -72,7 +71,7 @@ def test_no_line_is_wider_than_the_terminal(columns, status, describe):
   shown.close()
   lines = terminal.lines()
   assert len(lines) == 3
-  assert all(0 < progress.display_width(line) < columns for line in lines)
+  assert all(0 < len(line) < columns for line in lines)
 
 
 def test_the_most_important_parts_come_first(terminal):
@@ -132,7 +131,7 @@ def test_the_time_left_is_right_from_the_second_update_on():
 
 def test_a_rate_follows_what_changes():
   now = 0.0
-  measured = rate.MovingRate(window_seconds=30, clock=lambda: now)
+  measured = rate.MovingRate(clock=lambda: now)
   total = 0
   for step in (10, 1000):
     for _ in range(61):
@@ -144,3 +143,28 @@ def test_a_rate_follows_what_changes():
   now += 300
   assert measured.per_second(ended=True) == end
   assert measured.per_second() < end / 5
+
+
+@pytest.mark.parametrize("waiting,limit", [
+  (["actor/0", "evaluator"], 300), (["actor/0", "actor/1"], 15),
+])
+def test_a_finished_run_names_what_it_waits_for(monkeypatch, waiting, limit):
+  now = [100.0]
+  monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+  monkeypatch.setattr(progress, "_NOTE_SECONDS", 5.0)
+  said = io.StringIO()
+  nodes = progress.LastNodes(progress.Progress(said))
+  assert not nodes.ended(waiting)
+  assert not said.getvalue()
+  now[0] += 10
+  assert not nodes.ended(waiting)
+  note = said.getvalue()
+  assert f"up to {limit - 10} s more for {', '.join(waiting)}" in note
+  now[0] += limit
+  assert nodes.ended(waiting)
+  late = said.getvalue()[len(note):]
+  assert f"{limit} s after the last update" in late
+  assert ", ".join(waiting) in late
+  for text in (note, late):
+    assert ("evaluation" in text) == ("evaluator" in waiting)
+  assert nodes.ended([])

@@ -4,12 +4,12 @@ import io
 import sys
 import threading
 
-import psutil
 import pytest
 
 from programs.launch import ending, hosts, node_process, supervision
 from programs.launch.ending import NodeDiedError
-from programs.launch.node import Node
+from programs.launch.modes import RESTARTED
+from programs.launch.node_process import Node
 from programs.launch.progress import Progress
 from programs.nodes.counter import RunCounter
 from programs.nodes.failures import FailureLimit
@@ -39,7 +39,7 @@ class Run:
     for node in self.nodes:
       node.start()
     try:
-      self._supervisor.run(self.nodes, supervision.RESTARTED[restart])
+      self._supervisor.run(self.nodes, RESTARTED[restart])
     finally:
       supervision.stop_nodes(self.nodes)
       for node in self.nodes:
@@ -126,8 +126,4 @@ raise SystemExit(5)
   run = Run(tmp_path, actor=starter)
   with pytest.raises(NodeDiedError):
     run.supervise("none")
-  assert ending.wait(
-    lambda: not psutil.pid_exists(int(pid.read_text()))
-    or psutil.Process(int(pid.read_text())).status() == psutil.STATUS_ZOMBIE,
-    60,
-  )
+  runs.wait_until_gone(int(pid.read_text()))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from acme_stac.networks import make_networks
+from acme_stac.training import LocalQueue
 from configs import small
 from programs.nodes import building
 from programs.nodes.actor import Actor
@@ -99,3 +100,69 @@ def test_an_environment_that_fails_is_made_again_within_a_limit(
   assert message in str(raised.value)
   assert "Its last actions, the newest last:" in str(raised.value)
   assert caplog.text.count("Environments are made again") == 5
+
+
+@pytest.mark.parametrize("groups,members,overlap", [
+  (1, 4, 0), (2, 4, 0), (2, 8, 3), (4, 8, 0),
+])
+def test_groups_of_environments_take_turns_and_each_stream_is_whole(
+  tmp_path, groups, members, overlap, quick_compilation
+):
+  """Also where an actor has more environments than a batch."""
+  config = small.get_config("catch")
+  config.agent = "impala"
+  config.environments_per_actor = members
+  config.stac.batch_size = 4
+  config.stac.trajectory_length = 5
+  config.stac.trajectory_overlap = overlap
+  experiment = validation.make_experiment(config, 1, str(tmp_path))
+  builder = building.make_builder(experiment, never)
+  queue = LocalQueue(100)
+  actor = Actor(
+    experiment, 0, queue, Learner(experiment), RunCounter(1, 1), never,
+    num_groups=groups,
+  )
+  for _ in range(3):
+    assert actor.run_item()
+  assert queue.num_items == 3 * max(groups, members // 4)
+  batches = builder.make_batches(queue)
+  rows = [next(batches).trajectory for _ in range(3 * members // 4)]
+  # Batches of one turn hold different environments of the actor.
+  per_turn = members // 4
+  for turn in range(2):
+    for earlier, later in zip(
+      rows[turn * per_turn :], rows[(turn + 1) * per_turn :][:per_turn],
+      strict=False,
+    ):
+      np.testing.assert_array_equal(
+        earlier.observation[5 - overlap :], later.observation[: overlap + 1]
+      )
+  for trajectory in rows:
+    assert (trajectory.reward[trajectory.step_type == 0] == 0).all()
+    assert (trajectory.behaviour_log_prob[:-1] < 0).all()
+  actor.close()
+
+
+def test_a_group_that_fails_does_not_disturb_the_others(
+  tmp_path, caplog, quick_compilation
+):
+  config = small.get_config("python:tests.support.faulty:Faulty")
+  config.agent = "impala"
+  config.environment_options.fault = "raise"
+  config.environment_options.after = 1250
+  config.environments_per_actor = 4
+  config.environment_timeout_seconds = 1e9
+  experiment = validation.make_experiment(config, 1, str(tmp_path))
+  queue = LocalQueue(1000)
+  actor = Actor(
+    experiment, 0, queue, Learner(experiment), RunCounter(1, 1), never,
+    num_groups=2,
+  )
+  for turn in range(70):
+    assert actor.run_item()
+    assert queue.num_items == 2 * (turn + 1)
+  assert "Environments are made again" in caplog.text
+  for _, item in zip(range(140), queue, strict=False):
+    reward, step_type = item.trajectory.reward, item.trajectory.step_type
+    assert (reward[step_type == 0] == 0).all()
+  actor.close()

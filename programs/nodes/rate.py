@@ -5,29 +5,19 @@ import time
 from collections.abc import Callable
 
 _WINDOW_SECONDS = 30.0
-# Maximum number of samples in a window.
-_SAMPLES = 60
+# Least time between two samples.
+_SAMPLE_SECONDS = 0.5
 
 
 class MovingRate:
-  """Measures how fast a total grows, over the last seconds.
+  """Measures how fast a total grows, over the last half minute.
 
   The first total starts the measurement, so that time before it, such as
   compilation, does not count.
   """
 
-  def __init__(
-    self,
-    window_seconds: float = _WINDOW_SECONDS,
-    clock: Callable[[], float] = time.monotonic,
-  ):
-    """Makes a rate without samples.
-
-    Args:
-      window_seconds: length of the window.
-      clock: returns seconds.
-    """
-    self._window = window_seconds
+  def __init__(self, clock: Callable[[], float] = time.monotonic):
+    """Makes a rate without samples; `clock` returns seconds."""
     self._clock = clock
     self._samples: collections.deque[tuple[float, float]] = collections.deque()
 
@@ -36,10 +26,10 @@ class MovingRate:
     now, samples = self._clock(), self._samples
     if samples and total < samples[-1][1]:
       samples.clear()
-    if len(samples) > 1 and now - samples[-2][0] < self._window / _SAMPLES:
+    if len(samples) > 1 and now - samples[-2][0] < _SAMPLE_SECONDS:
       samples.pop()
     samples.append((now, total))
-    while len(samples) > 2 and samples[1][0] <= now - self._window:
+    while len(samples) > 2 and samples[1][0] <= now - _WINDOW_SECONDS:
       samples.popleft()
 
   def per_second(self, ended: bool = False) -> float | None:
@@ -51,6 +41,6 @@ class MovingRate:
       return None
     (begin, before), (end, total) = self._samples[0], self._samples[-1]
     now = self._clock()
-    if not ended and now - end > self._window:
+    if not ended and now - end > _WINDOW_SECONDS:
       end = now
     return (total - before) / (end - begin) if end > begin else None

@@ -16,16 +16,11 @@ from ml_collections import config_flags
 
 import acme_stac
 from acme_stac.checks import unknown
-from programs.run import arguments, machine, user_file
+from programs.launch import modes
+from programs.run import arguments, user_file
 from programs.run.errors import UserError
 
 _CONFIG = "configs/small.py"
-_LAUNCHES = ("serial", "local_mt", "local_mp", "colocated", "hosts")
-# Of Launchpad's run_locally.
-_TERMINALS = (
-  "byobu_session", "current_terminal", "gnome-terminal", "gnome-terminal-tabs",
-  "output_to_files", "tmux_session", "xterm",
-)
 _MAX_THREADS = 1024
 _OVERRIDE = re.compile(r"--?(no)?config\.")
 
@@ -145,8 +140,7 @@ def _parser(doc: str | None) -> arguments.Parser:
     " unless set",
   )
   parser.add_argument(
-    "--launch", choices=_LAUNCHES,
-    default="local_mp" if machine.has_distributed_layer() else "colocated",
+    "--launch", choices=tuple(modes.MODES), default=modes.DEFAULT,
     help="one thread (repeatable); Launchpad's nodes as threads or processes;"
     " actors and learner as threads that share this host's devices; or this"
     " host's share of a run on several hosts. Unless set, local_mp where"
@@ -163,7 +157,7 @@ def _parser(doc: str | None) -> arguments.Parser:
     " do not tell",
   )
   parser.add_argument(
-    "--restart", choices=("none", "workers", "all"), default="workers",
+    "--restart", choices=tuple(modes.RESTARTED), default="workers",
     help="processes that are restarted when they die: none; all that the run"
     " loses nothing by (actors, evaluator, counter, variable server); or also"
     " the learner, from its newest checkpoint, and the queue. workers unless"
@@ -173,10 +167,6 @@ def _parser(doc: str | None) -> arguments.Parser:
     "--noisolate_network", dest="isolate_network", action="store_false",
     help="keep this machine's network. Otherwise the run gets a network of its"
     " own, out of reach from outside, where the kernel allows that",
-  )
-  parser.add_argument(
-    "--terminal", choices=_TERMINALS,
-    help="show every node in a terminal of Launchpad's",
   )
   return parser
 

@@ -1,0 +1,71 @@
+"""The compiled policy, which the actors of a device share."""
+
+from collections.abc import Callable
+from concurrent import futures
+from typing import Any
+
+import jax
+import numpy as np
+
+from acme_stac.core import conditioning, init_metaparams
+from acme_stac.core.types import Array
+from acme_stac.networks import ActingState, Policy, STACNetworks
+
+
+class Inference:
+  """Calls a policy on a device; compiles it once per number of environments."""
+
+  def __init__(self, policy: Policy, device: jax.Device):
+    """Takes how to act, and the device to infer on."""
+    self.policy = policy
+    self.device = device
+    self._select = jax.jit(policy.select_action)
+    self._compiled: dict[int, futures.Future[Callable[..., Any]]] = {}
+
+  def compile(
+    self, num_environments: int, networks: STACNetworks, spec: Any, config: Any
+  ):
+    """Compiles calls from shapes, in a thread that the first call waits for.
+
+    Args:
+      num_environments: N.
+      networks: the policy's.
+      spec: specs of one environment.
+      config: the agent's configuration.
+    """
+    sharding = jax.sharding.SingleDeviceSharding(self.device)
+
+    def place(shapes: Any) -> Any:
+      return jax.tree_util.tree_map(
+        lambda leaf: jax.ShapeDtypeStruct(
+          leaf.shape, leaf.dtype, sharding=sharding
+        ),
+        shapes,
+      )
+
+    key = jax.eval_shape(lambda: jax.random.PRNGKey(0))
+    shapes = (
+      jax.eval_shape(networks.init, key),
+      jax.tree_util.tree_map(
+        lambda leaf: jax.ShapeDtypeStruct(
+          (num_environments, *leaf.shape), leaf.dtype
+        ),
+        spec.observations,
+      ),
+      jax.ShapeDtypeStruct((num_environments,), np.int32),
+      jax.eval_shape(lambda: self.policy.initial_state(num_environments)),
+      key,
+      jax.eval_shape(lambda: conditioning(init_metaparams(config), config)),
+    )
+    lowered = self._select.lower(*place(shapes))
+    compilation = futures.ThreadPoolExecutor(1, "compilation")
+    self._compiled[num_environments] = compilation.submit(lowered.compile)
+    compilation.shutdown(wait=False)
+
+  def __call__(
+    self, params, observation, step_type, state, key, conditioning
+  ) -> tuple[Array, Array, ActingState, Array]:
+    """Calls `Policy.select_action`; returns before it is computed."""
+    compiled = self._compiled.get(len(step_type))
+    select = compiled.result() if compiled else self._select
+    return select(params, observation, step_type, state, key, conditioning)
