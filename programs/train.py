@@ -62,6 +62,11 @@ def main(argv: list[str]) -> int:
   if mode.has_processes:
     os.environ["JAX_PLATFORMS"] = "cpu"
   machine.check(mode.is_distributed)
+  if not machine.has_distributed_layer():
+    print(
+      "Launchpad and Reverb are not installed: learner and actors share one"
+      f" process (--launch={parsed.launch})."
+    )
   # Launchpad reads flags of its own.
   flags.FLAGS(["programs.train"])
   parsed.config = run_flags.load_config(parsed)
@@ -83,8 +88,8 @@ def check(argv: list[str]):
   Raises:
     UserError: if anything about them cannot work.
   """
-  machine.check()
   parsed = run_flags.parse(argv)
+  machine.check(modes.MODES[parsed.launch].is_distributed)
   _session().validation.make_experiment(
     parsed.config, parsed.num_actors, parsed.workdir
   )

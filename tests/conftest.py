@@ -1,7 +1,31 @@
+import importlib.util
 import os
 import tempfile
 
 import pytest
+
+# Tests of the distributed layer. They are left out exactly where none of its
+# packages is installed; where any is, what is broken fails.
+DISTRIBUTED_PACKAGES = ("acme", "courier", "launchpad", "reverb")
+DISTRIBUTED = (
+  "agent",
+  "programs/launch/test_hosts.py",
+  "programs/launch/test_processes.py",
+  "programs/launch/test_supervision.py",
+  "programs/launch/test_threads.py",
+  "programs/nodes/test_calls.py",
+  "programs/test_benchmark.py",
+  "programs/test_soak.py",
+  # The installation of everything, and the pages, which show all of it.
+  "test_docs.py",
+  "test_packaging.py",
+  "test_silence.py",
+  "xm_launch",
+)
+has_distributed_layer = any(
+  importlib.util.find_spec(name) for name in DISTRIBUTED_PACKAGES
+)
+collect_ignore = [] if has_distributed_layer else list(DISTRIBUTED)
 
 # Before anything imports JAX: tests of the sharded learner need several
 # devices, and no test may take an accelerator.

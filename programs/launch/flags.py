@@ -143,7 +143,8 @@ def _parser(doc: str | None) -> arguments.Parser:
     "--launch", choices=tuple(modes.MODES), default=modes.DEFAULT,
     help="one thread (repeatable); Launchpad's nodes as threads or processes;"
     " actors and learner as threads that share this host's devices; or this"
-    " host's share of a run on several hosts. local_mp unless set",
+    " host's share of a run on several hosts. Unless set, local_mp where"
+    " Launchpad and Reverb are installed, and colocated elsewhere",
   )
   parser.add_argument(
     "--cluster", metavar="FILE",

@@ -6,6 +6,8 @@ import dataclasses
 import importlib
 from typing import TYPE_CHECKING, NamedTuple
 
+from programs.run import machine
+
 if TYPE_CHECKING:
   # The table of modes is read before JAX may be loaded.
   from programs.launch.cluster import Cluster
@@ -39,7 +41,8 @@ MODES = {
     "programs.launch.processes", True, has_processes=True, has_hosts=True
   ),
 }
-DEFAULT = "local_mp"
+# The first that the installed packages allow.
+DEFAULT = "local_mp" if machine.has_distributed_layer() else "colocated"
 
 # Groups of nodes that are restarted when they die, by the value of --restart:
 # none; those without which the run loses nothing but unfinished trajectories;

@@ -4,6 +4,7 @@ import ctypes
 import fcntl
 import hashlib
 import importlib
+import importlib.util
 import os
 import pathlib
 import platform
@@ -22,6 +23,14 @@ _MODULES = (
 _DISTRIBUTED_MODULES = ("reverb", "launchpad", "courier", "acme")
 
 
+def has_distributed_layer() -> bool:
+  """Returns whether Launchpad, Reverb and Acme are installed."""
+  try:
+    return all(map(importlib.util.find_spec, _DISTRIBUTED_MODULES))
+  except ImportError:  # Of a finder that keeps them out.
+    return False
+
+
 def check(distributed: bool = True):
   """Raises UserError where a run cannot work at all.
 
@@ -35,8 +44,9 @@ def check(distributed: bool = True):
     version = ".".join(map(str, sys.version_info[:3]))
     raise UserError(
       f"This is Python {version} on {sys.platform}, but Launchpad and Reverb"
-      " exist for Python 3.10 on Linux x86-64 only. 'make setup' makes such an"
-      " environment in .venv; run .venv/bin/python -m programs.train."
+      " exist for Python 3.10 on Linux x86-64 only. --launch=colocated and"
+      " serial need neither; 'make setup' makes an environment with both in"
+      " .venv."
     )
   _check_modules(_MODULES + _DISTRIBUTED_MODULES)
 

@@ -7,6 +7,8 @@ import types
 
 import psutil
 import pytest
+from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.util import tensor_util
 
 from programs import train
 from programs.launch import session
@@ -99,6 +101,26 @@ def test_a_dashboard_that_cannot_be(tmp_path, wandb, monkeypatch):
   monkeypatch.setitem(sys.modules, "wandb", None)
   with pytest.raises(UserError, match="wandb"):
     runs.make_experiment(tmp_path, wandb_project="stac")
+
+
+def test_tensorboard_reads_what_is_written(tmp_path):
+  experiment = runs.make_experiment(tmp_path)
+  logger = logs.make_logger(experiment, "learner", dashboards=True)
+  for step in (640, 1280):
+    logger.write({"environment_steps": step, "policy_loss": step / 1280})
+  logger.close()
+  events = event_accumulator.EventAccumulator(
+    str(experiment.workdir / "tensorboard")
+  ).Reload()
+  # Scalars of today's form, which TensorBoard's own reader makes tensors.
+  (tag,) = events.Tags()["tensors"]
+  assert tag == "learner/PolicyLoss"
+  assert [
+    (event.step, float(tensor_util.make_ndarray(event.tensor_proto)))
+    for event in events.Tensors(tag)
+  ] == [(640, 0.5), (1280, 1.0)]
+  metadata = events.SummaryMetadata(tag)
+  assert metadata.plugin_data.plugin_name == "scalars"
 
 
 def test_tensorboard_keeps_no_numbers(tmp_path):
