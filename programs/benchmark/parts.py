@@ -187,8 +187,7 @@ def _measure_learner(
 def _emulator_cases(options: Options) -> list[Row]:
   cores = len(os.sched_getaffinity(0))
   sizes = [(1, 4, 0), (2, 2, 0)] if options.tiny else [
-    (1, 32, 0), (1, 128, 0), (2, 64, 0), (4, 32, 0),
-    (4, 32, max(1, cores // 4)), (cores // 2, 32, 2),
+    (1, 64, 0), (1, 256, 0), (2, 64, 0), (max(1, cores // 4), 64, 0),
   ]
   return [
     {"batches": batches, "environments": number, "threads": threads}
@@ -239,10 +238,10 @@ def _colocated_cases(options: Options) -> list[Row]:
   cases = [
     ("shallow", "stacx", "float32", "cold"),
     ("deep", "stacx", "float32", "cold"),
-    ("shallow", "impala", "float32", "cold"),
-    ("deep", "impala", "float32", "cold"),
     ("deep", "stacx", "bfloat16", "cold"),
+    ("shallow", "impala", "float32", "cold"),
     ("shallow", "stacx", "float32", "warm"),
+    ("deep", "impala", "float32", "cold"),
   ]
   names = ("torso", "agent", "dtype", "cache")
   batch = 4 if options.tiny else 32
@@ -303,7 +302,7 @@ PARTS: Mapping[str, Part] = {
     "share of peak": "{share_of_peak:.1%}",
     "memory, MB": "{megabytes:,.0f}",
     "compiled, s": "{compile_seconds:.1f}",
-  }, 0.45),
+  }, 0.4),
   "emulator": Part(_emulator_cases, _measure_emulator, {
     "Pong alone": "{batches} × {environments}",
     "threads of each": lambda row: str(row["threads"] or "ale-py's"),
