@@ -1,6 +1,6 @@
-"""What `device` measures: the cases of each part, and how.
+"""The parts that `device` measures: their cases and measurements.
 
-Every part is a generator of rows that keeps to a deadline.
+Every measurement is a generator of rows that stops at a deadline.
 """
 
 import argparse
@@ -26,22 +26,22 @@ from programs.benchmark import colocated, measuring, peaks, updates
 Row = dict[str, Any]
 Options = argparse.Namespace
 
-# Frames per action of Atari.
+# Atari frames per action.
 _FRAMES = 4
 _AGENTS = ("impala", "stacx")
 _DTYPES = ("float32", "bfloat16")
-# Of a program, between its first update and the measurement.
+# Time between a program's first update and its measurement.
 _WARM_UP_SECONDS = 3.0
 
 
 class Part(NamedTuple):
-  """Rows that are measured together.
+  """A part of the benchmark.
 
   Attributes:
-    cases: (options) -> what is measured, each a row without its figures.
-    measure: (cases, options, deadline) -> rows, one after the other.
-    columns: title -> cell of a row.
-    share: of the time that is left, how much it may take.
+    cases: (options) -> the cases to measure, as rows without figures.
+    measure: (cases, options, deadline) -> the measured rows, one by one.
+    columns: title of a column -> format of its cells.
+    share: fraction of the remaining time that the part may take.
   """
 
   cases: Callable[[Options], list[Row]]
@@ -53,7 +53,7 @@ class Part(NamedTuple):
 def describe(
   cases: list[Row], options: Options, deadline: float
 ) -> Iterator[Row]:
-  """Yields the device that JAX has, and its rates of matrix products."""
+  """Yields one row: JAX's device and its rates of matrix products."""
   del cases, options, deadline
   device = jax.devices()[0]
   yield {
@@ -86,7 +86,7 @@ def _driver() -> str:
 
 
 def _pooling_cases(options: Options) -> list[Row]:
-  # The deep torso's first stage, of a batch of 32 × 21.
+  # The input of the deep torso's first pooling for a batch of 32 × 21.
   shape = (8, 12, 12, 4) if options.tiny else (672, 84, 84, 16)
   return [
     {"shape": shape, "dtype": dtype, "derivative": derivative}
@@ -99,7 +99,7 @@ def _pooling_cases(options: Options) -> list[Row]:
 def _measure_pooling(
   cases: list[Row], options: Options, deadline: float
 ) -> Iterator[Row]:
-  """Times a gradient, and the derivative of that along a direction."""
+  """Times a gradient and a gradient through it, as metagradients need."""
   pools = {
     "selecting": torsos.max_pool_selecting,
     "scattering": torsos.max_pool_scattering,
@@ -158,7 +158,8 @@ def _measure_learner(
 ) -> Iterator[Row]:
   """Compiles and times one update after the other.
 
-  Not side by side: XLA times kernels on the device while it compiles.
+  Compilations do not overlap measurements, because XLA times kernels on the
+  device while it compiles.
   """
   for case in cases:
     if time.monotonic() > deadline:
@@ -166,7 +167,7 @@ def _measure_learner(
     started = time.monotonic()
     try:
       update = _make_update(case)
-    except RuntimeError as error:  # Memory that is not enough, for one.
+    except RuntimeError as error:  # Out of memory, for example.
       yield {**case, "error": str(error).partition("\n")[0]}
       continue
     compile_seconds = time.monotonic() - started
@@ -198,7 +199,7 @@ def _emulator_cases(options: Options) -> list[Row]:
 def _measure_emulator(
   cases: list[Row], options: Options, deadline: float
 ) -> Iterator[Row]:
-  """Steps batches of Pong, each in a thread of this process."""
+  """Times batches of Pong, each in a thread of this process."""
   seconds = options.seconds_per_row / 3
   for case in cases:
     if time.monotonic() + seconds > deadline:
@@ -259,7 +260,7 @@ def _measure_colocated(
   with tempfile.TemporaryDirectory() as cache:
     for case in cases:
       left = deadline - time.monotonic() - after_start
-      # Most start in half of what they may take.
+      # Most programs start in half of the time allowed.
       if left < options.start_seconds / 2:
         return
       flags = [
