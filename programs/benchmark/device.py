@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser):
     help="how long a program may take to its first update",
   )
   parser.add_argument(
-    "--num_actors", type=int, default=3, help="of the colocated programs"
+    "--num_actors", type=int, default=2, help="of the colocated programs"
   )
   parser.add_argument(
     "--environments_per_actor", type=int, default=64, help="of the same"
