@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser):
     help="maximum time until a program's first update",
   )
   parser.add_argument(
-    "--num_actors", type=int, default=3, help="actors of a colocated program"
+    "--num_actors", type=int, default=2, help="actors of a colocated program"
   )
   parser.add_argument(
     "--environments_per_actor", type=int, default=64,

@@ -67,12 +67,39 @@ def random_trajectory(
   )
 
 
+def _count_flops(
+  update: core.Update, *arguments: Any
+) -> float | None:
+  """Returns the FLOPs of an update as it is written, on all devices together.
+
+  XLA does not count what an optimised program leaves to a library, such as
+  cuDNN's convolutions, and counts a program as it is written for the CPU alone.
+
+  Args:
+    update: the update.
+    *arguments: of `Update.update`.
+
+  Returns:
+    None where JAX has no CPU, because JAX_PLATFORMS rules it out.
+  """
+  try:
+    (cpu, *_) = jax.local_devices(backend="cpu")
+  except RuntimeError:
+    return None
+  shapes = jax.tree_util.tree_map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments
+  )
+  with jax.default_device(cpu):
+    costs = jax.jit(update.update).lower(*shapes).cost_analysis()
+  return float((costs or {})["flops"])
+
+
 class MeasuredUpdate:
   """A compiled update with its state and random data on the devices.
 
   Attributes:
-    flops: FLOPs of an update on all devices together; None with an LSTM, of
-      which XLA counts only one time step.
+    flops: FLOPs of an update on all devices together; None if unknown, and with
+      an LSTM, of which XLA counts only one time step.
     memory_bytes: memory on each device.
   """
 
@@ -99,11 +126,9 @@ class MeasuredUpdate:
       for seed in range(config.batches_to_begin)
     ]
     lowered = parallel.update.lower(self._state, *self._data)
-    # FLOPs of the unoptimised program: in an optimised one, XLA does not count
-    # operations that a library performs, such as cuDNN's convolutions.
-    costs = lowered.cost_analysis() or {}
     self.flops = (
-      float(costs.get("flops", 0.0)) if config.lstm_size is None else None
+      _count_flops(update, self._state, *self._data)
+      if config.lstm_size is None else None
     )
     compiled = lowered.compile()
     self._update = compiled
