@@ -70,17 +70,18 @@ def random_trajectory(
 def _count_flops(
   update: core.Update, *arguments: Any
 ) -> float | None:
-  """Returns the FLOPs of an update as it is written, on all devices together.
+  """Returns the FLOPs of an unoptimised update, on all devices together.
 
-  XLA does not count what an optimised program leaves to a library, such as
-  cuDNN's convolutions, and counts a program as it is written for the CPU alone.
+  In an optimised program, XLA does not count operations that a library
+  performs, such as cuDNN's convolutions. It counts an unoptimised program only
+  for the CPU.
 
   Args:
     update: the update.
-    *arguments: of `Update.update`.
+    *arguments: arguments of `Update.update`.
 
   Returns:
-    None where JAX has no CPU, because JAX_PLATFORMS rules it out.
+    The FLOPs; None if JAX_PLATFORMS leaves JAX without a CPU.
   """
   try:
     (cpu, *_) = jax.local_devices(backend="cpu")
