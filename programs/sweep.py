@@ -30,7 +30,7 @@ from acme_stac import evaluation
 from acme_stac.evaluation import logs
 from acme_stac.evaluation.text import printable
 from programs import commands
-from programs.launch import ending, progress
+from programs.launch import ending, modes, progress
 from programs.launch import flags as run_flags
 from programs.run import arguments, machine, paths, user_file
 from programs.run.errors import UserError
@@ -71,7 +71,7 @@ def load_runs(path: str) -> dict[str, list[str]]:
 
 
 def check_flags(runs: Mapping[str, list[str]], workdir: pathlib.Path):
-  """Raises UserError for flags that programs.train does not take."""
+  """Raises UserError for runs that programs.train cannot begin here."""
   for name, flags in runs.items():
     directory = str(workdir / name)
     try:
@@ -84,6 +84,7 @@ def check_flags(runs: Mapping[str, list[str]], workdir: pathlib.Path):
       raise UserError(
         f"Run {name!r}: a sweep gives each run its --workdir. Leave it out."
       )
+    machine.check(modes.MODES[parsed.launch].is_distributed)
 
 
 def shares(parallel: int) -> list[set[int]]:
@@ -303,7 +304,6 @@ def main(argv: list[str]) -> int:
     "--parallel", type=int, default=1, help="runs at a time"
   )
   options = parser.parse_args(argv)
-  machine.check()
   if options.parallel < 1:
     raise UserError(f"--parallel must be at least 1, got {options.parallel}.")
   workdir = options.workdir

@@ -205,7 +205,7 @@ def test_failures_are_listed_without_a_summary(tmp_path, monkeypatch, capsys):
     (tmp_path / "summary.csv").mkdir()
 
   monkeypatch.setattr(sweep.Sweep, "_start", start)
-  monkeypatch.setattr(machine, "check", lambda: None)
+  monkeypatch.setattr(machine, "check", lambda _: None)
   log = tmp_path / "bad" / "logs" / "learner.csv"
   log.parent.mkdir(parents=True)
   test_summary.write(log, [test_summary.learner_row(1, 0.5, 1.0)])
@@ -220,7 +220,7 @@ def test_failures_are_listed_without_a_summary(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("place", ["", "a/b"])
 def test_directories_that_cannot_be_written(tmp_path, monkeypatch, place):
   monkeypatch.setattr(sweep.Sweep, "_start", lambda *_: pytest.fail())
-  monkeypatch.setattr(machine, "check", lambda: None)
+  monkeypatch.setattr(machine, "check", lambda _: None)
   file = tmp_path / "s.py"
   file.write_text("def get_runs(): return {'x': [], 'a/b/c': []}")
   taken = tmp_path / "runs" / place
@@ -296,13 +296,22 @@ def test_flags_are_checked_before_anything_starts(
   tmp_path, monkeypatch, flags, message
 ):
   monkeypatch.setattr(sweep.Sweep, "_start", lambda *_: pytest.fail())
-  monkeypatch.setattr(machine, "check", lambda: None)
   file = tmp_path / "s.py"
   runs = {"a/0": ["--config=configs/small.py:catch", *flags]}
   file.write_text(f"def get_runs(): return {runs}")
   with pytest.raises(UserError, match=message):
     sweep.main([str(file), f"--workdir={tmp_path / 'runs'}"])
   assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_needs_only_what_its_runs_need(tmp_path, monkeypatch):
+  asked = []
+  monkeypatch.setattr(machine, "check", asked.append)
+  config = "--config=configs/small.py:catch"
+  modes = ("serial", "colocated", "local_mp")
+  runs = {mode: [config, f"--launch={mode}"] for mode in modes}
+  sweep.check_flags(runs, tmp_path)
+  assert asked == [False, False, True]
 
 
 def test_a_full_disk_fails_the_run_that_meets_it(tmp_path, capsys):
@@ -318,8 +327,7 @@ def test_a_full_disk_fails_the_run_that_meets_it(tmp_path, capsys):
   assert "b failed, see " in said
 
 
-def test_at_least_one_run_at_a_time(tmp_path, monkeypatch):
-  monkeypatch.setattr(machine, "check", lambda: None)
+def test_at_least_one_run_at_a_time(tmp_path):
   with pytest.raises(UserError, match="at least 1"):
     sweep.main(["x.py", f"--workdir={tmp_path}", "--parallel=0"])
 
