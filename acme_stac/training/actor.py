@@ -1,6 +1,5 @@
 """Acts in a batch of environments: parameters come in, experience goes out."""
 
-
 import dm_env
 import jax
 import numpy as np
