@@ -204,6 +204,9 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   Raises:
     CheckpointError: if it is damaged, or `write` did not write it.
   """
+  if path.exists() and not path.is_file():
+    # A named pipe would be waited for without end.
+    raise CheckpointError(f"{path} is not a regular file.")
   try:
     with np.load(path, allow_pickle=False) as file:
       arrays = {name: file[name] for name in file.files}

@@ -1,4 +1,5 @@
 import json
+import os
 import pathlib
 
 import jax
@@ -76,6 +77,11 @@ def be_foreign(path):
   np.savez(path, weights=np.zeros(3))
 
 
+def be_a_pipe(path):
+  path.unlink()
+  os.mkfifo(path)
+
+
 def rewrite(path, change):
   with np.load(path) as file:
     arrays = {name: np.array(file[name]) for name in file.files}
@@ -89,6 +95,7 @@ def rewrite(path, change):
   (change_a_number, "checksum is wrong"),
   (come_from_the_future, "has format 999, but this version"),
   (be_foreign, "not a checkpoint of this program"),
+  (be_a_pipe, "is not a regular file"),
   (pathlib.Path.unlink, None),
 ])
 def test_what_cannot_be_read_is_said_and_the_one_before_taken(

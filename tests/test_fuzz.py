@@ -485,7 +485,9 @@ def a_run():
 @given(content=st.one_of(
   st.text(max_size=30),
   PLAIN.map(json.dumps),
-  st.tuples(st.sampled_from(["agent", "environment", "config", "seed"]), PLAIN),
+  st.tuples(st.sampled_from(
+    ["agent", "environment", "environment_spec", "config", "seed"]
+  ), PLAIN),
 ))
 @example(content="[]")
 def test_config_json(a_run, content):

@@ -1,6 +1,5 @@
 """An actor in a batch of environments."""
 
-
 import dm_env
 import jax
 import numpy as np

@@ -69,6 +69,11 @@ class Node:
     """Whether its process runs."""
     return self.process is not None and self.process.poll() is None
 
+  @property
+  def _heading(self) -> str:
+    """The start of the line that begins the log of each of its processes."""
+    return f"--- {self.name}, "
+
   def start(self):
     """Starts the process."""
     if self.reason is None:
@@ -97,20 +102,22 @@ class Node:
   def _open_log(self) -> TextIO:
     try:
       log = open(self.log, "a")  # noqa: SIM115
-      log.write(f"--- {self.name}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+      log.write(f"{self._heading}{time.strftime('%Y-%m-%d %H:%M:%S')}\n")
       log.flush()
       return log
     except OSError:  # A full disk, for example: the node runs without a log.
       return open(os.devnull, "w")
 
   def last_lines(self) -> str:
-    """Returns the last lines of the node's output, indented."""
+    """Returns the last lines of the node's newest process, indented."""
     reason = ""
     if self.reason is not None:
       self.reason.seek(0)
       reason = self.reason.read()
     try:
       text = self.log.read_text(errors="replace")
+      # Earlier processes, and earlier runs, wrote to the same file.
+      text = text[max(text.rfind(self._heading), 0) :]
     except OSError as error:
       text = str(error)
     if not text.rstrip().endswith(reason.rstrip()):

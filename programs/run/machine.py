@@ -81,12 +81,11 @@ def use_compilation_cache():
     return
   home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
   # Hosts with different processors may share the home directory.
-  directory = (
-    pathlib.Path(home).expanduser() / "acme_stac" / f"jax-{_processor()}"
-  )
+  name = f"jax-{_processor()}"
   try:
+    directory = pathlib.Path(home).expanduser() / "acme_stac" / name
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-  except OSError:
+  except (OSError, RuntimeError):  # RuntimeError: there is no home directory.
     return  # Runs work without a cache.
   os.environ["JAX_COMPILATION_CACHE_DIR"] = str(directory)
   # Inference compiles in less than a second, the default minimum, but every

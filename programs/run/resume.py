@@ -86,14 +86,21 @@ def with_specs_of_run(experiment: Experiment) -> Experiment:
 
   If an older version began the run, its config.json has no bounds of
   observations, and its networks do not use them.
+
+  Raises:
+    UserError: if its config.json is damaged.
   """
   path = experiment.workdir / "config.json"
   if not path.is_file():
     return experiment
   begun_with = _read_config(path).get("environment_spec")
-  if begun_with is None or environments.has_bounds(
-    environments.spec_from_json(begun_with)
-  ):
+  if begun_with is None:
+    return experiment
+  try:
+    spec = environments.spec_from_json(begun_with)
+  except Exception as error:  # Of many kinds, for a damaged description.
+    raise _damaged(path, f"environment_spec: {error!r}") from error
+  if environments.has_bounds(spec):
     return experiment
   return dataclasses.replace(
     experiment,
@@ -112,10 +119,14 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(run, dict):
       raise ValueError("it does not describe a run")
   except (OSError, ValueError) as error:
-    raise UserError(
-      f"{path} is damaged: {error}. Restore it, or choose another --workdir."
-    ) from error
+    raise _damaged(path, error) from error
   return run
+
+
+def _damaged(path: pathlib.Path, problem: object) -> UserError:
+  return UserError(
+    f"{path} is damaged: {problem}. Restore it, or choose another --workdir."
+  )
 
 
 def _changes(

@@ -40,7 +40,8 @@ def call(path: str, function: str, flag: str, folder: str) -> Any:
     raise
   except ValueError as error:  # The project's own files raise clear ones.
     raise UserError(f"{flag}: {error}") from error
-  except Exception as error:  # A user's file may raise anything.
+  # A user's file may raise anything, and end the program without a word.
+  except (Exception, SystemExit) as error:
     place = traceback.extract_tb(error.__traceback__)[-1]
     raise UserError(
       f"{flag}: {file} raised {type(error).__name__}: {error}"

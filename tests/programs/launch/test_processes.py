@@ -322,6 +322,17 @@ def test_the_reason_of_a_hopeless_exit_needs_no_disk(tmp_path, log):
   node.reason.close()
 
 
+def test_last_lines_are_those_of_the_newest_process(tmp_path):
+  log = tmp_path / "actor.log"
+  log.write_text("--- actor, 2026-01-01 00:00:00\nof an earlier run\n")
+  node = Node("actor", [sys.executable, "-c", "print('new')"], {}, log)
+  node.start()
+  assert node.process.wait(120) == 0
+  lines = node.last_lines().splitlines()
+  assert lines[0].startswith("  | --- actor, ") and lines[1:] == ["  | new"]
+  node.reason.close()
+
+
 def in_a_mount_namespace(*command):
   return ["unshare", "--user", "--map-root-user", "--mount", *command]
 

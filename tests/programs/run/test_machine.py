@@ -53,3 +53,9 @@ def test_no_place_for_a_cache(clean, monkeypatch):
   (clean / "acme_stac").write_text("")
   machine.use_compilation_cache()
   assert NAME not in os.environ
+
+
+def test_no_home_for_a_cache(clean, monkeypatch):
+  monkeypatch.setenv("XDG_CACHE_HOME", "~nobody_of_this_name/cache")
+  machine.use_compilation_cache()
+  assert NAME not in os.environ
