@@ -1,17 +1,17 @@
 # make train   set up, then train the default agent on this machine
 # make test    set up, then lint, type-check and test
-# make setup   only set up: a virtual environment in .venv from requirements.lock
-# make lint    ruff, mypy, and the layers of imports (import-linter)
-# make docs    the documentation as a site, in site/
-# make xm      XManager in .venv-xm, to launch on Vertex AI (docs/cloud.md)
+# make setup   only set up: make a virtual environment, .venv, from requirements.lock
+# make lint    run ruff, mypy, and import-linter (layers of imports)
+# make docs    build the documentation as a site, in site/
+# make xm      install XManager in .venv-xm, to launch on Vertex AI (docs/cloud.md)
 # make lock    bring all locks up to date with pyproject.toml (needs uv);
 #              FLAGS=--upgrade takes new versions
 #
-# STACK=current  setup, train and test: the one-host layer alone, in .venv-current
+# STACK=current  set up, train and test only the one-host layer, in .venv-current
 #                from requirements-current.lock, with Python 3.11 to 3.13
-# ACCELERATOR=cpu|cuda12|cuda13|tpu  what JAX is installed for; found by
-#                nvidia-smi unless set
-# PYTHON=/path/to/python  which Python to set up with
+# ACCELERATOR=cpu|cuda12|cuda13|tpu  the device that JAX is installed for; by
+#                default chosen according to nvidia-smi
+# PYTHON=/path/to/python  the Python to set up with
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -40,9 +40,9 @@ lint: setup
 	$(VENV)/bin/mypy
 	PYTHONPATH=. $(VENV)/bin/lint-imports --no-logo --no-cache
 
-# What the one-host layer must prove on its own: that all of it loads, acts,
-# trains, resumes and is evaluated with these packages. What does not depend on
-# them, the oracles of the core for example, the whole suite proves.
+# Tests of the one-host layer: that all of it loads, acts, trains, resumes and is
+# evaluated with these packages. The whole suite covers what does not depend on
+# the packages, such as the oracles of the core.
 CURRENT_TESTS := tests/core/test_imports.py tests/core/test_vtrace.py \
   tests/environments/test_atari.py tests/environments/test_control.py \
   tests/environments/test_gymnasium.py tests/evaluation/test_statistics.py \

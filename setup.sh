@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Makes a virtual environment of exact versions, without dependency resolution:
+# Makes a virtual environment with exact versions, without dependency resolution:
 # setup.sh STACK [--dry-run]
 #   distributed  everything, in .venv, for Python 3.10
 #   current      the one-host layer, in .venv-current, for Python 3.11 to 3.13
 #   xm           XManager alone, in .venv-xm, for Python 3.10
-# Does nothing if the environment has these versions already.
-# PYTHON is the Python to use; otherwise it is looked for (python3.x, uv, pyenv).
-# ACCELERATOR is cpu, cuda12, cuda13 or tpu; otherwise nvidia-smi is asked.
+# Does nothing if the environment already has these versions.
+# PYTHON is the Python to use; by default, the script looks for one (python3.x,
+# uv, pyenv). ACCELERATOR is cpu, cuda12, cuda13 or tpu; by default, it is chosen
+# according to nvidia-smi.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -18,7 +19,8 @@ case $stack in
     directory=.venv lock=requirements.lock versions=3.10
     accelerators="cpu cuda12 tpu" ;;
   current)
-    # The first one that is found; labmaze has no packages for 3.13.
+    # The first version found is used. 3.12 comes first, because labmaze has no
+    # packages for 3.13.
     directory=.venv-current lock=requirements-current.lock
     versions="3.12 3.13 3.11" accelerators="cpu cuda12 cuda13 tpu" ;;
   xm)
@@ -37,14 +39,14 @@ fi
 
 find_accelerator() {
   local driver
-  # XManager computes nothing.
+  # XManager only launches; it needs no accelerator.
   [ "$stack" != xm ] || { echo cpu; return; }
   [ -z "${ACCELERATOR:-}" ] || { echo "$ACCELERATOR"; return; }
   driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader \
     2>/dev/null) || { echo cpu; return; }
   driver=${driver%%.*}
-  # CUDA 13 needs driver 580; JAX 0.6.2, of the distributed stack, has CUDA 12
-  # only.
+  # CUDA 13 needs driver 580. The distributed stack's JAX 0.6.2 supports only
+  # CUDA 12.
   if [[ ! $driver =~ ^[0-9]+$ ]]; then echo cpu
   elif [[ $stack = current && $driver -ge 580 ]]; then echo cuda13
   else echo cuda12; fi
@@ -82,7 +84,7 @@ find_python() {
       is_right_python "$candidate" "$version" && { echo "$candidate"; return; }
     done
   done
-  # A uv without such a Python can bring one.
+  # uv can install a missing Python.
   if command -v uv >/dev/null && uv python install "$newest" >/dev/null 2>&1; then
     candidate=$(uv python find "$newest") \
       && is_right_python "$candidate" "$versions" && { echo "$candidate"; return; }
@@ -104,7 +106,8 @@ echo "Setting up $what (a few minutes the first time) ..."
 rm -rf "$directory"
 if command -v uv >/dev/null; then
   uv venv --quiet --python "$python" "$directory"
-  # From another directory: pyproject.toml's overrides are not for every lock.
+  # From another directory, because pyproject.toml's overrides do not apply to
+  # every lock.
   install() { VIRTUAL_ENV="$PWD/$directory" uv --directory / pip install --quiet "$@"; }
 else
   "$python" -m venv "$directory" || fail "the venv module is missing (Debian, \

@@ -1,4 +1,4 @@
-"""Checks that JAX's accelerator works, and explains why it does not."""
+"""Checks that JAX's accelerator works, and explains failures."""
 
 import glob
 import importlib.metadata
@@ -10,27 +10,26 @@ import sys
 import jax
 import jax.numpy as jnp
 
-_DOCUMENTATION = "docs/gpu.md has the set-up of GPUs."
-# CUDA's libraries that JAX loads first, and that other installations of CUDA
-# have too.
+_DOCUMENTATION = "docs/gpu.md explains how to set up a GPU."
+# Libraries that JAX loads first and that another CUDA installation may shadow.
 _CUDA_LIBRARIES = ("libcudnn*", "libcublas.*", "libcudart.*")
-# With less free memory no learner can work. JAX itself may even start then.
+# A learner needs at least this much free memory; JAX itself starts with less.
 _LEAST_FREE_MIB = 2048
 
 
 class AcceleratorError(RuntimeError):
-  """Raised if JAX's devices cannot be used; says why, and how to mend it."""
+  """JAX's devices cannot be used; the text says why and how to repair it."""
 
 
 def check() -> str:
   """Runs a matrix product and a convolution on JAX's first device.
 
   Returns:
-    The devices, in words.
+    A description of the devices.
 
   Raises:
-    AcceleratorError: if JAX has no device of the platform that was asked for,
-      other processes hold a GPU's memory, or the device computes nothing.
+    AcceleratorError: if JAX has no device of the requested platform, other
+      processes hold a GPU's memory, or a computation on the device fails.
   """
   gpu = is_expected(os.environ.get("JAX_PLATFORMS", ""))
   if gpu and (held := _memory_held(least_free=_LEAST_FREE_MIB)):
@@ -42,8 +41,8 @@ def check() -> str:
       jnp.ones([128, 128]) @ jnp.ones([128, 128]),
       jax.lax.conv(images, jnp.ones([2, 16, 3, 3]), (1, 1), "SAME"),
     ))
-  # A backend that does not start, a library that does not fit, memory that is
-  # not there; and JAX asserts that there is a device of JAX_PLATFORMS.
+  # RuntimeError: a backend that does not start, a library that does not fit, or
+  # too little memory. AssertionError: JAX_PLATFORMS has no device.
   except (RuntimeError, AssertionError) as error:
     raise AcceleratorError(_explain(error)) from error
   kinds = ", ".join(sorted({device.device_kind for device in devices}))
@@ -51,9 +50,9 @@ def check() -> str:
 
 
 def warning() -> str | None:
-  """Returns advice about a GPU that JAX leaves unused or has to share.
+  """Returns advice about a GPU that JAX does not use or has to share.
 
-  None if there is nothing to say, or if JAX_PLATFORMS rules a GPU out.
+  Returns None if all is well or if JAX_PLATFORMS excludes GPUs.
   """
   if not is_expected(os.environ.get("JAX_PLATFORMS", "")) or not has_gpu():
     return None
@@ -67,15 +66,15 @@ def warning() -> str | None:
 
 
 def has_gpu() -> bool:
-  """Returns whether the kernel has an NVIDIA GPU."""
+  """Returns whether the kernel lists an NVIDIA GPU."""
   return bool(glob.glob("/dev/nvidia[0-9]*"))
 
 
 def is_expected(platforms: str) -> bool:
-  """Returns whether JAX has, or should have, other devices than the CPU.
+  """Returns whether JAX should have devices other than the CPU.
 
   Args:
-    platforms: JAX_PLATFORMS, "" if it is not set.
+    platforms: value of JAX_PLATFORMS; "" if it is not set.
   """
   return platforms.split(",")[0] != "cpu" if platforms else has_gpu()
 
@@ -85,14 +84,14 @@ def _explain(error: Exception) -> str:
   asked = f" (JAX_PLATFORMS={platforms})" if platforms else ""
   return "\n".join([
     f"JAX cannot compute on its devices{asked}:"
-    f" {str(error) or 'it has none of this platform'}",
+    f" {str(error) or 'there are none of this platform'}",
     *_faults(),
     _DOCUMENTATION,
   ])
 
 
 def _faults() -> list[str]:
-  """Returns what is known to keep JAX from an accelerator, with its remedy."""
+  """Returns known reasons why JAX has no accelerator, each with a remedy."""
   return [*_plugin_faults(), *_library_faults(), *_memory_held()]
 
 
@@ -144,11 +143,11 @@ def _library_faults() -> list[str]:
 
 
 def _memory_held(least_free: int | None = None) -> list[str]:
-  """Returns which visible GPUs have memory that other processes hold.
+  """Returns messages about visible GPUs whose memory other processes hold.
 
   Args:
-    least_free: MiB; those that have less left. By default those of which more
-      than half is held.
+    least_free: report a GPU if less memory than this is left, in MiB; by
+      default, if other processes hold more than half of it.
   """
   visible = os.environ.get("CUDA_VISIBLE_DEVICES")
   gpus = _nvidia_smi("--query-gpu=uuid,index,memory.used,memory.total")
@@ -174,12 +173,12 @@ def _memory_held(least_free: int | None = None) -> list[str]:
 
 
 def _mib(text: str) -> int:
-  # Some drivers have no figures for single processes: "[N/A]".
+  # Some drivers do not report single processes: "[N/A]".
   return int(text) if text.isdigit() else 0
 
 
 def _nvidia_smi(query: str) -> list[list[str]]:
-  """Returns the rows of a query; none without a driver."""
+  """Returns the rows of a query; an empty list without a driver."""
   try:
     result = subprocess.run(
       ["nvidia-smi", query, "--format=csv,noheader,nounits"],

@@ -1,11 +1,11 @@
-"""Checks an installation, and says what it lacks and how to get it.
+"""Checks an installation and reports what is missing and how to install it.
 
 Usage:
   python -m acme_stac.doctor
 
-Every check runs in its own process, because compiled packages that do not fit
-each other end the process that loads them. The exit code is 1 if something that
-is installed does not work.
+Every check runs in its own process, because incompatible compiled packages
+crash the process that loads them. The exit code is 1 if an installed part does
+not work.
 """
 
 import argparse
@@ -23,33 +23,34 @@ from typing import Any, NamedTuple
 _TIMEOUT_SECONDS = 180.0
 _PACKAGE = "acme_stac"
 _REINSTALL = (
-  "Install the versions that fit: 'make setup' in a clone of the project makes"
-  " an environment with them ('make setup STACK=current' one for any newer"
+  "Install matching versions: 'make setup' in a clone of the project makes an"
+  " environment with them ('make setup STACK=current' makes one for any newer"
   " Python, without Acme, Launchpad and Reverb)."
 )
-# The layers by the names of their distributions: other packages may have
-# modules of the same names.
+# The layers are identified by names of distributions, because other packages
+# may have modules of the same names.
 _ONE_HOST = ("ml-collections",)
 _DISTRIBUTED = ("dm-acme", "dm-launchpad-nightly", "dm-reverb")
-# Compiled against one TensorFlow's protobuf and NumPy, for example, without
-# saying so: what they require must have the versions of the lock.
+# Compiled against particular versions (of TensorFlow's protobuf and NumPy, for
+# example) that their metadata does not state: all that they require must have
+# the versions of the lock.
 _COMPILED = ("dm-launchpad-nightly", "dm-reverb", "tensorflow-cpu")
 _LOCK = pathlib.Path(__file__).parent.parent / "requirements.lock"
 
 
 class Problem(Exception):  # noqa: N818 (not always an error)
-  """Says in one line what is wrong."""
+  """A fault of the installation, described in one line."""
 
 
 class Check(NamedTuple):
   """A check of the installation.
 
   Attributes:
-    name: of its line in the output.
+    name: name of its line in the output.
     run: returns what was found; raises if something is wrong.
-    advice: what to do then.
-    needed: whether the installation is unusable without.
-    needs: name of a check without which this one would only repeat its failure.
+    advice: how to repair it.
+    needed: whether the installation is unusable if the check fails.
+    needs: name of a check; if that one fails, this one is skipped.
   """
 
   name: str
@@ -60,7 +61,7 @@ class Check(NamedTuple):
 
 
 def _load(name: str) -> Any:
-  """Imports a module by name, since any of them may be missing or broken."""
+  """Imports a module by name, since any module may be missing or broken."""
   return importlib.import_module(name)
 
 
@@ -73,7 +74,8 @@ def _requirements(package: str, extra: str = "") -> list[Any]:
 
   Args:
     package: name of the package.
-    extra: return those of this extra; without it, those of no extra.
+    extra: return the requirements of this extra; by default, those that belong
+      to no extra.
   """
   requirements = _load("packaging.requirements")
   found = []
@@ -88,11 +90,11 @@ def _requirements(package: str, extra: str = "") -> list[Any]:
 
 
 def _wrong_versions(extra: str = "") -> list[str]:
-  """Returns the packages without a version that acme_stac asks for."""
+  """Returns the packages that lack a version that acme_stac requires."""
   if not _is_installed(_PACKAGE):
     raise Problem(
-      "acme_stac itself is not installed, only its folder is found, so versions"
-      " cannot be compared"
+      "acme_stac itself is not installed (only its folder was found), so"
+      " versions cannot be compared"
     )
   wrong = []
   for requirement in _requirements(_PACKAGE, extra):
@@ -107,11 +109,12 @@ def _wrong_versions(extra: str = "") -> list[str]:
 
 
 def _not_locked(names: Iterable[str]) -> list[str]:
-  """Returns which packages do not have the version of the lock.
+  """Returns the packages whose version differs from the lock's.
+
+  Without a lock beside the installation, none does.
 
   Args:
-    names: packages to look at, with all that they require. Nothing is wrong
-      with an installation without a lock beside it.
+    names: packages to check, along with all that they require.
   """
   if not _LOCK.is_file():
     return []
@@ -173,7 +176,7 @@ def _devices() -> str:
 def _packages() -> str:
   if wrong := _wrong_versions("train"):
     raise Problem("; ".join(wrong))
-  return "what training on one host needs is installed"
+  return "the packages for training on one host are installed"
 
 
 def _versions() -> str:
@@ -184,11 +187,11 @@ def _versions() -> str:
   wrong = [*_wrong_versions("distributed"), *_not_locked(_COMPILED)]
   if wrong:
     raise Problem("; ".join(dict.fromkeys(wrong)))
-  return "as this version of acme_stac asks for"
+  return "as this version of acme_stac requires"
 
 
 def _binaries() -> str:
-  # A package built against another TensorFlow fails here, or never returns.
+  # A package built against another TensorFlow fails or hangs here.
   for name in ("reverb", "tensorflow", "launchpad", "acme_stac.agent", "acme"):
     _load(name)
   return "TensorFlow, Reverb, Launchpad and Acme load together"
@@ -202,7 +205,7 @@ def _reverb_port() -> str:
   size = client.server_info(timeout=10)["queue"].current_size
   server.stop()
   if size != 1:
-    raise Problem("an item that was written is not there")
+    raise Problem("a written item is missing")
   return "a Reverb server listens and answers"
 
 
@@ -219,7 +222,7 @@ def _courier_port() -> str:
 
 
 def _network() -> str:
-  # As `programs.run.machine.isolate_network`.
+  # Tries what `programs.run.machine.isolate_network` does.
   result = subprocess.run(
     ["unshare", "--user", "--net", "true"], capture_output=True
   )
@@ -277,14 +280,14 @@ _PROGRAM = (
   Check("binaries", _binaries, _REINSTALL),
   Check(
     "Reverb", _reverb_port,
-    "Let processes listen on a port of this machine: look at its firewall and"
-    " at proxies (no_proxy=localhost).",
+    "Let processes listen on a port of this machine: check its firewall and"
+    " proxies (no_proxy=localhost).",
     needs="binaries",
   ),
   Check("courier", _courier_port, "As for Reverb.", needs="binaries"),
   Check(
     "network", _network,
-    "Without it others can reach the ports of a local run: docs/operations.md,"
+    "Without it, others can reach the ports of a local run: docs/operations.md,"
     " 'Who may come in'.",
     needed=False,
   ),
@@ -298,7 +301,7 @@ def _last_line(text: str) -> str:
 
 
 def _run_apart(check: Check) -> tuple[bool, str]:
-  """Runs a check in a process of its own; returns (passed, what it said)."""
+  """Runs a check in a process of its own; returns (passed, its message)."""
   command = [sys.executable, "-m", "acme_stac.doctor", "--only", check.name]
   quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_LOG_COMPILES": "0"}
   try:
@@ -313,7 +316,7 @@ def _run_apart(check: Check) -> tuple[bool, str]:
     return False, f"the process ended by signal {-result.returncode}"
   if said:
     return result.returncode == 0, said[-1]
-  return False, _last_line(result.stderr) or "it said nothing"
+  return False, _last_line(result.stderr) or "the process printed nothing"
 
 
 def _run_here(name: str) -> int:

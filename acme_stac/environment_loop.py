@@ -10,8 +10,8 @@ import numpy as np
 
 from acme_stac.environments import BatchedEnvironment
 
-# Actions of an episode in an evaluation. No suite's own limit is as high: Atari
-# stops after 108,000 frames, which are 27,000 actions, control after 1,000.
+# Maximum actions per evaluation episode. The suites' own limits are lower:
+# 108,000 frames (27,000 actions) on Atari and 1,000 actions in control.
 MAX_EPISODE_STEPS = 100_000
 
 
@@ -19,7 +19,7 @@ class BatchedActor(Protocol):
   """Acts in N environments; `training.Actor` is one."""
 
   def observe_first(self, timestep: dm_env.TimeStep):
-    """Takes the first time step of every environment."""
+    """Records the first time step of every environment."""
 
   def start(self, timestep: dm_env.TimeStep):
     """Starts inference on a time step."""
@@ -28,13 +28,13 @@ class BatchedActor(Protocol):
     """Waits for inference and returns actions, [N, ...]."""
 
   def observe(self, next_timestep: dm_env.TimeStep):
-    """Takes the time step after the actions of `finish`."""
+    """Records the time step that followed the actions of `finish`."""
 
   def update(self, wait: bool = False):
     """Requests new parameters."""
 
   def forget(self):
-    """Drops what has not been stored yet."""
+    """Drops experience that has not been stored yet."""
 
 
 class Episode(NamedTuple):
@@ -43,8 +43,8 @@ class Episode(NamedTuple):
   Attributes:
     member: index of the environment in its batch.
     episode_return: undiscounted sum of the environment's own rewards.
-    length: actions.
-    truncated: ended by a limit rather than in a terminal state.
+    length: number of actions.
+    truncated: whether a limit, not a terminal state, ended it.
   """
 
   member: int
@@ -56,13 +56,13 @@ class Episode(NamedTuple):
 class BatchedEnvironmentLoop:
   """Steps N environments with one actor and counts their episodes.
 
-  A step is `infer`, `act`, `receive` and `record`. Who has several loops can do
-  something else between these: inference and environments go on meanwhile.
+  A step is `infer`, `act`, `receive` and `record`. A caller with several loops
+  can interleave these calls: inference and environments run in the background.
 
   Attributes:
     num_steps: steps of the batch so far (N actions each).
-    seconds: time spent so far, by part: "environment", "inference", "writing"
-      (adding to the queue, waiting for it included).
+    seconds: seconds spent so far, by part: "environment", "inference",
+      "writing" (adding to the queue, including the wait for room).
   """
 
   def __init__(
@@ -71,7 +71,13 @@ class BatchedEnvironmentLoop:
     actor: BatchedActor,
     update: bool = True,
   ):
-    """Makes a loop; `update` is whether the actor fetches parameters."""
+    """Makes a loop.
+
+    Args:
+      environment: N environments.
+      actor: acts in them.
+      update: whether to call the actor's `update` before every step.
+    """
     self._update = update
     self._environment = environment
     self._actor = actor
@@ -114,8 +120,8 @@ class BatchedEnvironmentLoop:
     """Acts once in every environment.
 
     Args:
-      wait_for_variables: fetch parameters in the foreground when they are due,
-        which makes a run of one process repeatable.
+      wait_for_variables: wait for parameters whenever a fetch is due, which
+        makes a run of one process repeatable.
 
     Returns:
       The episodes that ended with this step.
@@ -148,7 +154,7 @@ class BatchedEnvironmentLoop:
       self._timestep = self._environment.receive()
 
   def record(self) -> list[Episode]:
-    """Gives the actor the time step; returns the episodes that it ended."""
+    """Passes the time step to the actor; returns the episodes that ended."""
     timestep = self._timestep
     assert timestep is not None, "receive comes before record"
     with self._timed("writing"):
@@ -177,8 +183,8 @@ class Evaluation(NamedTuple):
   """The episodes of an evaluation.
 
   Attributes:
-    episodes: all of them.
-    num_cut_off: how many reached the limit of steps; they are truncated.
+    episodes: all episodes, including those cut off.
+    num_cut_off: how many were cut off at `max_episode_steps`.
   """
 
   episodes: list[Episode]
@@ -195,16 +201,17 @@ def evaluate(
 ) -> Evaluation | None:
   """Runs whole episodes with the actor's current parameters.
 
-  Every environment contributes the same number of episodes: taking those that
-  end first would favour short ones.
+  Every environment contributes the same number of episodes, because taking the
+  first to end would favour short ones.
 
   Args:
     environment: N environments.
     actor: acts; its `update` is not called.
     num_episodes: episodes to run, rounded up to a multiple of N.
     should_stop: ends the evaluation early if True.
-    max_episode_steps: actions after which an episode is cut off. The next one
-      of its environment begins when it ends, or with the others.
+    max_episode_steps: actions after which an episode is cut off. Its
+      environment starts its next episode when this one ends or the batch is
+      reset.
     report_progress: called after every step with the number of episodes so far.
 
   Returns:
@@ -212,14 +219,15 @@ def evaluate(
   """
   members = environment.num_environments
   remaining = np.full(members, -(-num_episodes // members))
-  # Members whose episode was cut off, and still goes on.
+  # Members whose episode was cut off but is still running.
   beyond = np.zeros(members, bool)
   episodes: list[Episode] = []
   num_cut_off = 0
   loop = BatchedEnvironmentLoop(environment, actor, update=False)
   while remaining.any():
     if not (remaining * ~beyond).any():
-      # A batch can only be reset as a whole: once no episode counts.
+      # A batch can only be reset as a whole, so wait until no running episode
+      # counts.
       loop.reset()
       beyond[:] = False
     if should_stop():

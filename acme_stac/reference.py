@@ -36,7 +36,7 @@ The other small domains are in [environments](environments.md#small-settings).
 
 
 def reference() -> str:
-  """Returns the page."""
+  """Returns the page as Markdown."""
   fields = dataclasses.fields(STACConfig)
   domains = {name: STACConfig(**DOMAINS[name]) for name in _COLUMNS}
   lines = [_HEAD.rstrip("\n")]
@@ -78,7 +78,7 @@ def _allowed(field: dataclasses.Field) -> str:
 
 
 def _meaning(field: dataclasses.Field) -> str:
-  """Returns a field's meaning and those of the names that it allows."""
+  """Returns the meaning of a field and of each name that it allows."""
   allowed, meaning = field.metadata["allowed"], field.metadata["meaning"]
   if not isinstance(allowed, Choice):
     return meaning

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # compile FILE TITLE ARGUMENTS...: writes FILE, with TITLE as its first lines.
-# Versions that are in the file already are kept.
+# Keeps the versions that FILE already has.
 compile() {
   local file=$1 title=$2
   shift 2
@@ -17,8 +17,8 @@ compile() {
 }
 
 linux() { echo --python-version 3.10 --python-platform "x86_64-manylinux_2_$1"; }
-# Those of the current stack hold for Python 3.11 to 3.13, and are not for
-# pyproject.toml's overrides; nor are those of other packages.
+# Locks of the current stack are for Python 3.11 to 3.13. --no-config ignores
+# pyproject.toml's overrides, which are only for the distributed stack.
 any_python="--no-config --python-version 3.11 --universal"
 
 compile requirements.lock \
@@ -31,7 +31,7 @@ compile requirements-current.lock \
   pyproject.toml - --extra train --extra test $any_python "$@" \
   --override <(echo "labmaze ; python_version < '3.13'") <<< dm-control
 
-# What an accelerator adds to a lock must be of its JAX.
+# The packages that an accelerator adds must match the JAX of its lock.
 compile xm_launch/cuda12.lock "What NVIDIA GPUs add to requirements.lock." \
   --no-config $(linux 31) - <<< "jax-cuda12-plugin[with-cuda]==0.6.2"
 compile xm_launch/tpu.lock "What TPUs add to requirements.lock." \

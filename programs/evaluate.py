@@ -2,9 +2,9 @@
 
   python -m programs.evaluate runs/cartpole --episodes=100 --video=episode.gif
 
-Writes episodes.csv, a row for each episode, and evaluation.json: how they were
-played, and their statistics. Rewards are the environment's own, never clipped.
-The same seed gives the same episodes.
+Writes episodes.csv, with a row for each episode, and evaluation.json, with the
+settings and statistics. Rewards are the environment's own, never clipped. The
+same seed gives the same episodes.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def _evaluate(
   options: argparse.Namespace, file: pathlib.Path, policy: Any, task: Any,
   environment: Any,
 ) -> int:
-  """Plays, writes and prints; returns the exit code."""
+  """Plays the episodes, writes and prints results; returns the exit code."""
   try:
     evaluation.play.check_specs(policy, environment, task)
   except ValueError as error:
@@ -119,11 +119,12 @@ def _parser() -> argparse.ArgumentParser:
   parser = arguments.Parser("programs.evaluate", __doc__)
   parser.add_argument(
     "policy", type=paths.path, metavar="RUN",
-    help="a run's work directory, whose newest checkpoint is taken, or a file:"
-    " a checkpoint, or what programs.export wrote",
+    help="a run's work directory, of which the newest checkpoint is used, or a"
+    " file: a checkpoint or a policy written by programs.export",
   )
   parser.add_argument(
-    "--episodes", type=int, default=100, help="100 unless set"
+    "--episodes", type=int, default=100,
+    help="number of episodes, 100 by default",
   )
   parser.add_argument(
     "--seed", type=int, default=0,
@@ -136,15 +137,15 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--environments", type=int,
     help="environments to play at a time; must divide the episodes, because"
-    f" each plays equally many. Up to {_MAX_ENVIRONMENTS} unless set",
+    f" each plays equally many. Up to {_MAX_ENVIRONMENTS} by default",
   )
   parser.add_argument(
     "--max_episode_steps", type=int, default=evaluation.play.MAX_EPISODE_STEPS,
-    help="actions after which an episode is cut off; more than any suite's own"
-    " limit unless set",
+    help="actions after which an episode is cut off; by default, more than any"
+    " suite's own limit",
   )
   parser.add_argument(
-    "--environment", help="another environment than the policy's own"
+    "--environment", help="play in this environment, not the policy's own"
   )
   parser.add_argument(
     "--option", action="append", default=[], metavar="NAME=VALUE",
@@ -152,25 +153,25 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument(
     "--protocol", choices=["papers", "machado"],
-    help="protocol of Atari, in place of the run's",
+    help="the protocol of Atari, in place of the run's",
   )
   parser.add_argument(
     "--networks", metavar="python:MODULE:FACTORY",
-    help="factory of the networks of a policy file, if it was your own",
+    help="the factory of a policy file's networks, if they were your own",
   )
   parser.add_argument(
     "--output", type=paths.path,
-    help="folder of the results, which are replaced: RUN/evaluation, or for a"
-    " file FILE_evaluation beside it, unless set",
+    help="folder for the results, which are replaced; by default"
+    " RUN/evaluation, or FILE_evaluation beside a file",
   )
   parser.add_argument(
     "--video", type=paths.path,
-    help="a .gif or .mp4 file, for a video of one more episode",
+    help="write a video of one more episode to this .gif or .mp4 file",
   )
   parser.add_argument(
     "--video_fps", type=float,
     help="frames per second of the video, up to 50 in a GIF and 100 in an MP4;"
-    " unless set, the video lasts about ten seconds",
+    " by default, the video lasts about ten seconds",
   )
   return parser
 
@@ -195,7 +196,7 @@ def _check(options: argparse.Namespace):
     )
   check_integer("--seed", options.seed, 0, 2**31 - options.environments)
   if options.video_fps is not None and not options.video:
-    raise ValueError("--video_fps is for a video: give --video=FILE too.")
+    raise ValueError("--video_fps needs a video: give --video=FILE too.")
   if options.video:
     rates = evaluation.video.MAX_RATES
     kind = options.video.suffix
@@ -214,8 +215,8 @@ def _load(options: argparse.Namespace, file: pathlib.Path) -> Any:
   """Returns the policy.
 
   Raises:
-    ValueError: if there is none, or the factory of its networks must be given,
-      or cannot be imported.
+    ValueError: if there is no policy, or if the factory of its networks must be
+      given or cannot be imported.
   """
   name = options.networks or evaluation.play.networks_of(file)
   if name is None:
@@ -230,10 +231,10 @@ def _load(options: argparse.Namespace, file: pathlib.Path) -> Any:
 
 
 def _task(options: argparse.Namespace, metadata: dict[str, Any]) -> Any:
-  """Returns the `play.Task` that arguments and policy name.
+  """Returns the `play.Task` that the arguments or the policy's run define.
 
   Raises:
-    ValueError: if they do not name one.
+    ValueError: if they do not define one.
     ImportError: if the environment's package is missing.
   """
   if options.environment == "":
@@ -249,7 +250,7 @@ def _task(options: argparse.Namespace, metadata: dict[str, Any]) -> Any:
   given_names = {text.partition("=")[0] for text in options.option}
   of_file = {key: of_run[key] for key in of_run if key not in given_names}
   imports_code = acme_stac.environments.imports_code
-  # A factory of the user's interprets the options itself.
+  # A user's own factory interprets the options itself.
   family = name.partition(":")[0]
   if (not options.environment and imports_code(name)) or (
     family != "python" and imports_code(family, of_file)
@@ -273,9 +274,10 @@ def _task(options: argparse.Namespace, metadata: dict[str, Any]) -> Any:
 
 
 def _check_trust(options: argparse.Namespace, code: str, flags: str):
-  """Raises ValueError for a file, which must not choose code to import.
+  """Raises ValueError if a single file would choose code to import.
 
-  The user started the run of a work directory; a file may be anybody's.
+  A work directory is trusted, because the user started its run; a file may come
+  from anybody.
   """
   if not options.policy.is_dir():
     raise ValueError(
@@ -285,10 +287,10 @@ def _check_trust(options: argparse.Namespace, code: str, flags: str):
 
 
 def _options(environment: str, texts: Sequence[str]) -> dict[str, Any]:
-  """Returns the options that texts NAME=VALUE set; the environment checks them.
+  """Parses options NAME=VALUE; the environment checks the values.
 
   Raises:
-    ValueError: for another form, and for an unknown environment.
+    ValueError: for text of another form, or for an unknown environment.
     ImportError: if the environment's package is missing.
   """
   known = acme_stac.environments.option_types(environment)
@@ -302,7 +304,11 @@ def _options(environment: str, texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _make_output(options: argparse.Namespace) -> pathlib.Path:
-  """Makes the folder of the results; raises UserError if it cannot."""
+  """Makes and returns the folder of the results.
+
+  Raises:
+    UserError: if the results or the video cannot be written.
+  """
   path = options.policy
   output = options.output or (
     path / "evaluation"
@@ -320,7 +326,7 @@ def _make_output(options: argparse.Namespace) -> pathlib.Path:
 def _play(
   options: argparse.Namespace, policy: Any, environment: Any
 ) -> evaluation.play.Evaluation:
-  """Plays and shows progress."""
+  """Plays the episodes and shows progress."""
   line = progress.Progress(describe=_describe_progress)
   started = time.monotonic()
 
@@ -363,9 +369,9 @@ def _record(options: argparse.Namespace, task: Any, policy: Any):
       environment, policy, options.seed,
       evaluation.video.MAX_FRAMES[path.suffix],
     )
-  except Exception as error:  # Each renderer has errors of its own.
+  except Exception as error:  # Each renderer raises errors of its own.
     raise UserError(
-      f"{task.environment} cannot be drawn: {error}\nMend that, or leave out"
+      f"{task.environment} cannot be drawn: {error}\nFix that, or leave out"
       " --video."
     ) from error
   finally:

@@ -2,7 +2,7 @@
 
   python -m programs.export runs/cartpole --output=policy.npz
 
-acme_stac.load_policy("policy.npz") loads it, without Launchpad, Reverb and
+acme_stac.load_policy("policy.npz") loads it without Launchpad, Reverb or
 TensorFlow.
 """
 
@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
   parser = arguments.Parser("programs.export", __doc__)
   parser.add_argument(
     "run", type=paths.path, metavar="RUN",
-    help="a run's work directory, whose newest checkpoint is taken, or one"
+    help="a run's work directory, of which the newest checkpoint is used, or a"
     " checkpoint",
   )
   parser.add_argument(

@@ -1,20 +1,19 @@
-"""Trains every run of a sweep that is not finished.
+"""Trains all unfinished runs of a sweep.
 
   python -m programs.sweep configs/sweeps/agents.py --workdir=runs/agents
 
-A sweep file has a function get_runs() that returns the runs' names with their
-flags of programs.train. Each run has its directory below --workdir. The same
-command resumes a sweep: it skips finished runs and continues interrupted ones.
-A run that fails does not stop the others; it is named at the end. summary.csv
-has a row for each run and averages.csv means over seeds with 95% bootstrap
-intervals, see acme_stac.evaluation.summary and .statistics.
-learning_curves.png has a panel for each group of runs whose names differ only
-in the last part.
+A sweep file has a function get_runs() that maps the runs' names to their flags
+of programs.train. Each run has a directory below --workdir. The same command
+resumes a sweep: it skips finished runs and continues interrupted ones. A run
+that fails does not stop the others; it is named at the end. summary.csv has a
+row for each run; averages.csv has means over seeds with 95% bootstrap intervals
+(see acme_stac.evaluation.summary and .statistics). learning_curves.png has a
+panel for each group of runs whose names differ only in the last part.
 
 The exit code is 0 if all runs are finished, 1 if some failed or the summary
-could not be written, 2 for a user's error. Stopped by Ctrl-C or SIGTERM, a
-sweep ends by that signal, so that a shell's loop stops too. However it ends,
-its runs save their checkpoints and end with it.
+could not be written, and 2 for a user's error. After Ctrl-C or SIGTERM, a sweep
+ends by that signal, so that a shell's loop stops too. However it ends, its runs
+save their checkpoints and end with it.
 """
 
 import json
@@ -46,7 +45,8 @@ def load_runs(path: str) -> dict[str, list[str]]:
   """Returns the runs of a sweep file: name -> flags of programs.train.
 
   Args:
-    path: path of the file; what follows a colon is the argument of get_runs().
+    path: path of the file, optionally followed by a colon and the argument of
+      get_runs().
 
   Raises:
     UserError: if there is no such file, or it is not a sweep.
@@ -79,7 +79,7 @@ def check_flags(runs: Mapping[str, list[str]], workdir: pathlib.Path):
       acme_stac.make_config(parsed.config.agent, parsed.config.domain)
     except (UserError, ValueError) as error:
       raise UserError(f"Run {name!r}: {error}") from error
-    # It would override the sweep's.
+    # The run's --workdir would override the sweep's.
     if parsed.workdir != directory:
       raise UserError(
         f"Run {name!r}: a sweep gives each run its --workdir. Leave it out."
@@ -88,11 +88,11 @@ def check_flags(runs: Mapping[str, list[str]], workdir: pathlib.Path):
 
 
 def shares(parallel: int) -> list[set[int]]:
-  """Returns the cores for each of so many simultaneous runs.
+  """Returns the cores for each of `parallel` simultaneous runs.
 
   Two small runs on two cores are at least a third faster with cores of their
-  own, as threads that share cores wait for each other. With fewer cores than
-  runs, each run may use all of them.
+  own, because threads that share cores wait for each other. With fewer cores
+  than runs, each run may use all of them.
   """
   cores = sorted(os.sched_getaffinity(0))
   if parallel > len(cores):
@@ -109,13 +109,13 @@ def is_done(directory: pathlib.Path, flags: Sequence[str]) -> bool:
 
 
 def share_made(directory: pathlib.Path) -> float:
-  """Returns the share of its steps that a run has made; 0 if unknown."""
+  """Returns the fraction of its steps that a run has done; 0 if unknown."""
   try:
     described = json.loads((directory / "config.json").read_text())
     steps = logs.read_learner(directory)["environment_steps"]
     share = steps.iloc[-1] / described["config"]["num_environment_steps"]
     return min(float(share), 1.0)
-  except (OSError, ValueError, LookupError):  # Missing, or half written.
+  except (OSError, ValueError, LookupError):  # Missing or half written.
     return 0.0
 
 
@@ -136,7 +136,7 @@ class Sweep:
     # Name -> the process and its cores.
     self._running: dict[str, tuple[subprocess.Popen, set[int]]] = {}
     self.failed: list[str] = []
-    # To estimate the time left; interrupted runs have begun already.
+    # For the estimate of the time left: interrupted runs are partly done.
     self._started = time.monotonic()
     self._shares = {
       name: share_made(workdir / name) for name in self._waiting
@@ -145,7 +145,7 @@ class Sweep:
     self._progress = progress.Progress(describe=lambda _: self.status())
 
   def run(self, parallel: int, stop: ending.StopRequest):
-    """Starts the runs in turn, until all have ended or `stop` is set."""
+    """Starts the runs in order; returns when all ended or `stop` is set."""
     free = shares(parallel)
     try:
       while (self._waiting or self._running) and not stop:
@@ -160,7 +160,7 @@ class Sweep:
         self._progress.show(self)
         time.sleep(_POLL_SECONDS)
     finally:
-      # Each saves a checkpoint and ends.
+      # Each run then saves a checkpoint and ends.
       for process, _ in self._running.values():
         process.terminate()
       for process, _ in self._running.values():
@@ -172,7 +172,7 @@ class Sweep:
     """Ends the runs and all their processes, without checkpoints."""
     processes = [process for process, _ in self._running.values()]
     for process in processes:
-      # Their second signal: the first asked them to stop.
+      # The second signal ends a run at once; the first asked it to stop.
       process.send_signal(signal.SIGINT)
     ending.wait(
       lambda: all(process.poll() is not None for process in processes), 5.0
@@ -184,7 +184,7 @@ class Sweep:
     parent = os.getpid()
 
     def prepare():
-      # Before anything starts threads.
+      # Before the run starts any threads, which inherit the cores.
       os.sched_setaffinity(0, cores)
       ending.die_with_parent(parent)
 
@@ -224,11 +224,11 @@ class Sweep:
 
   def _fail(self, name: str, why: str):
     self.failed.append(name)
-    self._shares[name] = 1.0  # Nothing more will be made of it.
+    self._shares[name] = 1.0  # The run will do no more steps.
     self._progress.note(f"{printable(name)} failed, {printable(why)}")
 
   def status(self) -> list[str]:
-    """Returns how many runs are finished, the time left, and what runs."""
+    """Returns the progress: finished and failed runs, time left, names."""
     running = {name: share_made(self._workdir / name) for name in self._running}
     self._shares |= running
     parts = [f"{self._done}/{len(self._runs)} runs done"]
@@ -266,8 +266,8 @@ def write_summary(
       row = evaluation.summary.summarise_run(workdir / name)
     except (OSError, ValueError, LookupError) as error:
       print(
-        f"{printable(name)} is left out of the summary, as its log cannot be"
-        f" read: {type(error).__name__}: {printable(error)}",
+        f"{printable(name)} is left out of the summary, because its log cannot"
+        f" be read: {type(error).__name__}: {printable(error)}",
         file=sys.stderr,
       )
       continue
@@ -287,10 +287,10 @@ def write_summary(
 
 
 def main(argv: list[str]) -> int:
-  """Runs the command; returns its exit code, or ends by the signal it got.
+  """Runs the command; returns its exit code, or ends by a signal it received.
 
   Raises:
-    UserError: if anything about its arguments is wrong.
+    UserError: if an argument is wrong.
   """
   parser = arguments.Parser("programs.sweep", __doc__)
   parser.add_argument(

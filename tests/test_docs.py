@@ -89,7 +89,7 @@ def commands():
       while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words.pop(0)
       if words[1:2] == ["-m"] and words[2] != "timeit":
-        assert words[0] == ".venv/bin/python", line
+        assert re.fullmatch(r"\.venv(-current)?/bin/python", words[0]), line
         yield page, words[2:]
 
 

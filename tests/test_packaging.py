@@ -203,7 +203,7 @@ def test_doctor_finds_what_is_wrong(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("script,said", [
-  ("exit 1", "it said nothing"),
+  ("exit 1", "the process printed nothing"),
   ("kill -SEGV $$", "the process ended by signal 11"),
   ("sleep 60", "no answer within 1 s"),
 ])

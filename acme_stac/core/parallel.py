@@ -1,4 +1,4 @@
-"""Data parallelism: the update of a batch that is split over devices."""
+"""Data parallelism: updates with batches that are split over devices."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,12 +12,12 @@ from acme_stac.core.types import Trajectory, Update
 
 
 class DataParallel(NamedTuple):
-  """An update of batches that are split over devices.
+  """An update whose batches are split over devices.
 
   Attributes:
     update: `Update.update`, jitted.
-    state_sharding: of the state, which is replicated.
-    trajectory_sharding: of a batch, which is split along B.
+    state_sharding: sharding of the state, which is replicated.
+    trajectory_sharding: sharding of a batch, which is split along B.
   """
 
   update: jax.stages.Wrapped
@@ -64,10 +64,10 @@ def data_parallel(
     behaviour_log_prob=time_major,
     core_state=NamedSharding(mesh, PartitionSpec("batch")),
   )
-  # Nothing is donated. An update selects between the old and the new state at
-  # its end, so donating the old one saves under 1% of the memory and no time,
-  # and other threads still read its parameters. No output has a batch's shape.
-  # The second batch is the outer loss's own, for agents that have one.
+  # Nothing is donated. An update ends by selecting the old or the new state, so
+  # donating the old one would save under 1% of the memory and no time, and
+  # other threads still read its parameters. No output has a batch's shape.
+  # A second batch serves the outer loss of agents that use one.
   batches = [trajectory] * config.batches_to_begin
   jitted = jax.jit(
     update.update,

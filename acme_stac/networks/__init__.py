@@ -1,4 +1,4 @@
-"""Haiku networks of Table 2, their factory, and how to act by them."""
+"""The Haiku networks of Table 2, their factory, and policies that use them."""
 
 from acme_stac.networks.actions import ActionSpace, make_action_space
 from acme_stac.networks.factory import STACNetworks, make_networks

@@ -1,4 +1,4 @@
-"""Maps actions of a distribution to those of an environment."""
+"""Maps a distribution's actions to an environment's actions."""
 
 import dataclasses
 from collections.abc import Callable
@@ -25,8 +25,9 @@ class ActionSpace:
     num_params: number of parameters K of the distribution.
     spec: spec of the distribution's actions, which are stored and learned from:
       a discrete choice, or a vector in [−1, 1].
-    to_environment: maps a batch of them, [N, ...], to the environment's
-      actions; of JAX arrays it makes JAX arrays, so that it can be transformed.
+    to_environment: maps a batch of these actions, [N, ...], to the
+      environment's actions; maps JAX arrays to JAX arrays, so that it can be
+      transformed.
   """
 
   distribution: Distribution
@@ -44,7 +45,7 @@ def make_action_space(spec: Any, config: STACConfig) -> ActionSpace:
 
   Args:
     spec: the environment's action spec.
-    config: has the bounds of the Gaussian's standard deviation.
+    config: sets the bounds of the Gaussian's standard deviation.
 
   Raises:
     ValueError: for any other spec.
@@ -88,9 +89,9 @@ def _dtype(spec: specs.Array, action: Any) -> Any:
 def _check_continuous(spec: Any):
   """Raises ValueError unless `spec` is a bounded array of floats."""
   allowed = (
-    "The agent acts by one discrete choice (dm_env.specs.DiscreteArray, shape"
-    " ()) or by a bounded vector (dm_env.specs.BoundedArray of floats, any"
-    f" shape), but this environment's action spec is {spec!r}."
+    "An action must be one discrete choice (dm_env.specs.DiscreteArray, shape"
+    " ()) or bounded floats (dm_env.specs.BoundedArray, any shape), but this"
+    f" environment's action spec is {spec!r}."
   )
   if not isinstance(spec, specs.Array):
     raise ValueError(

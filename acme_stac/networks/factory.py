@@ -1,4 +1,4 @@
-"""From an environment spec and a configuration to the agent's networks."""
+"""Makes the agent's networks from environment specs and a configuration."""
 
 import contextlib
 import dataclasses
@@ -28,12 +28,12 @@ class STACNetworks:
     unroll: (params, observation [T, B, ...], core_state [B, ...],
       step_type [T, B], conditioning [P, K]) -> NetworkOutput [T, B, P, ...].
       The core is reset before every row of type FIRST. `core.conditioning`
-      gives the values of the K embedded metaparameters; K may be 0.
+      returns the values of the K embedded metaparameters; K may be 0.
     step: (params, observation [B, ...], core_state [B, ...], step_type [B],
       conditioning [P, K]) -> (NetworkOutput [B, P, ...], core_state); one row
       of `unroll`.
     initial_state: (batch size) -> core state [B, ...]; () without a core.
-    action_space: the policy's family and what its actions are.
+    action_space: the policy's distribution and its actions.
   """
 
   init: Callable[[Array], Params]
@@ -44,7 +44,7 @@ class STACNetworks:
 
   @property
   def distribution(self) -> Distribution:
-    """The family of the policy."""
+    """The policy's family of distributions."""
     return self.action_space.distribution
 
 
@@ -79,7 +79,7 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
     if config.lstm_size is not None:
       core = hk.ResetCore(hk.LSTM(config.lstm_size))
       reset = step_type == int(dm_env.StepType.FIRST)
-      # Only its matrix product: a bfloat16 cell would lose small changes.
+      # Only the matrix product: a bfloat16 cell would lose small changes.
       with _mixed_precision(config, hk.Linear):
         features, state = hk.dynamic_unroll(
           core, (features, reset), hk.LSTMState(*core_state)
@@ -104,12 +104,12 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
     if config.lstm_size is None:
       return ()
     zeros = jnp.zeros([batch_size, config.lstm_size])
-    # A plain tuple (hidden, cell): Reverb gives back other named tuples.
+    # A plain tuple (hidden, cell), since Reverb does not keep named tuples.
     return zeros, zeros
 
   def init(key: Array) -> Params:
     observation = jax.tree_util.tree_map(
-      # By way of NumPy: JAX warns of types that it has no room for.
+      # NumPy first: JAX warns about requests for 64-bit types.
       lambda spec: jnp.asarray(np.zeros((1, 1, *spec.shape), spec.dtype)),
       observation_spec,
     )
@@ -173,7 +173,7 @@ def _head(
 ) -> Callable[[Array], Array]:
   """Returns an MLP whose last layer starts small."""
   hidden = hk.nets.MLP(config.head_sizes, activate_final=True, name=name)
-  # The scale is of the variance.
+  # VarianceScaling scales the variance, hence the square.
   initializer = hk.initializers.VarianceScaling(config.head_output_scale**2)
   output = hk.Linear(size, w_init=initializer, name=f"{name}_output")
   return hk.Sequential([hidden, output])
@@ -185,7 +185,7 @@ def _make_embedding(
   """Returns (features [..., D], head) -> the head's input.
 
   The input is the features and, if metaparameters are embedded, a linear
-  embedding of those of the head (Xu et al., 2018, section 1.4).
+  embedding of the head's metaparameters (Xu et al., 2018, section 1.4).
   """
   if not config.embedded:
     return lambda features, head: features

@@ -1,4 +1,4 @@
-"""How to act: one fused inference call for a batch of environments."""
+"""The policy: one fused inference call for a batch of environments."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from acme_stac.networks.factory import STACNetworks
 
 
 class ActingState(NamedTuple):
-  """What a policy remembers of N environments.
+  """A policy's state in N environments.
 
   Attributes:
     core: the networks' recurrent state, nest of [N, ...].
-    head: which of the acting policies acts in the episode, [N] int32.
+    head: index of the policy that acts in the current episode, [N] int32.
   """
 
   core: CoreState
@@ -28,14 +28,14 @@ class ActingState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-  """How to act, as pure functions.
+  """A policy as pure functions.
 
   Attributes:
     select_action: (params, observation [N, ...], step_type [N], ActingState,
       key, conditioning [P, K]) -> (action [N, ...], log-probability [N],
       ActingState, key).
     initial_state: (N) -> ActingState.
-    to_environment: from those actions to the environment's.
+    to_environment: maps those actions to the environment's.
   """
 
   select_action: Callable[..., tuple[Array, Array, ActingState, Array]]
@@ -50,7 +50,7 @@ def make_policy(
 
   Args:
     networks: the agent's networks.
-    config: says which heads act.
+    config: sets which heads act.
     greedy: take the distribution's mode instead of a sample.
   """
   distribution = networks.distribution
@@ -65,7 +65,7 @@ def make_policy(
     if policies.shape[-2] == 1:
       policy = policies[:, 0]
     else:
-      # One policy for a whole episode.
+      # One policy acts for a whole episode.
       first = step_type == int(dm_env.StepType.FIRST)
       drawn = jax.random.randint(head_key, first.shape, 0, policies.shape[-2])
       head = jnp.where(first, drawn, head)

@@ -1,19 +1,20 @@
-"""From observations to the input of a torso, by their spec.
+"""Converts observations to the input of a torso, according to their spec.
 
-What the parts of an observation become:
+Each part of an observation is converted by its kind:
 
-- One choice (a `DiscreteArray`, or a bounded whole number): one-hot, or an
-  embedding beyond `MAX_ONE_HOT` choices.
-- A vector of bounded whole numbers: one-hot per component, 0 or 1 where there
-  are two values. With more than `MAX_ONE_HOT` columns, scaled to [0, 1].
+- One choice (a `DiscreteArray`, or a bounded integer): one-hot, or an embedding
+  beyond `MAX_ONE_HOT` choices.
+- A vector of bounded integers: one-hot per component, or 0 and 1 for a
+  component of two values. With more than `MAX_ONE_HOT` columns, the vector is
+  scaled to [0, 1] instead.
 - Two or more axes with bounds: scaled from the bounds to [0, 1]. For
-  convolutions, whole numbers without bounds are scaled from [0, 255].
-- Truth values: 0 or 1.
-- Parts without elements: nothing.
+  convolutions, integers without bounds are scaled from [0, 255].
+- Booleans: 0 or 1.
+- Parts without elements: dropped.
 - Anything else, such as vectors of floats with or without bounds: unchanged.
 
 A part without bounds has a spec of type `specs.Array`. Bounds that are infinite
-or lie more than `MAX_RANGE` apart count as none.
+or lie more than `MAX_RANGE` apart are ignored.
 """
 
 import math
@@ -29,18 +30,18 @@ from dm_env import specs
 from acme_stac.core.types import Array
 from acme_stac.environments import nests
 
-# Columns of one part that is one-hot.
+# Maximum number of one-hot columns of a part.
 MAX_ONE_HOT = 1024
-# Units of the embedding of one choice among more than that.
+# Embedding size of a choice among more values than that.
 EMBEDDING_SIZE = 64
-# Bounds further apart are a type's limits rather than those of a quantity.
+# Bounds further apart are taken for limits of a type, not of a quantity.
 MAX_RANGE = 2**20
 
 _MLP_TORSOS = ("mlp", "layer_norm_mlp")
-# What the shallow torso's first two layers need.
+# Smallest height and width that the shallow torso's first two layers accept.
 _LEAST_SHALLOW = 20
 
-# From a batch [N, ...] of observations, or of a part of one, to floats.
+# Maps a batch [N, ...] of observations, or of one of their parts, to floats.
 Preprocessor: TypeAlias = Callable[[Any], Array]
 
 
@@ -51,19 +52,19 @@ def make_preprocessor(
 
   The input is one vector of features [N, D] for the MLP torsos, and one image
   [N, height, width, channels] for the others. The function can be compiled and
-  differentiated. Call it inside `hk.transform`, as it has parameters where it
-  embeds.
+  differentiated. Call it inside `hk.transform`, because embeddings have
+  parameters.
 
   Args:
     spec: the observation spec of one environment: an array, or a nest of
       mappings, tuples and lists of them.
     torso: a name of `STACConfig.torso`.
-    image_channels: where an image of three axes has its channels, as in
+    image_channels: which axis of an image holds the channels; a value of
       `STACConfig.image_channels`.
 
   Raises:
-    ValueError: if the torso cannot take such observations, or nothing says
-      where an image has its channels.
+    ValueError: if the torso cannot take such observations, or the axis of an
+      image's channels is ambiguous.
   """
   spec = nests.plain_nest(spec)
   used = {}
@@ -71,8 +72,8 @@ def make_preprocessor(
   for number, (name, leaf) in enumerate(named):
     if leaf.dtype.kind not in "biuf":
       raise ValueError(
-        f"Observations must be real numbers or truth values, but {name} is of"
-        f" type {leaf.dtype}. Convert it, or leave it out, in a wrapper of the"
+        f"Observations must be real numbers or booleans, but {name} is of type"
+        f" {leaf.dtype}. Convert it, or leave it out, in a wrapper of the"
         " environment."
       )
     if math.prod(leaf.shape):
@@ -98,8 +99,8 @@ def make_preprocessor(
       f"The {torso!r} torso takes one image, but observations have"
       f" {len(used)} parts:"
       f" {', '.join(f'{name} {leaf.shape}' for name, leaf in used.values())}."
-      " Set torso to 'mlp', which takes them all, leave only the image in a"
-      " wrapper, or bring networks of your own."
+      " Set torso to 'mlp', which takes them all, keep only the image in a"
+      " wrapper, or write networks of your own."
     )
   [(image_number, (name, leaf))] = used.items()
   image = _make_image(name, leaf, torso, image_channels)
@@ -114,12 +115,12 @@ def _make_columns(spec: specs.Array) -> Preprocessor:
     return _make_scale(spec)
   if spec.dtype.kind not in "iu" or not isinstance(spec, specs.BoundedArray):
     return _to_float
-  # Whole numbers of Python: a difference of bounds can need 33 bits.
+  # Python integers: a difference of bounds can need 33 bits.
   size = math.prod(spec.shape)
   low = [int(x) for x in np.broadcast_to(spec.minimum, size)]
   high = [int(x) for x in np.broadcast_to(spec.maximum, size)]
   counts = [b - a + 1 for a, b in zip(low, high, strict=True)]
-  # Of two values the column of the second says all.
+  # For two values one column, that of the second, is enough.
   widths = [1 if count == 2 else count for count in counts]
   if sum(widths) <= MAX_ONE_HOT:
     component = np.repeat(np.arange(size), widths)
@@ -141,8 +142,8 @@ def _make_scale(
   """Returns the function that scales a part from its bounds to [0, 1].
 
   Args:
-    spec: of the part, whose elements can be flattened or not.
-    default_span: what whole numbers without bounds are divided by.
+    spec: spec of the part; its elements may be flattened.
+    default_span: the divisor of integers without bounds; None to keep them.
   """
   bounds = _bounds(spec)
   if bounds is None:
@@ -161,20 +162,20 @@ def _make_scale(
 
 
 def _bounds(spec: specs.Array) -> tuple[np.ndarray, np.ndarray] | None:
-  """Returns the minimum and the span of a part's elements, if it has both."""
+  """Returns the minimum and span of a part's elements; None without bounds."""
   if not isinstance(spec, specs.BoundedArray) or spec.dtype.kind == "b":
     return None
   low = np.asarray(spec.minimum, np.float64)
   with np.errstate(over="ignore", invalid="ignore"):
     span = np.asarray(spec.maximum, np.float64) - low
-  if not np.all(span <= MAX_RANGE):  # Nor if it is not a number.
+  if not np.all(span <= MAX_RANGE):  # Also catches NaN.
     return None
   # An element that never changes stays at 0.
   return low, np.where(span == 0.0, 1.0, span)
 
 
 def _of_elements(bound: np.ndarray, shape: tuple[int, ...], x: Array) -> Any:
-  """Returns the bound of a part's elements, in the shape of x [N, ...]."""
+  """Returns the elements' bounds in the shape of a row of x, or one float."""
   if np.all(bound == bound.flat[0]):
     return float(bound.flat[0])
   bound = np.broadcast_to(bound, shape).astype(np.float32)
@@ -182,7 +183,7 @@ def _of_elements(bound: np.ndarray, shape: tuple[int, ...], x: Array) -> Any:
 
 
 def _subtract(x: Array, low: Any) -> Array:
-  """Returns x − low without the limits of narrow types of whole numbers."""
+  """Returns x − low without overflow of narrow integer types."""
   if not jnp.issubdtype(x.dtype, jnp.integer):
     return x - low
   return x.astype(jnp.int32) - np.asarray(low).astype(np.int64).astype(np.int32)
@@ -200,8 +201,8 @@ def _make_image(
   """Returns the function from images [N, ...] to floats [N, H, W, C].
 
   Raises:
-    ValueError: if they are no images, are too small, or nothing says where
-      their channels are.
+    ValueError: if the part is not an image, is too small, or the axis of its
+      channels is ambiguous.
   """
   shape = spec.shape
   if len(shape) not in (2, 3):
@@ -231,15 +232,15 @@ def _make_image(
 def channels_first(shape: tuple[int, ...], image_channels: str) -> bool:
   """Returns whether images of a shape have their channels first.
 
-  By default, channels are the axis that is shorter than both others, if
-  these are equal or more than twice as long; and the last one of a cube.
+  With "auto", the channels are the axis that is shorter than both others, if
+  these are equal or more than twice as long; in a cube, the last axis.
 
   Args:
     shape: three sizes.
-    image_channels: "first", "last", or "auto" to find out.
+    image_channels: "first", "last", or "auto" to infer it from the shape.
 
   Raises:
-    ValueError: if it is not said and cannot be found out.
+    ValueError: if it is "auto" and the shape is ambiguous.
   """
   if image_channels != "auto":
     return image_channels == "first"

@@ -1,6 +1,6 @@
 """Torsos of Table 2: preprocessed observations [N, ...] -> features [N, D].
 
-`preprocessing` makes float vectors [N, D] for MLP torsos, and float images
+`preprocessing` supplies float vectors [N, D] for MLP torsos, and float images
 [N, H, W, C] for the others.
 """
 
@@ -12,19 +12,19 @@ import jax.numpy as jnp
 
 Array = jax.Array
 
-# Where selections take the place of XLA's scattering of a pooling's gradient.
-# On CPUs they are faster. On an H100 scattering takes 0.9 of their time, which
-# is 1% of an update, but its order of additions, and so its rounding, changes
-# from run to run.
+# Backends on which the gradient of max pooling is computed by selections rather
+# than by XLA's scatter. Selections are faster on CPUs. On an H100, scatter
+# takes 0.9 of their time, which saves 1% of an update, but its order of
+# additions, and so its rounding, changes from run to run.
 _SELECTING_BACKENDS = ("cpu", "gpu")
 
 
 def max_pool(images: Array) -> Array:
   """Returns maxima over 3×3 windows with stride 2 and padding "SAME".
 
-  The derivative, which of several maxima in a window takes the first, is
-  computed in the way that suits the default backend: see
-  `python -m programs.benchmark device --only=pooling`.
+  The derivative goes to the first of several equal maxima in a window. How it
+  is computed depends on the default backend; `python -m
+  programs.benchmark device --only=pooling` compares the ways.
 
   Args:
     images: [N, H, W, C].
@@ -38,17 +38,17 @@ def max_pool(images: Array) -> Array:
 
 
 def max_pool_scattering(images: Array) -> Array:
-  """Returns what `max_pool` does, differentiated by XLA.
+  """Returns the value of `max_pool`, with XLA's own derivative.
 
-  XLA scatters the gradient to the maxima. On CPUs it does so one window after
-  the other, which took a third of a deep torso's update.
+  XLA scatters the gradient to the maxima. CPUs do this window by window, which
+  took a third of a deep torso's update.
   """
   return hk.max_pool(images, (3, 3, 1), (2, 2, 1), "SAME")
 
 
 @jax.custom_jvp
 def max_pool_selecting(images: Array) -> Array:
-  """Returns what `max_pool` does; its derivative is selections and sums."""
+  """Returns the value of `max_pool`, differentiated by selections and sums."""
   return max_pool_scattering(images)
 
 
@@ -105,8 +105,8 @@ class LayerNormMLPTorso(hk.Module):
   """Fully connected torso that normalises the scale of observations.
 
   As in Acme's `LayerNormMLP`, layer normalisation and tanh follow the first
-  layer, and ReLU the others. Without it, velocities of the order of 10 beside
-  angles make values oscillate from step to step.
+  layer, and ReLU the others. Without normalisation, mixing velocities of about
+  10 with angles makes values oscillate from step to step.
   """
 
   def __init__(
@@ -139,7 +139,7 @@ class ShallowTorso(hk.Module):
 
 
 class ResidualBlock(hk.Module):
-  """Two 3×3 convolutions of ReLU inputs, added to the input."""
+  """Adds two 3×3 convolutions, each after a ReLU, to the input."""
 
   def __init__(self, channels: int, name: str = "residual_block"):
     super().__init__(name=name)
@@ -155,8 +155,8 @@ class DeepTorso(hk.Module):
   """IMPALA's deep residual torso (Table 2; Espeholt et al. 2018, Fig. 3 right).
 
   Each stage has a 3×3 convolution, 3×3 max pooling with stride 2 and two
-  residual blocks; a layer of 256 units follows the last stage. For control from
-  pixels the convolution has stride 2 in place of the pooling.
+  residual blocks; a layer of 256 units follows the last stage. With `strided`,
+  used for control from pixels, a convolution of stride 2 replaces the pooling.
   """
 
   def __init__(

@@ -1,7 +1,7 @@
-"""What learns and acts on one host: learner, actor, adder, queue.
+"""Learner, actor, adder and queue of one host.
 
 Nothing here imports Acme, Launchpad, Reverb or TensorFlow; `acme_stac.agent`
-gives these parts Acme's interfaces.
+wraps these parts in Acme's interfaces.
 """
 
 from acme_stac.training.actor import Actor

@@ -1,4 +1,4 @@
-"""Acts in a batch of environments: parameters come in, experience goes out."""
+"""An actor in a batch of environments."""
 
 
 import dm_env
@@ -26,10 +26,10 @@ class Actor:
     """Makes an actor.
 
     Args:
-      inference: how to act, and on which device.
-      random_key: a key for sampling.
-      variable_client: has the variables `ACTOR_VARIABLES`.
-      adder: where experience goes; None when evaluating.
+      inference: the compiled policy and its device.
+      random_key: the key for sampling actions.
+      variable_client: fetches `ActorVariables`.
+      adder: receives the experience; None when evaluating.
       update_period: trajectories between fetches of parameters. Without an
         adder, the client counts calls instead.
     """
@@ -40,14 +40,14 @@ class Actor:
     self._update_period = update_period
     self._next_update = update_period
     self._state: ActingState | None = None
-    # What inference under way will decide, and what the last one did.
+    # The decision being computed, and the last one that was completed.
     self._pending: Decision | None = None
     self._decision: Decision | None = None
 
   def observe_first(self, timestep: dm_env.TimeStep):
-    """Takes the first time step of every environment."""
-    # Networks reset the core at every FIRST step, wherever it comes. The state
-    # is committed to the device, as later ones are: one compilation for all.
+    """Records the first time step of every environment."""
+    # The networks reset the core at every FIRST step. The state is committed to
+    # the device, like later ones, so that one compiled program serves them all.
     self._state = jax.device_put(
       self._inference.policy.initial_state(len(timestep.step_type)),
       self._inference.device,
@@ -56,11 +56,11 @@ class Actor:
       self._adder.add_first(timestep)
 
   def start(self, timestep: dm_env.TimeStep):
-    """Starts inference on a time step, whose arrays must stay as they are."""
+    """Starts inference on a time step; its arrays must not change meanwhile."""
     variables = self._variables.params
     before = self._state
     assert before is not None, "observe_first comes before start"
-    # Runs where key, state and parameters are committed to.
+    # Runs on the device that holds the key, the state and the parameters.
     action, log_prob, self._state, self._key = self._inference(
       variables.policy,
       timestep.observation,
@@ -69,14 +69,14 @@ class Actor:
       self._key,
       variables.conditioning,
     )
-    # Their way to the host begins as soon as they are computed.
+    # Copies them to the host as soon as they are computed.
     action.copy_to_host_async()
     log_prob.copy_to_host_async()
     self._pending = Decision(action, log_prob, before.core, variables.version)
 
   @property
   def is_ready(self) -> bool:
-    """Whether `finish` need not wait."""
+    """Whether `finish` would return without waiting."""
     return self._pending is not None and self._pending.action.is_ready()
 
   def finish(self) -> np.ndarray:
@@ -90,13 +90,13 @@ class Actor:
     return self._inference.policy.to_environment(self._decision.action)
 
   def observe(self, next_timestep: dm_env.TimeStep):
-    """Takes the time step after the actions of `finish`."""
+    """Records the time step that followed the actions of `finish`."""
     if self._adder:
       assert self._decision is not None, "observe comes after finish"
       self._adder.add(self._decision, next_timestep)
 
   def forget(self):
-    """Drops what has not been written yet; `observe_first` comes next."""
+    """Drops unwritten experience; call `observe_first` next."""
     if self._adder:
       self._adder.reset()
 

@@ -1,4 +1,4 @@
-"""Makes trajectories of time steps."""
+"""Builds trajectories from time steps."""
 
 import collections
 import time
@@ -18,13 +18,13 @@ from acme_stac.training.samples import Sample, not_finite
 
 
 def stored_spec(environment_spec: Any, config: STACConfig) -> Any:
-  """Returns specs whose actions are those stored: the distribution's own."""
+  """Returns the specs of stored steps: actions are the distribution's own."""
   space = make_action_space(environment_spec.actions, config)
   return environment_spec._replace(actions=space.spec)
 
 
 class Decision(NamedTuple):
-  """What the policy did at a step.
+  """The policy's decision at a step.
 
   Attributes:
     action: the distribution's action, [N, ...].
@@ -41,14 +41,14 @@ class Decision(NamedTuple):
 
 
 class NonFiniteError(ValueError):
-  """Raised for a trajectory with NaN or infinite numbers."""
+  """A trajectory contains NaN or infinite numbers."""
 
 
 class _Item(NamedTuple):
-  """An item that is being made.
+  """An item under construction.
 
   Attributes:
-    members: which of the N environments.
+    members: slice of the N environments that the item covers.
     trajectory: its rows.
     observation: the leaves of the trajectory's observations.
   """
@@ -59,17 +59,17 @@ class _Item(NamedTuple):
 
 
 class TrajectoryAdder:
-  """Makes trajectories of n+1 time steps of N environments for the queue.
+  """Builds trajectories of n+1 time steps of N environments for the queue.
 
   Consecutive items overlap by the configured number of transitions and always
-  share the time step between them, so that no transition is lost. An item
-  crosses episode ends: nothing is padded. Time steps are batched, [N, ...]. An
-  item has the trajectories of all N environments, or of one batch if N is a
-  multiple of that; it is written row by row where the learner takes it.
+  share the time step between them, so that no transition is lost. Items cross
+  episode boundaries, so nothing is padded. Time steps are batched, [N, ...]. An
+  item holds the trajectories of all N environments, or of `batch_size` of them
+  if N is a multiple of it. Each step is written straight into its row.
 
   Attributes:
-    num_items: how often all environments' trajectories were written so far.
-    seconds_blocked: time spent so far in writing them.
+    num_items: number of times that all environments' trajectories were written.
+    seconds_blocked: seconds spent writing them so far.
   """
 
   def __init__(
@@ -82,7 +82,7 @@ class TrajectoryAdder:
     """Makes an adder.
 
     Args:
-      writer: where the items go.
+      writer: receives the items.
       environment_spec: specs of one environment.
       config: the agent's configuration.
       should_stop: checked while the queue is full; the item is then dropped.
@@ -113,9 +113,9 @@ class TrajectoryAdder:
     return self._length - max(self._row, 0)
 
   def add_first(self, timestep: dm_env.TimeStep):
-    """Adds the first step of a stream, or of the next episode of one."""
+    """Adds the first step of a stream or of its next episode."""
     if self._row >= 0:
-      # Completes the row of the LAST step before, where nothing was done.
+      # Completes the previous LAST step's row, which has no action.
       if self._last is None:
         raise ValueError("add_first was called twice without add.")
       action = np.zeros((len(timestep.step_type), *self._spec.actions.shape))
@@ -130,7 +130,7 @@ class TrajectoryAdder:
     Raises:
       ValueError: if `add_first` has not been called.
       NonFiniteError: if this completes a trajectory with NaN or infinite
-        numbers. It is not written; `reset` comes next.
+        numbers. It is not written; call `reset` next.
     """
     if self._row < 0:
       raise ValueError("add_first must be called before add.")
@@ -145,7 +145,7 @@ class TrajectoryAdder:
 
     def item(first: int) -> _Item:
       observation = jax.tree_util.tree_map(
-        # Every row is written before the item is.
+        # Every row is filled before the item is written.
         lambda spec: np.empty(
           (self._length + 1, size, *spec.shape), spec.dtype
         ),
@@ -187,7 +187,7 @@ class TrajectoryAdder:
     self._last = decision
 
   def _write(self):
-    """Gives the items away, and begins others with the rows they share."""
+    """Writes the items and begins the next ones with the shared rows."""
     written, start = self._items, self._starts.popleft()
     for item in written:
       if names := not_finite(item.trajectory):

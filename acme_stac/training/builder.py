@@ -1,4 +1,4 @@
-"""Makes the parts of an agent on one host, so that they fit together."""
+"""Builds the matching parts of an agent on one host."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -40,14 +40,14 @@ class AgentBuilder:
       environments_per_actor: environments that each actor steps at once; their
         trajectories, or a batch of them, are one item of the queue. Must divide
         the batch size or be a multiple of it.
-      num_queues: queues that share the trajectories.
-      log_every_seconds: least time between two rows of the learner's log.
+      num_queues: number of queues over which the trajectories are spread.
+      log_every_seconds: minimum time between two rows of the learner's log.
       should_stop: checked wherever an actor or the learner waits for a queue.
       learner_devices: the learner's devices; all local ones by default.
       inference_device: the actors' device; the CPU by default.
 
     Raises:
-      ValueError: if the environments do not divide the batch.
+      ValueError: if `environments_per_actor` does not fit the batch size.
     """
     if environments_per_actor < 1 or (
       config.batch_size % environments_per_actor
@@ -74,14 +74,14 @@ class AgentBuilder:
 
   @property
   def queue_size(self) -> int:
-    """Items that each queue has room for."""
+    """Capacity of each queue, in items."""
     config = self.config
     items_per_batch = config.batch_size // self.trajectories_per_item
-    # What an actor writes at once, beside a batch that is held.
+    # Items that an actor writes at once, beside a batch that is held.
     items_at_once = self._environments_per_actor // self.trajectories_per_item
-    # An Acme program of one thread, which has one environment, updates once the
-    # batches of an update are in the queue; by then an episode's end may have
-    # added one item more.
+    # A single-threaded Acme program, which has one environment, updates once
+    # the queue holds the batches of an update; by then the end of an episode
+    # may have added one more item.
     alone = self._environments_per_actor == 1
     items = max(
       config.queue_batches * config.batches_per_update * items_per_batch,
@@ -95,11 +95,11 @@ class AgentBuilder:
     return self._network_factory(environment_spec, self.config)
 
   def make_local_queue(self) -> LocalQueue:
-    """Returns the queue of actors that are threads of the learner's process."""
+    """Returns a queue for actors that are threads of the learner's process."""
     return LocalQueue(self.queue_size, self._should_stop)
 
   def make_batches(self, queue: Queue) -> Batches:
-    """Returns batches [T+1, B, ...] of trajectories in order of arrival."""
+    """Returns batches [T+1, B, ...] of the queue's trajectories, in order."""
     return Batches(queue, self.config)
 
   def make_adder(
@@ -117,13 +117,13 @@ class AgentBuilder:
     variable_source: VariableSource,
     adder: TrajectoryAdder | None = None,
   ) -> Actor:
-    """Returns an actor in a batch of environments; it evaluates without adder.
+    """Returns an actor in a batch of environments.
 
     Args:
-      random_key: a key for sampling.
-      policy: how to act.
+      random_key: the key for sampling actions.
+      policy: selects the actions.
       variable_source: the learner, or a client of it.
-      adder: where experience goes.
+      adder: receives the experience; None when evaluating.
     """
     inference = self.make_inference(policy)
     client = VariableClient(
@@ -141,10 +141,10 @@ class AgentBuilder:
     )
 
   def calls_per_fetch(self, has_adder: bool) -> int:
-    """Returns calls of an actor's variable client between two fetches.
+    """Returns the number of an actor's calls of `update` between two fetches.
 
-    An actor with an adder counts its trajectories itself. One without counts
-    the steps that as many trajectories take.
+    An actor with an adder counts its trajectories itself. For one without, the
+    client counts the steps that the same number of trajectories take.
 
     Args:
       has_adder: whether the actor has an adder.
@@ -162,7 +162,7 @@ class AgentBuilder:
     batches: Iterator[Sample],
     **kwargs: Any,
   ) -> Learner:
-    """Returns the learner; `kwargs` are further arguments of `Learner`."""
+    """Returns the learner; passes further arguments on to `Learner`."""
     return Learner(
       networks,
       self.config,

@@ -1,4 +1,4 @@
-"""The compiled policy, which the actors of a device share."""
+"""The compiled policy, shared by the actors of a device."""
 
 from collections.abc import Callable
 from concurrent import futures
@@ -16,7 +16,7 @@ class Inference:
   """Calls a policy on a device; compiles it once per number of environments."""
 
   def __init__(self, policy: Policy, device: jax.Device):
-    """Takes how to act, and the device to infer on."""
+    """Prepares to call `policy` on `device`."""
     self.policy = policy
     self.device = device
     self._select = jax.jit(policy.select_action)
@@ -25,11 +25,11 @@ class Inference:
   def compile(
     self, num_environments: int, networks: STACNetworks, spec: Any, config: Any
   ):
-    """Compiles calls from shapes, in a thread that the first call waits for.
+    """Compiles the policy from shapes in a thread; the first call waits for it.
 
     Args:
       num_environments: N.
-      networks: the policy's.
+      networks: the policy's networks.
       spec: specs of one environment.
       config: the agent's configuration.
     """
@@ -65,7 +65,7 @@ class Inference:
   def __call__(
     self, params, observation, step_type, state, key, conditioning
   ) -> tuple[Array, Array, ActingState, Array]:
-    """Calls `Policy.select_action`; returns before it is computed."""
+    """Calls `Policy.select_action`; returns before the result is computed."""
     compiled = self._compiled.get(len(step_type))
     select = compiled.result() if compiled else self._select
     return select(params, observation, step_type, state, key, conditioning)

@@ -1,4 +1,4 @@
-"""Updates on all local devices, of batches fetched ahead of time."""
+"""The learner: updates on all local devices, with prefetched batches."""
 
 import logging
 import time
@@ -24,10 +24,10 @@ from acme_stac.training.samples import Sample, batch_shapes
 
 
 class Learner:
-  """Consumes one batch per step; data parallel over the local devices.
+  """Consumes one batch per step, data-parallel over the local devices.
 
-  Parameters are replicated and batches sharded, so that gradients and
-  metagradients are those of the whole batch, on any number of devices.
+  Parameters are replicated and batches are sharded: gradients and metagradients
+  are those of the whole batch, on any number of devices.
   """
 
   def __init__(
@@ -52,20 +52,19 @@ class Learner:
       networks: the agent's networks.
       config: the agent's configuration.
       random_key: initialises the parameters.
-      iterator: of batches, [T+1, B, ...] of NumPy arrays; when it ends, `step`
-        raises StopIteration.
-      write_row: takes a row of metrics for the log.
-      log_every_seconds: least time between two rows.
-      extra_metrics: called for every row; returns more metrics.
-      should_stop: checked while waiting for data; `step` then raises
+      iterator: yields batches of NumPy arrays, [T+1, B, ...]; when it ends,
+        `step` raises StopIteration.
+      write_row: called with each row of metrics for the log.
+      log_every_seconds: minimum time between two rows.
+      extra_metrics: called for every row; returns additional metrics.
+      should_stop: checked while waiting for data; if True, `step` raises
         StopIteration.
       devices: devices to use; all local ones by default.
-      shares_devices: whether actors infer on them too. No update is then sent
-        ahead, so that inference waits for one update at most.
+      shares_devices: whether actors infer on the same devices. No update is
+        then queued ahead, so that inference waits for at most one update.
       environment_spec: specs of one environment. If given, the update is
-        compiled from shapes, in a thread that `step` waits for.
-      prefetch: (iterator, transform, should_stop) -> what batches are taken
-        from.
+        compiled from shapes, in a thread; the first `step` waits for it.
+      prefetch: (iterator, transform, should_stop) -> the source of batches.
 
     Raises:
       ValueError: if the batch cannot be split evenly over the devices.
@@ -82,7 +81,7 @@ class Learner:
     if environment_spec is None:
       self._compiled.set_result(self._parallel.update)
     else:
-      # First of all: it takes longest, and needs no device.
+      # Compilation starts first: it takes longest and needs no device.
       batch = batch_shapes(
         stored_spec(environment_spec, config),
         jax.eval_shape(lambda: networks.initial_state(config.batch_size)),
@@ -94,12 +93,12 @@ class Learner:
       compilation = futures.ThreadPoolExecutor(1, "compilation")
       self._compiled = compilation.submit(lowered.compile)
       compilation.shutdown(wait=False)
-    # One program: on a GPU each operation by itself would be compiled.
+    # One program: a GPU would otherwise compile each operation by itself.
     self._state: TrainingState = jax.device_put(
       init(random_key), self._parallel.state_sharding
     )
     self._step = 0
-    # A batch in hand that no update has begun with.
+    # A batch that was taken but that no update has begun with yet.
     self._next: tuple[Trajectory, np.ndarray] | None = None
     self._source = prefetch(iterator, self._to_devices, should_stop)
     self._write_row = write_row
@@ -115,25 +114,28 @@ class Learner:
     return self._parallel.put(sample.trajectory), sample.params_version
 
   def wait_until_compiled(self):
-    """Waits for the update's program, or the error that `step` raises."""
+    """Waits until the update is compiled or its compilation has failed.
+
+    After a failure, `step` raises the error.
+    """
     futures.wait([self._compiled])
 
   @property
   def num_steps(self) -> int:
-    """Updates so far; also the version of the parameters."""
+    """Number of updates so far, which is also the parameters' version."""
     return self._step
 
   def step(self):
-    """Consumes a batch.
+    """Consumes a batch and updates.
 
     Raises:
-      StopIteration: when there are no more.
+      StopIteration: when there are no more batches.
     """
     if self._update is None:
       self._update = self._compiled.result()
     previous = self._state
     if not self._source.ready:
-      # Waiting for data begins when the devices have nothing left to do.
+      # Waiting for data counts from when the devices are idle.
       jax.block_until_ready(previous.step)
     started = time.monotonic()
     trajectories, versions = self._take()
@@ -147,15 +149,15 @@ class Learner:
     }
     self._state = state
     self._step += 1
-    # At most one update computes and one is on its way to the devices.
+    # At most one update runs and one more is queued on the devices.
     jax.block_until_ready((state if self._shares_devices else previous).step)
     if time.monotonic() - self._last_log >= self._log_every_seconds:
       self.write_log()
 
   def _take(self) -> tuple[list[Trajectory], np.ndarray]:
-    """Returns the batches of an update, and the versions behind the first."""
+    """Returns an update's batches and the parameter versions of the first."""
     first, versions = self._next or next(self._source)
-    # If the next line ends the data, the batch in hand is not lost.
+    # Keeps this batch if the data ends before the following one.
     self._next = (first, versions)
     following = (
       [next(self._source)] if self._config.batches_to_begin == 2 else []
@@ -164,7 +166,7 @@ class Learner:
     return [first, *(batch for batch, _ in following)], versions
 
   def write_log(self):
-    """Writes a row about the newest update, unless there is one already."""
+    """Logs a row about the newest update, unless it is logged already."""
     updates = self._step - self._steps_at_last_log
     if updates == 0:
       return
@@ -187,7 +189,7 @@ class Learner:
     self._seconds_waiting = 0.0
 
   def _warn_of_skipped(self, skipped: int):
-    """Logs a warning at the first skipped update; the log counts the rest."""
+    """Logs a warning at the first skipped update; metrics count the rest."""
     if skipped and not self._warned_of_skipped:
       self._warned_of_skipped = True
       logging.warning(
@@ -201,24 +203,25 @@ class Learner:
   def get_variables(self, names: Sequence[str]) -> list[Any]:
     """Returns variables by name, as NumPy arrays.
 
-    They are "policy" (parameters), "version" (learner step) and "conditioning"
-    (values of the K embedded metaparameters, [P, K]).
+    The names are "policy" (parameters), "version" (learner step) and
+    "conditioning" (values of the K embedded metaparameters, [P, K]).
 
     Safe to call from other threads: states are never changed in place.
     """
     return jax.device_get(self.device_variables(names))
 
   def device_variables(self, names: Sequence[str]) -> list[Any]:
-    """Returns what `get_variables` does, on the learner's devices.
+    """Returns variables by name, as arrays on the learner's devices.
 
-    Actors of this process copy them to their own devices, past the host.
+    Actors of this process copy them to their own devices without going through
+    the host.
     """
-    # The state carries its own step, so that all are of the same moment.
+    # The state carries its own step, so that all variables match.
     state = self._state
     variables = {
       "policy": lambda: state.params,
       "version": lambda: state.step,
-      # Without embedded ones it is a constant, which is on no device yet.
+      # Without embedded metaparameters it is a constant, on no device yet.
       "conditioning": lambda: jax.device_put(
         conditioning(state.metaparams, self._config)
         if self._config.embedded
@@ -233,10 +236,10 @@ class Learner:
     return jax.device_get(self._state)
 
   def restore(self, state: TrainingState):
-    """Continues from a state of `save`.
+    """Continues from a state that `save` returned.
 
     Raises:
-      ValueError: if it is the state of another agent.
+      ValueError: if the state belongs to another agent.
     """
 
     def shapes(tree: Any) -> Any:
@@ -244,8 +247,8 @@ class Learner:
 
     if shapes(state) != shapes(self._state):
       raise ValueError(
-        "This state is of other networks or another agent: give the"
-        " configuration that it was saved with, or another place to save to."
+        "This state is of other networks or another agent: use the"
+        " configuration that it was saved with, or save to another place."
       )
     self._state = jax.device_put(state, self._parallel.state_sharding)
     self._step = int(state.step)
@@ -253,7 +256,7 @@ class Learner:
 
 
 def flatten_metrics(metrics: dict[str, Any]) -> dict[str, float]:
-  """Returns scalars by name; of arrays [P] one per head, `name_head0`, ..."""
+  """Returns scalars by name; arrays [P] become `name_head0`, ... per head."""
   flat = {}
   for name, value in metrics.items():
     if np.ndim(value) == 0:

@@ -1,4 +1,4 @@
-"""The trajectory queue inside one process, and what any queue offers."""
+"""The trajectory queue of one process, and the interfaces of any queue."""
 
 import queue
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from acme_stac.training.waiting import POLL_SECONDS
 
 
 class Writer(Protocol):
-  """Where an actor's items go."""
+  """Receives an actor's items."""
 
   def put(
     self, sample: Sample, should_stop: Callable[[], bool] = lambda: False
@@ -17,24 +17,24 @@ class Writer(Protocol):
     """Writes an item; blocks while the queue is full.
 
     Args:
-      sample: the item, which belongs to the queue from now on.
+      sample: the item; the caller must not change it afterwards.
       should_stop: checked while blocked; the item is dropped if True.
     """
 
 
 class Queue(Protocol):
-  """Where a learner's items come from."""
+  """Supplies a learner's items."""
 
   def __iter__(self) -> Iterator[Sample]:
     """Iterates over the items, oldest first."""
 
   @property
   def fill(self) -> float:
-    """The share of the queue that is in use; NaN if it does not answer."""
+    """The fraction of the queue that is in use; NaN if it does not answer."""
 
   @property
   def num_items(self) -> int | None:
-    """Items in the queue; None if it does not answer."""
+    """Number of items in the queue; None if it does not answer."""
 
 
 class LocalQueue:
@@ -46,20 +46,20 @@ class LocalQueue:
     """Makes a queue of at most `max_size` items.
 
     Args:
-      max_size: `put` blocks beyond that many.
-      should_stop: checked while blocked; iterators then end.
+      max_size: capacity in items; `put` blocks while the queue is full.
+      should_stop: checked while blocked; if True, iterators end.
     """
     self._queue: queue.Queue[Sample] = queue.Queue(max_size)
     self._should_stop = should_stop
 
   @property
   def fill(self) -> float:
-    """The share of the queue that is in use."""
+    """The fraction of the queue that is in use."""
     return self._queue.qsize() / self._queue.maxsize
 
   @property
   def num_items(self) -> int:
-    """Items in the queue."""
+    """Number of items in the queue."""
     return self._queue.qsize()
 
   def put(

@@ -1,4 +1,4 @@
-"""Takes batches ahead of the learner, in a thread."""
+"""Prefetches the learner's batches in a thread."""
 
 import queue
 import threading
@@ -9,7 +9,7 @@ from acme_stac.training.waiting import POLL_SECONDS, WaitWarning
 
 
 class Source(Protocol):
-  """What a learner takes its batches from."""
+  """Supplies a learner's batches."""
 
   @property
   def ready(self) -> bool:
@@ -22,11 +22,12 @@ class Source(Protocol):
 class Prefetch(Iterator[Any]):
   """Takes and transforms elements in a thread, at most one ahead.
 
-  Elements that wait here grow stale, so the next one is not even taken from the
-  iterator before this one is consumed.
+  Waiting elements grow stale, so the next one is taken from the iterator only
+  after the current one is consumed.
 
   An error of the iterator or of `transform` is raised where the element would
-  have been returned. Iteration ends early if `should_stop` while waiting.
+  have been returned. Iteration ends early if `should_stop` returns True while
+  waiting.
   """
 
   def __init__(
@@ -55,7 +56,7 @@ class Prefetch(Iterator[Any]):
 
   @property
   def ready(self) -> bool:
-    """Whether the next element, or the end, is there."""
+    """Whether the next element, or the end, can be taken without waiting."""
     return not self._elements.empty()
 
   def __next__(self) -> Any:

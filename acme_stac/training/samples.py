@@ -32,8 +32,8 @@ def batch_shapes(
   """Returns the shapes and types of a learner's batch.
 
   Args:
-    stored_spec: of one environment; see `adder.stored_spec`.
-    core_state: shapes of [B, ...].
+    stored_spec: specs of one environment; see `adder.stored_spec`.
+    core_state: shapes of the recurrent state, [B, ...].
     config: the agent's configuration.
   """
 
@@ -75,13 +75,13 @@ class Batches(Iterator[Sample]):
   numbers that are not finite are dropped. Threads may share an instance.
 
   Attributes:
-    num_taken: trajectories taken so far, without the dropped ones.
+    num_taken: trajectories taken so far, not counting dropped ones.
     num_dropped: trajectories dropped so far.
-    waiting: whether an item is being waited for.
+    waiting: whether a thread is waiting for an item.
   """
 
   def __init__(self, items: Iterable[Sample], config: STACConfig):
-    """Makes batches of items, each of which comes from one actor."""
+    """Makes batches from items that each come from one actor."""
     self._items = iter(items)
     self._batch_size = config.batch_size
     self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""How an actor gets the learner's variables."""
+"""Fetches the learner's variables for an actor."""
 
 from collections.abc import Sequence
 from concurrent import futures
@@ -8,7 +8,7 @@ import jax
 
 
 class VariableSource(Protocol):
-  """Has variables: a learner, or a client of one."""
+  """Serves variables: a learner, or a client of one."""
 
   def get_variables(self, names: Sequence[str]) -> list[Any]:
     """Returns variables by name."""
@@ -19,7 +19,7 @@ class ActorVariables(NamedTuple):
 
   Attributes:
     policy: the networks' parameters.
-    version: learner step; on the host.
+    version: the learner step.
     conditioning: values of the K embedded metaparameters, [P, K].
   """
 
@@ -46,8 +46,8 @@ class VariableClient:
     """Makes a client.
 
     Args:
-      source: has the variables.
-      device: where to put them.
+      source: serves the variables.
+      device: the device to put them on.
       update_period: calls of `update` between fetches.
     """
     self._source = source
@@ -55,20 +55,24 @@ class VariableClient:
     self._update_period = update_period
     self._num_calls = 0
     self._params: ActorVariables | None = None
-    # One worker: what was requested last arrives last.
+    # One worker, so that fetches finish in the order of their requests.
     self._executor = futures.ThreadPoolExecutor(1, "variables")
     self._fetch: futures.Future | None = None
 
   @property
   def params(self) -> ActorVariables:
-    """The newest variables; fetched at the first use."""
+    """The newest variables that were fetched; the first use fetches them."""
     if self._params is None:
       self.update_and_wait()
     assert self._params is not None
     return self._params
 
   def update(self, wait: bool = False):
-    """Requests the newest variables, if it is time to; waits if asked to."""
+    """Requests the newest variables if a fetch is due.
+
+    Args:
+      wait: wait until they arrive.
+    """
     self._num_calls += 1
     if self._num_calls < self._update_period:
       return

@@ -9,10 +9,10 @@ POLL_SECONDS = 0.2
 
 
 class WaitWarning:
-  """Logs a warning once a minute while something is waited for."""
+  """Logs a warning once a minute during a long wait."""
 
   def __init__(self, what: str):
-    """Starts the clock; `what` is waited for."""
+    """Starts the clock; `what` names the thing awaited."""
     self._what = what
     self._started = self._warned = time.monotonic()
 
@@ -22,7 +22,7 @@ class WaitWarning:
     if now - self._warned > _WARN_SECONDS:
       self._warned = now
       logging.warning(
-        "Waiting for %s for %.0f s. A program of one thread waits for itself:"
+        "Waiting for %s for %.0f s. A single-threaded program waits for itself:"
         " in Acme's LocalLayout, batch_size must be LayoutBuilder.batch_size.",
         self._what, now - self._started,
       )

@@ -1,4 +1,4 @@
-"""What a user gets from `programs.train --launch=colocated`, start included."""
+"""Measures `programs.train --launch=colocated`, including its start."""
 
 import pathlib
 import sys
@@ -23,18 +23,18 @@ def measure(
   warm_up: float,
   seconds: float,
 ) -> dict[str, Any]:
-  """Runs a training program for a while.
+  """Runs a training program and measures its rates.
 
   Args:
-    flags: of programs.train, without its work directory and launcher.
+    flags: flags of programs.train, without --workdir and --launch.
     cache: directory of JAX's compilation cache.
-    start_seconds: how long to wait for the first update.
-    warm_up: seconds between that and the measurement.
-    seconds: of the measurement.
+    start_seconds: maximum wait for the first update.
+    warm_up: seconds between the first update and the measurement.
+    seconds: length of the measurement.
 
   Returns:
-    Frames per second, seconds to the first update, the shares of time that
-    either side waits, and the age of the acting policy, in updates.
+    Frames per second, seconds to the first update, how the learner and the
+    actors spend their time, and the acting policy's age in updates.
 
   Raises:
     RuntimeError: if the program ended, or did not update in time.
@@ -49,7 +49,7 @@ def measure(
       "--config.num_environment_steps=2000000000",
       f"--workdir={workdir / 'run'}",
     ]
-    # Nothing of it is kept: not worth the time of an orderly end.
+    # Its results are not kept, so it is killed without an orderly end.
     with measuring.running(
       command, workdir, {"JAX_COMPILATION_CACHE_DIR": cache}, end_seconds=0.0
     ) as program:
@@ -82,8 +82,8 @@ def _figures(
     raise RuntimeError("There were too few updates; raise --seconds_per_row.")
   rates = learner["environment_steps_per_second"]
   steps = learner["learner_steps"].diff()
-  # Of the first row, how many updates it is about is not known: as many as its
-  # neighbours have.
+  # The first row's number of updates is unknown; the mean of the others stands
+  # in for it.
   weights = (steps.fillna(steps.mean()).fillna(1.0) / rates).to_numpy()
   return {
     "frames_per_second": float(np.sum(weights * rates) / np.sum(weights)),

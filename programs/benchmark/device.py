@@ -1,13 +1,13 @@
-"""One host with its accelerator, measured in under four minutes.
+"""Measures one host with its accelerator in under four minutes.
 
 pooling: the deep torso's max pooling, differentiated in two ways.
-learner: updates of both torsos, of IMPALA and STACX, in either precision.
-emulator: Pong by itself, with random actions, on all cores.
-colocated: what `programs.train --launch=colocated` does with Pong, from the
-command to the first update and after it.
+learner: updates of both torsos with IMPALA and STACX, in either precision.
+emulator: Pong alone, with random actions, on all cores.
+colocated: `programs.train --launch=colocated` with Pong: the time from the
+command to the first update, and the rate after it.
 
 Needs neither Acme, Launchpad, Reverb nor TensorFlow. Each row is printed as
-soon as it is there; rows for which no time is left are skipped.
+soon as it is measured; rows for which no time is left are skipped.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 from programs.benchmark import measuring, parts
 from programs.benchmark.parts import PARTS, Options, Row
 
-# JAX's and CUDA's start, and the matrix products.
+# Time for the start of JAX and CUDA and for the matrix products.
 _DEVICE_SECONDS = 60.0
 
 
@@ -27,28 +27,29 @@ def add_arguments(parser: argparse.ArgumentParser):
   """Defines this benchmark's flags."""
   parser.add_argument(
     "--only", type=lambda text: text.split(","), metavar="PART,PART",
-    default=list(PARTS), help=f"of {', '.join(PARTS)}",
+    default=list(PARTS), help=f"parts to measure, of {', '.join(PARTS)}",
   )
   parser.add_argument(
     "--seconds_per_row", type=float, default=5.0,
-    help="of a program's measurement; other rows take a fraction of it",
+    help="length of a program's measurement; other rows take a fraction of it",
   )
   parser.add_argument(
-    "--budget", type=float, default=225.0, help="seconds in all"
+    "--budget", type=float, default=225.0, help="seconds for all parts together"
   )
   parser.add_argument(
     "--start_seconds", type=float, default=60.0,
-    help="how long a program may take to its first update",
+    help="maximum time until a program's first update",
   )
   parser.add_argument(
-    "--num_actors", type=int, default=3, help="of the colocated programs"
+    "--num_actors", type=int, default=2, help="actors of a colocated program"
   )
   parser.add_argument(
-    "--environments_per_actor", type=int, default=64, help="of the same"
+    "--environments_per_actor", type=int, default=64,
+    help="environments of each of these actors",
   )
   parser.add_argument(
     "--tiny", action="store_true",
-    help="small sizes, and float32 alone; what a CPU gets in any case",
+    help="small sizes, float32 only; always set on a CPU",
   )
 
 
@@ -56,7 +57,7 @@ def run(options: Options) -> dict[str, Any]:
   """Measures the parts, each in a process of its own.
 
   Returns:
-    The device, the rows with the name of their part, and what was skipped.
+    The device, the rows with the names of their parts, and the skipped cases.
   """
   unknown = sorted(set(options.only) - set(PARTS))
   if unknown:
@@ -109,7 +110,7 @@ def _apart(
 ) -> Iterator[Row]:
   """Yields the rows of a part from a process that ends by the deadline.
 
-  The device is free for the next part then, with all its memory.
+  When the process ends, it frees the device's memory for the next part.
   """
   context = multiprocessing.get_context("spawn")
   receiver, sender = context.Pipe(duplex=False)
@@ -122,7 +123,7 @@ def _apart(
     while receiver.poll(max(0.0, deadline - time.monotonic())):
       yield receiver.recv()
   except EOFError:
-    pass  # It has ended, with all rows or with a traceback.
+    pass  # The process has ended, with all rows or with a traceback.
   finally:
     process.kill()
     process.join()
@@ -137,10 +138,10 @@ def _send(
 
 
 def _compare(rows: list[Row]):
-  """Adds to programs' rows their share of what limits them.
+  """Adds to each colocated row its rate relative to the limiting part.
 
-  That is the lesser of the emulator's and of the learner's rate by itself, if
-  both were measured.
+  The limit is the lower of the emulator's and the learner's rates, each
+  measured alone; None unless both were measured.
   """
 
   def rates(part: str, **of_row: Any) -> list[float]:
@@ -161,7 +162,7 @@ def _compare(rows: list[Row]):
 
 
 def table(result: dict[str, Any]) -> str:
-  """Returns Markdown: the device, a table for each part, what was skipped."""
+  """Returns Markdown: the device, a table for each part, the skipped cases."""
   lines = ["", ", ".join(f"{k}: {v}" for k, v in result["device"].items())]
   for name, part in PARTS.items():
     rows = [row for row in result["rows"] if row["part"] == name]

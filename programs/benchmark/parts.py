@@ -1,10 +1,11 @@
-"""What `device` measures: the cases of each part, and how.
+"""The parts that `device` measures: their cases and measurements.
 
-Every part is a generator of rows that keeps to a deadline.
+Every measurement is a generator of rows that stops at a deadline.
 """
 
 import argparse
 import itertools
+import math
 import os
 import subprocess
 import tempfile
@@ -26,22 +27,22 @@ from programs.benchmark import colocated, measuring, peaks, updates
 Row = dict[str, Any]
 Options = argparse.Namespace
 
-# Frames per action of Atari.
+# Atari frames per action.
 _FRAMES = 4
 _AGENTS = ("impala", "stacx")
 _DTYPES = ("float32", "bfloat16")
-# Of a program, between its first update and the measurement.
+# Time between a program's first update and its measurement.
 _WARM_UP_SECONDS = 3.0
 
 
 class Part(NamedTuple):
-  """Rows that are measured together.
+  """A part of the benchmark.
 
   Attributes:
-    cases: (options) -> what is measured, each a row without its figures.
-    measure: (cases, options, deadline) -> rows, one after the other.
-    columns: title -> cell of a row.
-    share: of the time that is left, how much it may take.
+    cases: (options) -> the cases to measure, as rows without figures.
+    measure: (cases, options, deadline) -> the measured rows, one by one.
+    columns: title of a column -> format of its cells.
+    share: fraction of the remaining time that the part may take.
   """
 
   cases: Callable[[Options], list[Row]]
@@ -53,7 +54,7 @@ class Part(NamedTuple):
 def describe(
   cases: list[Row], options: Options, deadline: float
 ) -> Iterator[Row]:
-  """Yields the device that JAX has, and its rates of matrix products."""
+  """Yields one row: JAX's device and its rates of matrix products."""
   del cases, options, deadline
   device = jax.devices()[0]
   yield {
@@ -86,7 +87,7 @@ def _driver() -> str:
 
 
 def _pooling_cases(options: Options) -> list[Row]:
-  # The deep torso's first stage, of a batch of 32 × 21.
+  # The input of the deep torso's first pooling for a batch of 32 × 21.
   shape = (8, 12, 12, 4) if options.tiny else (672, 84, 84, 16)
   return [
     {"shape": shape, "dtype": dtype, "derivative": derivative}
@@ -99,7 +100,7 @@ def _pooling_cases(options: Options) -> list[Row]:
 def _measure_pooling(
   cases: list[Row], options: Options, deadline: float
 ) -> Iterator[Row]:
-  """Times a gradient, and the derivative of that along a direction."""
+  """Times a gradient and a gradient through it, as metagradients need."""
   pools = {
     "selecting": torsos.max_pool_selecting,
     "scattering": torsos.max_pool_scattering,
@@ -135,11 +136,12 @@ def _learner_cases(options: Options) -> list[Row]:
   length = 3 if options.tiny else 20
   names = ("shallow",) if options.tiny else ("deep", "shallow")
   dtypes = _DTYPES[:1] if options.tiny else _DTYPES
+  # The most telling first: the time may not do for all.
   return [
     {"torso": torso, "agent": agent, "dtype": dtype, "batch": batch,
      "length": length}
-    for batch, torso, dtype, agent in itertools.product(
-      batches, names, dtypes, _AGENTS
+    for batch, agent, torso, dtype in itertools.product(
+      batches, reversed(_AGENTS), names, dtypes
     )
   ]
 
@@ -158,7 +160,8 @@ def _measure_learner(
 ) -> Iterator[Row]:
   """Compiles and times one update after the other.
 
-  Not side by side: XLA times kernels on the device while it compiles.
+  Compilations do not overlap measurements, because XLA times kernels on the
+  device while it compiles.
   """
   for case in cases:
     if time.monotonic() > deadline:
@@ -166,13 +169,14 @@ def _measure_learner(
     started = time.monotonic()
     try:
       update = _make_update(case)
-    except RuntimeError as error:  # Memory that is not enough, for one.
+    except RuntimeError as error:  # Out of memory, for example.
       yield {**case, "error": str(error).partition("\n")[0]}
       continue
     compile_seconds = time.monotonic() - started
     calls = max(1, int(options.seconds_per_row / 10 / update.time(2)))
     seconds = min(update.time(calls) for _ in range(2))
-    rate = (update.flops or 0.0) / seconds
+    # NaN where it was not counted.
+    rate = (update.flops or math.nan) / seconds
     yield {
       **case,
       "compile_seconds": compile_seconds,
@@ -185,29 +189,24 @@ def _measure_learner(
 
 
 def _emulator_cases(options: Options) -> list[Row]:
-  cores = len(os.sched_getaffinity(0))
-  sizes = [(1, 4, 0), (2, 2, 0)] if options.tiny else [
-    (1, 64, 0), (1, 256, 0), (2, 64, 0), (max(1, cores // 4), 64, 0),
-  ]
+  # ale-py takes 0.1 s of one core to make an environment.
+  sizes = [(1, 4), (2, 2)] if options.tiny else [(1, 64), (2, 64)]
   return [
-    {"batches": batches, "environments": number, "threads": threads}
-    for batches, number, threads in sizes
+    {"batches": batches, "environments": number} for batches, number in sizes
   ]
 
 
 def _measure_emulator(
   cases: list[Row], options: Options, deadline: float
 ) -> Iterator[Row]:
-  """Steps batches of Pong, each in a thread of this process."""
+  """Times batches of Pong, each in a thread of this process."""
   seconds = options.seconds_per_row / 3
   for case in cases:
     if time.monotonic() + seconds > deadline:
       return
     number = case["environments"]
     batches = [
-      environments.make_batched(
-        "atari:pong", number, seed=index, num_threads=case["threads"]
-      )
+      environments.make_batched("atari:pong", number, seed=index)
       for index in range(case["batches"])
     ]
     rng = np.random.default_rng(0)
@@ -259,7 +258,7 @@ def _measure_colocated(
   with tempfile.TemporaryDirectory() as cache:
     for case in cases:
       left = deadline - time.monotonic() - after_start
-      # Most start in half of what they may take.
+      # Most programs start in half of the time allowed.
       if left < options.start_seconds / 2:
         return
       flags = [
@@ -305,7 +304,6 @@ PARTS: Mapping[str, Part] = {
   }, 0.4),
   "emulator": Part(_emulator_cases, _measure_emulator, {
     "Pong alone": "{batches} × {environments}",
-    "threads of each": lambda row: str(row["threads"] or "ale-py's"),
     "frames/s": "{frames_per_second:,.0f}",
   }, 0.3),
   "colocated": Part(_colocated_cases, _measure_colocated, {

@@ -1,4 +1,4 @@
-"""The most that a device can compute: FLOP/s of matrix products, by type."""
+"""A device's peak rate: FLOP/s of matrix products, by type."""
 
 import functools
 import re
@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from programs.benchmark import measuring
 
-# Tera-FLOP/s of dense products on the makers' data sheets, by a part of JAX's
-# name for the device. float32 is TF32 where the device has it, because JAX
-# uses it there by default for products and convolutions of float32.
+# TFLOP/s of dense matrix products from vendors' data sheets, keyed by a part of
+# JAX's name for the device. float32 means TF32 on devices that have it, because
+# JAX uses it there by default for float32 products and convolutions.
 _DATA_SHEETS: Mapping[str, Mapping[str, float]] = {
   "H200": {"float32": 495, "bfloat16": 989},
   "H100 PCIe": {"float32": 378, "bfloat16": 756},
@@ -23,17 +23,17 @@ _DATA_SHEETS: Mapping[str, Mapping[str, float]] = {
   "RTX 4090": {"float32": 82.6, "bfloat16": 165.2},
   "RTX 3090": {"float32": 35.6, "bfloat16": 71.2},
   "RTX A6000": {"float32": 77.4, "bfloat16": 154.8},
-  # Without TF32 and bfloat16.
+  # These have neither TF32 nor bfloat16.
   "T4": {"float32": 8.1},
   "V100": {"float32": 15.7},
 }
 
 
 class Peak(NamedTuple):
-  """The most that a device can compute.
+  """A device's peak rate.
 
   Attributes:
-    flops_per_second: of matrix products.
+    flops_per_second: FLOP/s of matrix products.
     source: "data sheet" or "measured".
   """
 
@@ -44,7 +44,7 @@ class Peak(NamedTuple):
 def peak(dtype: str) -> Peak:
   """Returns the default device's peak for a type.
 
-  It is measured where no data sheet is known.
+  The peak is measured if no data sheet is known.
 
   Args:
     dtype: "float32" or "bfloat16".
@@ -58,7 +58,7 @@ def peak(dtype: str) -> Peak:
 
 @functools.cache
 def matrix_product_rate(dtype: str) -> float:
-  """Returns the FLOP/s of the best of a few large matrix products."""
+  """Returns the FLOP/s of the fastest of a few large matrix products."""
   size = 1024 if jax.default_backend() == "cpu" else 8192
   matrix = jnp.ones((size, size), dtype)
   product = jax.jit(jnp.matmul)
@@ -71,8 +71,8 @@ def matrix_product_rate(dtype: str) -> float:
 
 
 def float32_products() -> str:
-  """Returns the type in which JAX multiplies matrices of float32 here."""
-  config: Any = jax.config  # Whose attributes JAX makes as it runs.
+  """Returns the type in which JAX multiplies float32 matrices here."""
+  config: Any = jax.config  # Any, as JAX adds its attributes at run time.
   precision = config.jax_default_matmul_precision
   if precision is not None:
     return str(precision)

@@ -1,4 +1,4 @@
-"""A learner's update by itself: compiled, with random data on the devices."""
+"""A compiled learner update, measured alone with random data."""
 
 import time
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ NETWORKS: dict[str, tuple[specs.Array, specs.Array, dict[str, Any]]] = {
 
 
 class Specs(NamedTuple):
-  """As much of an environment's specs as networks need."""
+  """The part of an environment's specs that networks need."""
 
   observations: specs.Array
   actions: specs.Array
@@ -67,22 +67,50 @@ def random_trajectory(
   )
 
 
+def _count_flops(
+  update: core.Update, *arguments: Any
+) -> float | None:
+  """Returns the FLOPs of an unoptimised update, on all devices together.
+
+  In an optimised program, XLA does not count operations that a library
+  performs, such as cuDNN's convolutions. It counts an unoptimised program only
+  for the CPU.
+
+  Args:
+    update: the update.
+    *arguments: arguments of `Update.update`.
+
+  Returns:
+    The FLOPs; None if JAX_PLATFORMS leaves JAX without a CPU.
+  """
+  try:
+    (cpu, *_) = jax.local_devices(backend="cpu")
+  except RuntimeError:
+    return None
+  shapes = jax.tree_util.tree_map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments
+  )
+  with jax.default_device(cpu):
+    costs = jax.jit(update.update).lower(*shapes).cost_analysis()
+  return float((costs or {})["flops"])
+
+
 class MeasuredUpdate:
   """A compiled update with its state and random data on the devices.
 
   Attributes:
-    flops: of an update, on all devices together; None with an LSTM, of which
-      XLA counts one time step.
-    memory_bytes: on each device.
+    flops: FLOPs of an update on all devices together; None if unknown, and with
+      an LSTM, of which XLA counts only one time step.
+    memory_bytes: memory on each device.
   """
 
   def __init__(self, spec: Any, config: acme_stac.STACConfig, devices: int = 1):
-    """Compiles.
+    """Compiles the update.
 
     Args:
-      spec: an environment's, or as much of it as `Specs` has.
+      spec: specs of an environment, or a `Specs`.
       config: the agent's configuration.
-      devices: that share the batch.
+      devices: number of devices that share the batch.
     """
     self.config = config
     networks = acme_stac.make_networks(spec, config)
@@ -99,11 +127,9 @@ class MeasuredUpdate:
       for seed in range(config.batches_to_begin)
     ]
     lowered = parallel.update.lower(self._state, *self._data)
-    # Of the program as it is written: XLA does not count the operations that
-    # an optimised one leaves to a library, such as cuDNN's convolutions.
-    costs = lowered.cost_analysis() or {}
     self.flops = (
-      float(costs.get("flops", 0.0)) if config.lstm_size is None else None
+      _count_flops(update, self._state, *self._data)
+      if config.lstm_size is None else None
     )
     compiled = lowered.compile()
     self._update = compiled
@@ -115,7 +141,7 @@ class MeasuredUpdate:
     )
 
   def time(self, updates: int) -> float:
-    """Returns the seconds of one update, the mean of some."""
+    """Returns the mean seconds of an update over `updates` updates."""
     started = time.perf_counter()
     for _ in range(updates):
       self._state, metrics = self._update(self._state, *self._data)
@@ -131,14 +157,15 @@ def make_config(
   heads: int | None = None,
   **fields: Any,
 ) -> acme_stac.STACConfig:
-  """Returns an agent with the same networks and batches as the others.
+  """Returns an agent's configuration with given networks and batches.
 
   Args:
     agent: name of the preset.
     network: a name in `NETWORKS`.
-    batch: trajectories.
-    length: transitions of each.
-    heads: in place of the preset's, where that has several.
+    batch: trajectories in a batch.
+    length: transitions in a trajectory.
+    heads: number of heads, for presets that have several; by default the
+      preset's number.
     **fields: further fields of the configuration.
   """
   if heads is not None and acme_stac.AGENTS[agent]["num_heads"] > 1:

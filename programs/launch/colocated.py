@@ -1,8 +1,8 @@
 """Runs learner and actors as threads that share the devices of one host.
 
-This is section 8 of the papers: some devices are set aside for inference, the
-others learn, parameters go from device to device, and trajectories through a
-queue in memory.
+Implements section 8 of the paper: some devices are reserved for inference and
+the others learn; parameters move from device to device, and trajectories pass
+through a queue in memory.
 """
 
 import contextlib
@@ -33,27 +33,28 @@ from programs.nodes.learner import Learner
 from programs.nodes.variables import newest_version
 from programs.run.experiment import Experiment
 
-# Threads that wait for Python's lock ask for it after this time instead of
-# Python's 5 ms, which is longer than a step takes.
+# Threads that wait for Python's lock request it after this time; Python's
+# default of 5 ms is longer than a step.
 _SWITCH_SECONDS = 0.0002
-# Groups of an actor's environments, on an accelerator.
+# Groups of an actor's environments if inference runs on an accelerator.
 _GROUPS = 2
 
 
 def num_groups(experiment: Experiment, device: Any) -> int:
-  """Returns in how many groups an actor's environments take turns.
+  """Returns the number of groups in which an actor's environments take turns.
 
-  Where inference takes the same cores as environments, nothing is gained.
+  If inference runs on the CPU, it uses the environments' cores and groups gain
+  nothing, so there is one.
   """
   is_split = experiment.environments_per_actor % _GROUPS == 0
   return _GROUPS if is_split and device.platform != "cpu" else 1
 
 
 def split_devices(devices: list[Any], batch_size: int) -> tuple[list, list]:
-  """Returns the devices to learn on, and those that are set aside for acting.
+  """Returns the devices for learning and those for acting.
 
-  As many as can share a batch evenly learn, but one at least is left to act. A
-  single device does both.
+  As many devices learn as can share a batch evenly, but at least one is left
+  for acting. A single device does both.
   """
   if len(devices) == 1:
     return devices, devices
@@ -87,7 +88,7 @@ def run(launch: Launch):
     )
     groups = num_groups(experiment, inference_devices[0])
 
-    # Before environments are made: some hold Python's lock for seconds then.
+    # Before environments are made, as some hold Python's lock for seconds.
     inferences = {
       device: compile_inference(experiment, groups, device)
       for device in inference_devices[: experiment.num_actors]
@@ -99,7 +100,7 @@ def run(launch: Launch):
         experiment, index, replay, learner, counter, should_stop,
         inferences[device], groups,
       )
-      # XLA times kernels while it compiles.
+      # Acting would disturb XLA, which times kernels while it compiles.
       learner.wait_until_compiled()
       actor.run()
 
@@ -141,9 +142,9 @@ def watch(
   """Shows the progress of nodes until all have ended.
 
   Args:
-    running: their names.
-    counter: of the run.
-    progress: where it is shown.
+    running: maps each node's future to its name.
+    counter: the run's counter.
+    progress: shows it.
 
   Raises:
     NodeDiedError: if one of them raised an error.

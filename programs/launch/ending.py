@@ -1,4 +1,4 @@
-"""How a process ends: asked by a signal, and with everything it started."""
+"""Ends processes: on a signal, and along with everything they started."""
 
 import atexit
 import contextlib
@@ -14,12 +14,12 @@ from typing import Any
 
 import psutil
 
-# Seconds that nodes have to end by themselves after SIGTERM: an update and a
-# checkpoint must fit.
+# Seconds that nodes have to end by themselves after SIGTERM: enough for an
+# update and a checkpoint.
 STOP_SECONDS = 30
 POLL_SECONDS = 0.2
-# A wrapper may pass on a Ctrl-C that the terminal has sent already, so signals
-# within this time are one.
+# Signals within this time count as one, because a wrapper may pass on a Ctrl-C
+# that the terminal has already sent.
 _SAME_SECONDS = 0.5
 _TAIL_LINES = 15
 
@@ -29,17 +29,17 @@ class NodeDiedError(Exception):
 
 
 class Interrupted(Exception):  # noqa: N818  Not an error.
-  """The run was stopped by a signal, which is the argument."""
+  """The run was stopped by the signal in the argument."""
 
 
 class StopRequest:
-  """Remembers SIGINT and SIGTERM while it is entered.
+  """Catches SIGINT and SIGTERM inside a `with` block.
 
-  Answers the first one on the terminal at once. A SIGINT after it ends this
-  process at once, whatever the main thread does meanwhile.
+  Acknowledges the first signal on the terminal immediately. A later SIGINT ends
+  this process immediately, whatever the main thread is doing.
 
   Attributes:
-    number: the first signal; None before.
+    number: the first signal received; None if there was none.
   """
 
   def __init__(
@@ -47,20 +47,20 @@ class StopRequest:
     message: str = "Stopping; the checkpoint is being saved.",
     at_once: Callable[[], Any] = lambda: None,
   ):
-    """Makes a request that nobody has made yet.
+    """Prepares to catch signals.
 
     Args:
-      message: answer to the first signal.
-      at_once: called in another thread before this process ends at once; ends
-        other processes.
+      message: printed at the first signal.
+      at_once: called, in another thread, before a second signal ends this
+        process; should end its child processes.
     """
     self._message = message
     self._at_once = at_once
     self.number: int | None = None
 
   def __enter__(self) -> "StopRequest":
-    # Python runs handlers in the main thread, between its instructions, and a
-    # compilation may take a minute. A byte in a pipe arrives at once.
+    # Python runs handlers in the main thread between instructions, so during a
+    # compilation they may wait for a minute. A byte in a pipe does not wait.
     reader, self._pipe = os.pipe()
     os.set_blocking(self._pipe, False)
     self._old_pipe = signal.set_wakeup_fd(self._pipe)
@@ -103,9 +103,9 @@ class StopRequest:
 
 
 def say(text: str):
-  """Prints a line to standard error, or nothing if that is impossible.
+  """Prints a line to standard error, if possible.
 
-  A terminal that is gone or a full disk must not change how a program ends.
+  A closed terminal or a full disk must not change how a program ends.
   """
   try:
     print(text, file=sys.stderr, flush=True)
@@ -114,10 +114,10 @@ def say(text: str):
 
 
 class _Lossy(io.FileIO):
-  """A file that drops what cannot be written to it."""
+  """A file that drops data that it cannot write."""
 
   def write(self, data: Any) -> int:
-    """Writes bytes, or drops them; returns their number."""
+    """Writes or drops bytes; returns their number."""
     try:
       return super().write(data)
     except OSError:
@@ -125,9 +125,9 @@ class _Lossy(io.FileIO):
 
 
 def drop_lost_output():
-  """Makes prints that fail do nothing from now on, also those of libraries.
+  """Silently drops output that cannot be written, libraries' included.
 
-  A long run must not end because a terminal is gone or a disk is full.
+  A long run must not end because a terminal was closed or a disk is full.
   """
   for name in ("stdout", "stderr"):
     stream = getattr(sys, name)
@@ -136,18 +136,18 @@ def drop_lost_output():
     setattr(sys, name, io.TextIOWrapper(
       io.BufferedWriter(_Lossy(stream.fileno(), "w", closefd=False)),
       encoding=stream.encoding,
-      # Names of files may be bytes that are not text.
+      # Names of files may contain bytes that are not valid text.
       errors="backslashreplace",
       line_buffering=stream.line_buffering,
     ))
 
 
 def end_session(leader: int | None = None):
-  """Kills the processes of a session, but not this one.
+  """Kills the processes of a session, except this one.
 
   Args:
-    leader: the process that leads the session; this one by default, and
-      nothing is done unless it leads one.
+    leader: id of the process that leads the session. By default this process;
+      if it leads no session, nothing is killed.
   """
   leader = os.getpid() if leader is None else leader
   if leader == os.getpid() != os.getsid(0):
@@ -166,9 +166,9 @@ def end_children():
 
 
 def leave_no_children(end: Callable[[], None] = end_children):
-  """Has `end` called at exit, after what is imported from now on has ended."""
-  # Loaded first, so that its own exit handler runs after `end`: it waits for
-  # the children that it knows.
+  """Registers `end` to run at exit, after later-registered exit handlers."""
+  # Imported first, so that its own exit handler, which waits for its children,
+  # runs after `end`.
   import multiprocessing.util  # noqa: F401
 
   atexit.register(end)
@@ -180,11 +180,11 @@ class QuickExit:
   The teardown takes seconds once TensorFlow has been loaded.
 
   Attributes:
-    code: exit code; that of an uncaught exception until it is set.
+    code: exit code; 1, as for an uncaught exception, until it is set.
   """
 
   def __init__(self):
-    """Registers the end; handlers that are registered later come before it."""
+    """Registers the exit; handlers that are registered later run before it."""
     self.code = 1
     atexit.register(self._end)
 
@@ -197,16 +197,16 @@ class QuickExit:
     os._exit(self.code)
 
 
-# Loaded here, as little may be done between fork and exec.
+# Loaded here, because little is safe between fork and exec.
 _LIBC = ctypes.CDLL(None)
 
 
 def die_with_parent(parent: int):
-  """Has the kernel send SIGTERM to this process when its parent dies."""
+  """Makes the kernel send SIGTERM to this process when its parent dies."""
   set_parent_death_signal = 1
   _LIBC.prctl(set_parent_death_signal, signal.SIGTERM)
   if os.getppid() != parent:
-    os._exit(1)  # It was dead already.
+    os._exit(1)  # The parent was already dead.
 
 
 def wait(condition: Callable[[], bool], seconds: float) -> bool:

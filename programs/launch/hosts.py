@@ -1,4 +1,4 @@
-"""What the launchers of a run on several hosts have to do with each other."""
+"""Coordinates the launchers of a run on several hosts."""
 
 import time
 import uuid
@@ -11,16 +11,16 @@ from programs.launch.progress import Progress
 from programs.run.errors import UserError
 from programs.run.experiment import Experiment, host_differences
 
-# A host that has said nothing for this long is named.
+# A host that has been silent for this long is reported.
 _SILENCE_SECONDS = 60.0
-# The hosts that are waited for are listed after the first pause, then after
-# longer ones.
+# Missing hosts are listed after the first pause, then after longer and longer
+# ones.
 _LIST_PAUSE_SECONDS = 10.0
 _LONGEST_LIST_PAUSE_SECONDS = 600.0
-# A launcher gives way to an older one of the same host after so long: the older
-# one may have ended without its end having been noticed yet.
+# Time after which a launcher yields to an older one of the same host. It waits
+# because the older one may have just ended unnoticed.
 _RIVAL_SECONDS = 10.0
-# Seconds that hosts of actors have to notice the end of the run.
+# Maximum wait for hosts of actors to notice the end of the run.
 _TELL_SECONDS = 15.0
 
 Status = dict[str, Any]
@@ -30,7 +30,7 @@ class OneHost:
   """The only host of a run.
 
   Attributes:
-    identity: arguments of `RunCounter.status`: who asks.
+    identity: arguments of `RunCounter.status` that identify this host.
     counter: name of the counter, for messages.
   """
 
@@ -38,25 +38,25 @@ class OneHost:
   counter = "the counter"
 
   def check_run(self, description: dict[str, Any]):
-    """Raises UserError if the learner's host has another run than this one."""
+    """Raises UserError if the learner's host has a different run."""
 
   def notice(self, status: Status):
-    """Takes the newest status of the run.
+    """Reacts to the newest status of the run.
 
     Raises:
       UserError: if this host must not go on.
     """
 
   def tell_end(self, ask: Callable[[], Status | None]):
-    """Gives other hosts the time to hear that the run is done.
+    """Waits until other hosts know that the run is done.
 
     Args:
-      ask: returns the newest status, None if nobody answers or cares.
+      ask: returns the newest status; None if the counter does not answer.
     """
 
 
 class LearnerHost(OneHost):
-  """The learner's host: names hosts of actors that are late or silent."""
+  """The learner's host, which reports late and silent hosts of actors."""
 
   def __init__(self, cluster: Cluster, progress: Progress):
     self._progress = progress
@@ -66,7 +66,7 @@ class LearnerHost(OneHost):
     self._next_list = time.monotonic() + self._list_pause
 
   def notice(self, status: Status):
-    """Names hosts that are late, silent or back."""
+    """Reports hosts that are late, silent or back."""
     silent = {
       host
       for host, seconds in status["hosts"].items()
@@ -87,12 +87,12 @@ class LearnerHost(OneHost):
       self._progress.note(f"Waiting for actors of: {waiting}")
 
   def tell_end(self, ask: Callable[[], Status | None]):
-    """Waits until all hosts of actors know, for some seconds at most."""
+    """Waits until all hosts of actors know, at most `_TELL_SECONDS`."""
     wait(lambda: not (ask() or {}).get("hosts_to_tell"), _TELL_SECONDS)
 
 
 class ActorHost(OneHost):
-  """A host of actors: follows the learner's, and is there only once."""
+  """A host of actors, which follows the learner's host and must be unique."""
 
   def __init__(self, cluster: Cluster, experiment: Experiment):
     self._experiment = experiment
@@ -103,7 +103,7 @@ class ActorHost(OneHost):
     self._rival_since: float | None = None
 
   def check_run(self, description: dict[str, Any]):
-    """Raises UserError if the learner's host has another run than this one."""
+    """Raises UserError if the learner's host has a different run."""
     ours = self._experiment.to_json()
     if differences := host_differences(description, ours):
       raise UserError(
@@ -122,15 +122,14 @@ class ActorHost(OneHost):
     elif now - self._rival_since > _RIVAL_SECONDS:
       raise UserError(
         f"Host {self._host} has been started already, and both would be the"
-        " same actors. Stop the other one, or say with --host which host this"
-        " is."
+        " same actors. Stop the other one, or name this host with --host."
       )
 
 
 def make(
   cluster: Cluster | None, experiment: Experiment, progress: Progress
 ) -> OneHost:
-  """Returns what this host has to do; `cluster` is None for a single host."""
+  """Returns this host's role; `cluster` is None for a single host."""
   if cluster is None:
     return OneHost()
   if cluster.is_learner_host:

@@ -1,9 +1,9 @@
-"""Every use of Launchpad's private parts.
+"""All uses of Launchpad's private API.
 
-Launchpad's own launchers do not notice every death of a node, do not say which
-node died, end themselves by a signal, and restart nothing; and Launchpad has no
-public way to get the commands of a program without starting them. So this takes
-the steps that all its launchers take. The lock pins the version.
+Launchpad's own launchers miss some deaths of nodes, do not say which node died,
+kill themselves by a signal, and restart nothing. Launchpad has no public way to
+get a program's commands without starting them, so this module repeats the steps
+that all its launchers take. The lock pins the version.
 """
 
 import pathlib
@@ -15,20 +15,20 @@ from typing import Any, NamedTuple
 import launchpad as lp
 from launchpad import address as lp_address
 
-# In no public module of the wheel.
+# No public module of the wheel exports it.
 from launchpad.nodes.python.local_multi_processing import PythonProcess
 
 from programs.launch.ending import STOP_SECONDS
 
 
 class NodeCommand(NamedTuple):
-  """How a node's process is started.
+  """The command that starts a node's process.
 
   Attributes:
     group: the node's group in the program.
-    number: which node of the group.
-    arguments: of the command.
-    environment: variables beside those of this process.
+    number: index of the node in its group.
+    arguments: the command line.
+    environment: environment variables, in addition to those of this process.
   """
 
   group: str
@@ -55,15 +55,15 @@ def make_commands(
   pickles: pathlib.Path,
   address: Callable[[str, int], str | None],
 ) -> list[NodeCommand]:
-  """Returns the commands of those nodes of a program that run on this host.
+  """Returns the commands of the nodes that run on this host.
 
   Args:
     program: the program.
     groups: groups of nodes on this host.
     environment: returns the environment variables of a group's processes.
-    pickles: a directory for the pickled nodes alone, emptied first.
-    address: returns where the n-th node of a group listens, if it does; None
-      for a free port of this host.
+    pickles: a directory only for the pickled nodes; emptied first.
+    address: returns the address at which the n-th node of a group listens; None
+      for any free port of this host.
   """
   for group, nodes in program.groups.items():
     resources = PythonProcess(env=environment(group))
@@ -107,5 +107,5 @@ def make_commands(
 
 
 def disarm(manager: Any):
-  """Stops a program of threads from killing this process at its exit."""
+  """Prevents a program of threads from killing this process at exit."""
   manager._disable_signals()

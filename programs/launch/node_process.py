@@ -1,4 +1,4 @@
-"""The process of a node: how a launcher has it, and what it does itself."""
+"""The process of a node, as seen by its launcher and from the inside."""
 
 import contextlib
 import dataclasses
@@ -17,30 +17,34 @@ from typing import Any, TextIO
 from programs.launch import ending
 from programs.nodes.failures import EndedError, FailureLimit, HopelessError
 
-# In a node's environment: its name, by which tools tell the processes apart.
+# Environment variable of a node process: the node's name, for tools that list
+# processes.
 NODE_NAME = "ACME_STAC_NODE"
-# In a node's environment: a descriptor that takes why it is hopeless.
+# Environment variable of a node process: descriptor of a file in which it says
+# why it cannot go on.
 REASON_FILE = "ACME_STAC_REASON_FILE"
-# Exit code of a node that a new process in its place could not help.
+# Exit code of a node that a restart would not help.
 EXIT_HOPELESS = 69
-# A node that dies more often than this within so many seconds ends the run.
+# (deaths, seconds): a node that dies more often in this time ends the run.
 _DEATHS = (5, 600.0)
 
 
 @dataclasses.dataclass
 class Node:
-  """A node and its newest process, which may be started again and again.
+  """A node with its newest process, which may be restarted.
 
   Attributes:
-    name: of the node.
-    command: its arguments.
-    environment: variables beside those of this process.
-    log: file of what it prints.
-    files: descriptors that it inherits.
-    process: the newest one, None before the first and in a pause after a death.
-    start_at: when the next one starts.
-    reason: a file in memory for why a new process could not help.
-    deaths: limits how often it may die.
+    name: name of the node.
+    command: command line of the process.
+    environment: environment variables, in addition to those of this process.
+    log: file for the output.
+    files: descriptors that the process inherits.
+    process: the newest process; None before the first and in the pause after a
+      death.
+    start_at: when the next process starts.
+    reason: a file in memory in which the process says why a restart would not
+      help.
+    deaths: limits the number of deaths.
   """
 
   name: str
@@ -72,8 +76,8 @@ class Node:
       self.reason = open(memory, errors="replace")  # noqa: SIM115
     reason = self.reason.fileno()
     with self._open_log() as log, warnings.catch_warnings():
-      # JAX warns of any fork; between this one and the new program nothing is
-      # done but two system calls.
+      # JAX warns about any fork; this one does only two system calls before
+      # exec.
       warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
       self.process = subprocess.Popen(
         self.command,
@@ -84,7 +88,7 @@ class Node:
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-        # Ctrl-C reaches the launcher alone, which then stops the nodes.
+        # Ctrl-C then reaches only the launcher, which stops the nodes.
         start_new_session=True,
         preexec_fn=functools.partial(ending.die_with_parent, os.getpid()),
         pass_fds=(*self.files, reason),
@@ -96,11 +100,11 @@ class Node:
       log.write(f"--- {self.name}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
       log.flush()
       return log
-    except OSError:  # A full disk, for example: it runs without.
+    except OSError:  # A full disk, for example: the node runs without a log.
       return open(os.devnull, "w")
 
   def last_lines(self) -> str:
-    """Returns the last lines that it printed, indented."""
+    """Returns the last lines of the node's output, indented."""
     reason = ""
     if self.reason is not None:
       self.reason.seek(0)
@@ -114,10 +118,10 @@ class Node:
     return ending.tail(text)
 
   def kill(self):
-    """Ends the process with whatever it started."""
+    """Kills the process and all processes that it started."""
     if self.process is None:
       return
-    # Each node leads a session of its own, whose name stays taken while any
+    # Each node leads a session of its own, whose id cannot be reused while any
     # process is in it.
     ending.end_session(self.process.pid)
     self.process.wait()
@@ -130,7 +134,7 @@ def is_node_process() -> bool:
 
 def run(make: Callable[[], Any]):
   """Makes and runs the one node of this process."""
-  # Its log may be on a full disk.
+  # The log may be on a full disk.
   ending.drop_lost_output()
   end = ending.QuickExit()
   ending.leave_no_children(ending.end_session)
@@ -144,19 +148,19 @@ def run(make: Callable[[], Any]):
     if REASON_FILE in os.environ:
       with contextlib.suppress(OSError):
         os.write(int(os.environ[REASON_FILE]), str(error).encode())
-    # Nothing may fail from here on, or say more.
+    # Exit handlers are skipped: they might fail or print more.
     os._exit(EXIT_HOPELESS)
   finally:
-    # Launchpad's alarm would kill a process that takes a second to end.
+    # Launchpad's alarm would kill a process that takes over a second to end.
     signal.alarm(0)
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
 
 def end_if_stuck(seconds: float):
-  """Ends this process, with its traceback, if no Python runs for so long.
+  """Ends this process, with its traceback, if no Python runs for `seconds`.
 
-  No Python thread notices an environment that hangs in foreign code without
-  releasing Python's lock.
+  An environment that hangs in foreign code without releasing Python's lock
+  blocks all Python threads, so none of them could notice.
   """
 
   def put_off():

@@ -18,14 +18,14 @@ from programs.run.experiment import Experiment
 def run(launch: Launch):
   """Runs learner and actors in this thread.
 
-  Every `checkpoint_every_updates` updates it begins anew from the checkpoint
-  that it has just written, with fresh episodes, as a run does that was killed
-  there. So a run that is killed and resumed does exactly what it would have
-  done without.
+  Every `checkpoint_every_updates` updates, the run restarts from the checkpoint
+  that it has just written, with fresh episodes, just as a killed run does when
+  it is resumed. A run that is killed and resumed therefore gives exactly the
+  results of an uninterrupted one.
 
   Raises:
     Interrupted: after SIGINT or SIGTERM, with the checkpoint written.
-    HopelessError: if it cannot go on.
+    HopelessError: if the run cannot go on.
   """
   with StopRequest() as stop:
     done = False
@@ -48,7 +48,7 @@ def _run_segment(
   counter = make_counter(experiment)
   learner = Learner(
     experiment, replay, counter, newest_version, should_stop,
-    # What a repeatable run does must not depend on the clock.
+    # A repeatable run must not depend on the clock.
     checkpoint_every_seconds=float("inf"),
   )
   learner.publish()
@@ -81,11 +81,11 @@ def _alternate(
   counter: Any,
   progress: Progress,
 ):
-  """Makes what an update needs, learns, and again until a checkpoint."""
+  """Alternates between acting and updates until a checkpoint is written."""
   config = experiment.config
   every = experiment.evaluation_every_steps
   turn = 0
-  # Trajectories that the next update waits for.
+  # Number of trajectories that the next update still needs.
   missing = config.batches_to_begin * config.batch_size
   due = -(-counter.status()["steps"] // every) * every
   begun_at = learner.saved_step

@@ -1,4 +1,4 @@
-"""Runs the Launchpad program as threads of this process."""
+"""Runs the Launchpad program in threads of this process."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""The actor's node: environments, whose trajectories go to a queue."""
+"""The actor node: acts in environments and writes trajectories to a queue."""
 
 import collections
 import time
@@ -22,9 +22,9 @@ from programs.nodes.publishing import (
 from programs.nodes.randomness import Part, environment_seed, random_key
 from programs.run.experiment import Experiment
 
-# An actor that waited for longer than this fetches parameters again.
+# After waiting longer than this, an actor fetches parameters again.
 _STALE_SECONDS = 0.005
-# How often it asks whether the run is finished.
+# How often an actor asks whether the run is finished.
 _REPEAT_SECONDS = 2.0
 
 
@@ -46,27 +46,28 @@ class Actor:
 
     Args:
       experiment: the run.
-      index: which actor.
+      index: number of the actor.
       replay: a `Writer`.
-      variables: where parameters come from.
+      variables: the source of parameters.
       counter: `RunCounter` or a client of it.
       should_stop: whether the program is ending.
       inference: compiled by `compile_inference`, which actors may share; one
         on the CPU by default.
-      num_groups: groups of environments that take turns to step, while
-        inference for the others is under way. Must divide their number.
+      num_groups: groups of environments that take turns: one steps while
+        inference runs for the others. Must divide the number of environments.
     """
     self._experiment = experiment
     self._index = index
-    # Tells apart processes that are this actor, one after the other.
+    # Distinguishes this process from earlier ones of the same actor.
     self._life = uuid.uuid4().hex
     self._items = 0
     self._counter = counter
     self._finished = False
-    # An actor blocked by a full queue that nobody empties any more stops too.
+    # Also stops an actor that is blocked by a queue that nobody empties.
     self._should_stop = lambda: self._finished or should_stop()
     inference = inference or compile_inference(experiment, num_groups)
-    # An actor that is restarted does not repeat what it did before.
+    # Seeds depend on the version, so that a restarted actor does not repeat
+    # itself.
     (version,) = map(int, variables.get_variables(["version"]))
 
     self._client = VariableClient(variables, inference.device)
@@ -119,10 +120,10 @@ class Actor:
     return groups.Group(environments, actor, adder, fetches=not group)
 
   def run_item(self, wait_for_variables: bool = False) -> bool:
-    """Makes a trajectory in every environment, for the queue.
+    """Makes a trajectory in every environment and writes them to the queue.
 
     Args:
-      wait_for_variables: fetch parameters in the foreground.
+      wait_for_variables: wait for parameters whenever a fetch is due.
 
     Returns:
       False if the program is ending.
@@ -157,13 +158,13 @@ class Actor:
     self._episode_log.close()
 
   def publish(self):
-    """Reports new returns to the counter, and learns if the run is finished."""
+    """Reports new returns to the counter; asks it whether the run is over."""
     returns = [self._returns.popleft() for _ in range(len(self._returns))]
     self._finished = self._counter.report_episodes(returns)
 
   @property
   def _num_steps(self) -> int:
-    """Steps of all environments together so far."""
+    """Number of steps of the whole batch so far."""
     return self._groups[0].loop.num_steps
 
   def _totals(self) -> dict[str, float]:
@@ -213,8 +214,8 @@ class Actor:
           continue
         waited = time.monotonic() - started
         self._seconds_waiting += waited
-        # Parameters fetched before a wait are stale after it, and where there
-        # is time to wait there is time to fetch.
+        # Parameters go stale during a wait, and an actor that has time to wait
+        # has time to fetch new ones.
         if not self.run_item(wait_for_variables=waited > _STALE_SECONDS):
           return
         started = time.monotonic()
@@ -230,7 +231,7 @@ def compile_inference(
   Args:
     experiment: the run.
     num_groups: groups of an actor's environments.
-    device: to infer on; the CPU by default.
+    device: the device to infer on; the CPU by default.
   """
   builder = building.make_builder(
     experiment, lambda: False, inference_device=device

@@ -1,4 +1,4 @@
-"""The builder of a run: how its nodes make the parts of the agent."""
+"""Makes the builder with which a run's nodes make the parts of the agent."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,13 @@ from programs.run.experiment import Experiment
 def make_builder(
   experiment: Experiment, should_stop: Callable[[], bool], **devices: Any
 ) -> AgentBuilder:
-  """Returns the builder of a run; `devices` are those of `AgentBuilder`."""
+  """Returns the builder of a run.
+
+  Args:
+    experiment: the run.
+    should_stop: whether the program is ending.
+    **devices: `learner_devices` and `inference_device` of `AgentBuilder`.
+  """
   return AgentBuilder(
     experiment.config,
     network_factory=experiment.network_factory,

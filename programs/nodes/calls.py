@@ -1,11 +1,11 @@
-"""Courier calls that are repeated while the called node is restarted."""
+"""Courier calls that are retried while the called node restarts."""
 
 import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
-# Courier's client first: it makes the other package importable.
+# Courier's client must come first: it makes the other package importable.
 from courier.python.client import StatusNotOk
 from pybind11_abseil.status import StatusCode
 
@@ -24,8 +24,8 @@ def patiently(
   """Calls another node until it answers.
 
   Args:
-    call: the call.
-    name: of the node, for messages.
+    call: makes the call.
+    name: name of the node, for messages.
     should_stop: whether the program is ending.
     patience_seconds: how long to try.
 
@@ -34,7 +34,7 @@ def patiently(
 
   Raises:
     EndedError: if the program is ending.
-    SilentError: if the node was silent for too long.
+    SilentError: if the node did not answer within `patience_seconds`.
     StatusNotOk: if the called method raised an exception.
   """
   started = logged = time.monotonic()
@@ -54,15 +54,16 @@ def patiently(
       if now - logged > _LOG_SECONDS:
         logged = now
         logging.warning(
-          "Waiting for %s since %.0f s: %s", name, now - started, error
+          "Waiting for %s for %.0f s: %s", name, now - started, error
         )
     time.sleep(_PAUSE_SECONDS)
 
 
 def _was_raised_by_the_method(error: Exception) -> bool:
-  """Returns whether the method raised; courier uses this code for nothing else.
+  """Returns whether the called method itself raised an error.
 
-  A node that is away gives UNAVAILABLE or DEADLINE_EXCEEDED.
+  Courier uses INVALID_ARGUMENT for nothing else; a node that cannot be reached
+  gives UNAVAILABLE or DEADLINE_EXCEEDED.
   """
   return (
     isinstance(error, StatusNotOk) and error.code == StatusCode.INVALID_ARGUMENT

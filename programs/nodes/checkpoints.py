@@ -1,4 +1,4 @@
-"""When the learner's checkpoints are written, and where to."""
+"""Restores and writes the learner's checkpoints."""
 
 import logging
 import time
@@ -25,8 +25,8 @@ class Checkpoints:
     Args:
       experiment: the run.
       learner: has `num_steps`, `save` and `restore`.
-      every_seconds: time between checkpoints. There is one after every
-        `experiment.checkpoint_every_updates` as well.
+      every_seconds: time between checkpoints. One is also written every
+        `experiment.checkpoint_every_updates` updates.
 
     Raises:
       HopelessError: if there are checkpoints but none can be read.
@@ -49,10 +49,10 @@ class Checkpoints:
     self._workdir = workdir.Watch(experiment.workdir)
 
   def save_if_due(self):
-    """Writes a checkpoint if it is time to.
+    """Writes a checkpoint if one is due.
 
-    A checkpoint that cannot be written, because the disk is full for example,
-    is a warning: training goes on.
+    If it cannot be written, for example because the disk is full, logs a
+    warning: training goes on.
 
     Raises:
       HopelessError: if the work directory has been removed or replaced.
@@ -81,17 +81,17 @@ class Checkpoints:
       self._save()
     except OSError as error:
       raise HopelessError(
-        f"The last checkpoint could not be written: {error}. What was learned"
-        " since the one before is lost."
+        f"The last checkpoint could not be written: {error}. Updates since the"
+        " previous one are lost."
       ) from error
 
   def _save(self):
-    """Writes a checkpoint unless the newest one is of this step."""
+    """Writes a checkpoint unless the newest one has the same step."""
     if not self._workdir.is_intact():
       raise HopelessError(
         f"{self._experiment.workdir}, or a part of it, was removed or replaced"
-        " during training, so the run was stopped. What was learned since the"
-        " last checkpoint is lost."
+        " during training, so the run was stopped. Updates since the last"
+        " checkpoint are lost."
       )
     if self._learner.num_steps == self.step:
       return

@@ -1,4 +1,4 @@
-"""A node's environments: guarded, and made again when they fail."""
+"""Makes a node's environments, guarded, and replaces them when they fail."""
 
 import faulthandler
 import logging
@@ -10,17 +10,17 @@ from acme_stac import environments
 from programs.nodes.failures import FailureLimit, HopelessError
 from programs.run.experiment import Experiment
 
-# A node gives up after more failures than this within so many seconds.
+# (failures, seconds): a node gives up after more failures in this time.
 _FAILURES = (5, 600.0)
 # Exit code of a process whose environment hangs; a new process may be luckier.
 EXIT_HUNG = 75
 
 
 class Environments:
-  """Makes a node's environments, and makes them again within a limit.
+  """Makes batches of environments for a node, and limits their failures.
 
   Attributes:
-    failures: how often they have failed so far.
+    failures: how often environments have failed so far.
   """
 
   def __init__(
@@ -29,11 +29,11 @@ class Environments:
     num_environments: int,
     seed: Callable[[int], int],
   ):
-    """Makes nothing yet.
+    """Prepares to make environments; makes none yet.
 
     Args:
       experiment: the run.
-      num_environments: in a batch.
+      num_environments: environments in a batch.
       seed: returns the seed of the n-th batch.
     """
     self._experiment = experiment
@@ -47,7 +47,7 @@ class Environments:
     """Makes the next batch.
 
     Raises:
-      EnvironmentFailedError: if the environment ends the program.
+      EnvironmentFailedError: if the environment tries to end the program.
     """
     seed = self._seed(self._number)
     self._number += 1
@@ -69,7 +69,7 @@ class Environments:
   def record_failure(
     self, environment: environments.GuardedEnvironment, error: Exception
   ):
-    """Closes a batch that failed.
+    """Closes a batch that failed and counts the failure.
 
     Raises:
       HopelessError: if there were too many failures.
@@ -81,11 +81,11 @@ class Environments:
         f"The environment failed {self._limit.count} times within"
         f" {self._limit.seconds:.0f} s. The last time: {error}"
       ) from error
-    logging.warning("Environments are made again. %s", error)
+    logging.warning("Making new environments. %s", error)
 
 
 def _end_hung_process(description: str):
-  """Ends this process: nothing else ends a call that does not return."""
+  """Ends this process, since nothing else ends a call that hangs."""
   print(f"{description}\nIts threads were at:", file=sys.stderr, flush=True)
   faulthandler.dump_traceback(sys.stderr)
   sys.stderr.flush()

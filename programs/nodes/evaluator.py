@@ -1,4 +1,4 @@
-"""The evaluator's node: episodes with the newest parameters."""
+"""The evaluator node: plays episodes with the newest parameters."""
 
 import time
 from collections.abc import Callable
@@ -122,7 +122,7 @@ class Evaluator:
     self._log.close()
 
   def run(self):
-    """Evaluates every so many steps, and once more at the end."""
+    """Evaluates every `evaluation_every_steps` steps and once at the end."""
     every = self._experiment.evaluation_every_steps
     steps = self._initial_step * self._experiment.config.steps_per_update
     due = steps // every * every

@@ -1,4 +1,4 @@
-"""Errors of nodes, and a limit for how often something may fail."""
+"""Errors of nodes, and a limit on the number of failures."""
 
 import collections
 import time
@@ -6,19 +6,19 @@ from collections.abc import Callable
 
 
 class HopelessError(Exception):
-  """A node cannot go on, and a new process in its place could not either."""
+  """A node cannot go on, and restarting it would not help."""
 
 
 class EndedError(Exception):
-  """The program is ending, so nobody answers any more."""
+  """The program is ending, so the called node no longer answers."""
 
 
 class NotReadyError(Exception):
-  """A node answered that it does not have yet what it was asked for."""
+  """A node answered that it does not have the requested data yet."""
 
 
 class SilentError(Exception):
-  """A node has not answered for longer than the run is to wait."""
+  """A node has not answered within the time allowed."""
 
 
 class FailureLimit:
@@ -30,7 +30,7 @@ class FailureLimit:
     seconds: float,
     clock: Callable[[], float] = time.monotonic,
   ):
-    """Allows so many `failures` in so many `seconds`."""
+    """Allows at most `failures` failures within `seconds` seconds."""
     self.failures = failures
     self.seconds = seconds
     self._clock = clock
@@ -46,5 +46,5 @@ class FailureLimit:
 
   @property
   def count(self) -> int:
-    """Failures within the window that ended with the newest one."""
+    """Number of failures in the window that ends with the newest one."""
     return len(self._times)

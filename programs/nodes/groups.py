@@ -1,4 +1,4 @@
-"""Groups of an actor's environments, which take turns to step."""
+"""Groups of an actor's environments that take turns to step."""
 
 import collections
 from collections.abc import Callable, Sequence
@@ -11,13 +11,13 @@ from programs.nodes.environments import Environments
 
 
 class Group:
-  """Environments that step together, and what acts in them.
+  """Environments that step together, with the actor that acts in them.
 
-  Environments that fail are made again, and begin their trajectories anew.
+  Environments that fail are made again and start their trajectories over.
 
   Attributes:
-    loop: of the environments.
-    episodes: that have ended since the trajectories began.
+    loop: the loop that steps the environments.
+    episodes: episodes that have ended since the trajectories began.
   """
 
   def __init__(
@@ -30,11 +30,11 @@ class Group:
     """Makes the environments.
 
     Args:
-      environments: makes them.
+      environments: makes the environments.
       actor: acts in them.
-      adder: the actor's.
-      fetches: whether the actor fetches parameters, rather than another's that
-        shares its client.
+      adder: the actor's adder.
+      fetches: whether this actor requests parameters; of the actors that share
+        a client, only one does.
     """
     self._environments = environments
     self._environment = environments.make()
@@ -45,17 +45,17 @@ class Group:
 
   @property
   def is_inferred(self) -> bool:
-    """Whether `act` need not wait."""
+    """Whether `act` would return without waiting."""
     return self._actor.is_ready
 
   @property
   def completes(self) -> bool:
-    """Whether the time step to come completes the trajectories."""
+    """Whether the next time step completes the trajectories."""
     return self._adder.steps_to_write == 1
 
   @property
   def seconds(self) -> dict[str, float]:
-    """Time spent so far, by part; "blocked" is a part of "writing"."""
+    """Seconds spent so far, by part; "blocked" is included in "writing"."""
     return {**self.loop.seconds, "blocked": self._adder.seconds_blocked}
 
   @property
@@ -112,15 +112,15 @@ def make_trajectories(
   wait_for_variables: bool,
   should_stop: Callable[[], bool],
 ) -> bool:
-  """Has every group make its next trajectories.
+  """Makes the next trajectories of every group.
 
-  One group's environments step while inference for the others is under way, and
-  trajectories are written while both are. No group runs ahead to the
-  trajectories after these, which may need newer parameters.
+  One group's environments step while inference runs for the others, and
+  trajectories are written while both go on. No group starts on its following
+  trajectories, which may need newer parameters.
 
   Args:
-    groups: of one actor.
-    wait_for_variables: fetch parameters in the foreground.
+    groups: the groups of one actor.
+    wait_for_variables: wait for parameters whenever a fetch is due.
     should_stop: whether to give up.
 
   Returns:
@@ -153,13 +153,12 @@ def make_trajectories(
     group, completes = stepping, stepping.completes
     received = group.receive()
     stepping = None
-    # Environments are the first to go on, unless their actions are still to be
-    # waited for.
+    # Start the next environments first, if their actions are ready.
     if inferring and inferring[0].is_inferred:
       stepping = act_in_next()
     if not received or not completes:
       infer(group)
-    # What a group did must be written before it acts again.
+    # A group's time step must be written before the group acts again.
     if stepping is None and inferring and inferring[0] is not group:
       stepping = act_in_next()
     if received and not group.record():

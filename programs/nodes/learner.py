@@ -1,4 +1,4 @@
-"""The learner's node: updates, checkpoints, and news for the other nodes."""
+"""The learner node: updates, writes checkpoints and informs other nodes."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,20 +17,21 @@ from programs.nodes.publishing import (
 from programs.nodes.randomness import Part, random_key
 from programs.run.experiment import Experiment
 
-# The state is published again after this, for nodes that were restarted.
+# The state is published again after this time, for restarted nodes.
 _REPEAT_SECONDS = 2.0
-# Least time between two looks at the queues.
+# Minimum time between two looks at the queues.
 _LOOK_SECONDS = 1.0
 
 
 class _Supply(NamedTuple):
-  """Where trajectories are.
+  """The learner's supply of trajectories.
 
   Attributes:
-    taken: received by this process.
-    queued: in the queues; None if they were not asked or did not answer.
-    starving: whether the learner waits beside empty queues, and nothing came
-      between the last two looks.
+    taken: trajectories that this process has taken from the queues.
+    queued: trajectories in the queues; None if they were not asked or did not
+      answer.
+    starving: whether the learner is waiting, the queues are empty, and no
+      trajectory has come since the previous look.
   """
 
   taken: int
@@ -39,7 +40,7 @@ class _Supply(NamedTuple):
 
 
 class Learner:
-  """The learner with its checkpoints and the way to the variable server."""
+  """The learner, which also writes checkpoints and publishes its variables."""
 
   def __init__(
     self,
@@ -56,14 +57,15 @@ class Learner:
 
     Args:
       experiment: the run.
-      replay: where trajectories come from.
+      replay: the queue of trajectories.
       counter: `RunCounter` or a client of it.
       publish_variables: makes the learner's newest variables available to
         actors, and returns their version; see `variables`.
       should_stop: whether the program is ending.
-      devices: to learn on; all local ones by default.
-      shares_devices: whether actors infer on them too.
-      checkpoint_every_seconds: that of the experiment by default.
+      devices: the devices to learn on; all local ones by default.
+      shares_devices: whether actors infer on the same devices.
+      checkpoint_every_seconds: time between checkpoints; the experiment's by
+        default.
 
     Raises:
       HopelessError: if no checkpoint can be read.
@@ -97,7 +99,7 @@ class Learner:
     )
     self._initial_step = self._learner.num_steps
     self._last_look = float("-inf")
-    # How much had come by the last look, if the learner waited for more.
+    # Trajectories taken by the last look, if the learner was waiting then.
     self._waited_after: int | None = None
 
   def _write_row(self, row: Mapping[str, Any]):
@@ -117,7 +119,7 @@ class Learner:
     return self._checkpoints.step
 
   def wait_until_compiled(self):
-    """Waits for the update's program, or the error that `step` raises."""
+    """Waits until the update is compiled or its compilation has failed."""
     self._learner.wait_until_compiled()
 
   def step(self) -> bool:
@@ -141,9 +143,9 @@ class Learner:
     return self._learner.device_variables(names)
 
   def publish(self):
-    """Publishes the newest variables, then tells the counter where it is.
+    """Publishes the newest variables, then reports progress to the counter.
 
-    In this order: the counter lets actors go on, which fetch variables then.
+    The order matters: once the counter lets actors go on, they fetch variables.
     """
     version = self._publish_variables(self._learner)
     supply = self._look_at_data()
@@ -160,7 +162,7 @@ class Learner:
       self._episode_return = mean_return
 
   def _look_at_data(self) -> _Supply:
-    # Before the queues are asked: what is on its way from them then counts
+    # Read before the queues are asked, so that a trajectory in transit counts
     # neither as taken nor as queued, rather than as both.
     taken = self._dataset.num_taken
     waiting = self._dataset.waiting
@@ -186,7 +188,7 @@ class Learner:
       self._logger.close()
 
   def run(self):
-    """Learns to the end of the budget, or until the program is stopped."""
+    """Learns until the budget is used up or the program is stopped."""
     try:
       self.publish()
     except EndedError:

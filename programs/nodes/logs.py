@@ -1,4 +1,4 @@
-"""Where metrics go: CSV files, TensorBoard events, Weights & Biases."""
+"""Loggers of metrics: CSV files, TensorBoard events, Weights & Biases."""
 
 import csv
 import logging
@@ -20,13 +20,13 @@ _WARNING_SECONDS = 60.0
 
 
 class Logger(Protocol):
-  """Takes rows of metrics."""
+  """Writes rows of metrics."""
 
   def write(self, data: Mapping[str, Any]):
     """Writes a row."""
 
   def close(self):
-    """Writes what has not been written yet."""
+    """Writes pending rows and closes the log."""
 
 
 def make_logger(
@@ -58,7 +58,7 @@ def make_logger(
 
 
 class CsvLogger(Logger):
-  """Appends to a CSV file, whose first row decides on the columns."""
+  """Appends to a CSV file; the first row determines the columns."""
 
   def __init__(self, path: pathlib.Path):
     """Opens the file."""
@@ -94,15 +94,15 @@ class CsvLogger(Logger):
 class TensorBoardLogger(Logger):
   """Writes scalars over environment steps, without TensorFlow.
 
-  TensorFlow's own writer would cache every Python number that it is given for
-  ever: 35 KB of a row of fifty.
+  TensorFlow's own writer caches every Python number that it receives and never
+  frees it: 35 KB for a row of fifty.
   """
 
   def __init__(self, directory: pathlib.Path, label: str):
     """Makes a file of events.
 
     Args:
-      directory: of the files of all labels.
+      directory: the directory for files of all labels.
       label: group of the scalars.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -139,12 +139,12 @@ class TensorBoardLogger(Logger):
 class WandbLogger(Logger):
   """Writes to a run of Weights & Biases, over environment steps.
 
-  The nodes of one training run are runs of one group there, and so is what a
-  resumed run adds.
+  The nodes of a training run are runs of one group there; resuming adds further
+  runs to the group.
   """
 
   def __init__(self, experiment: Experiment, label: str):
-    """Takes the run and the name of the log."""
+    """Prepares the log `label` of a run."""
     self._experiment = experiment
     self._label = label
     self._run: Any = None
@@ -173,10 +173,10 @@ class WandbLogger(Logger):
 
 
 class Unfailing(Logger):
-  """Loses rows that cannot be written, with a warning once a minute."""
+  """Drops rows that cannot be written, with a warning once a minute."""
 
   def __init__(self, logger: Logger, place: str):
-    """Takes the logger, and what warnings call the place."""
+    """Wraps a logger; `place` names it in warnings."""
     self._logger = logger
     self._place = place
     self._last_warning = float("-inf")
@@ -185,7 +185,7 @@ class Unfailing(Logger):
     """Writes a row if possible."""
     try:
       self._logger.write(data)
-    # A full disk is an OSError, but a service of the network raises anything.
+    # A full disk is an OSError, but a network service may raise anything.
     except Exception as error:
       now = time.monotonic()
       if now - self._last_warning > _WARNING_SECONDS:

@@ -1,4 +1,4 @@
-"""Sends the newest state of a node to others, beside the node's work."""
+"""Sends a node's newest state to other nodes while the node works."""
 
 import threading
 from collections.abc import Callable
@@ -8,40 +8,40 @@ from programs.nodes.failures import EndedError
 
 
 class Publisher(Protocol):
-  """Publishes a state that changes."""
+  """Publishes a changing state."""
 
   @property
   def failed(self) -> bool:
-    """Whether publishing has raised; `close` raises the same."""
+    """Whether publishing has raised an error; `close` raises it again."""
 
   def notify(self):
-    """Takes note of a new state."""
+    """Announces a new state."""
 
   def close(self):
     """Publishes the last state and ends."""
 
 
 class DirectPublisher(Publisher):
-  """Publishes every state in the thread that made it."""
+  """Publishes every state at once, in the thread that announces it."""
 
   failed = False
 
   def __init__(self, publish: Callable[[], None]):
-    """Takes the function that publishes the state at its call."""
+    """Makes a publisher that calls `publish` for every state."""
     self._publish = publish
 
   def notify(self):
-    """Publishes."""
+    """Publishes the new state."""
     self._publish()
 
   def close(self):
-    """Does nothing: every state has been published."""
+    """Does nothing, since every state has been published."""
 
 
 class BackgroundPublisher(Publisher):
-  """Publishes in a thread of its own, so that work goes on.
+  """Publishes in a thread of its own, so that the node's work goes on.
 
-  States that come while it is busy are skipped, but for the newest.
+  While the thread is busy, all new states but the newest are skipped.
   """
 
   def __init__(
@@ -50,9 +50,9 @@ class BackgroundPublisher(Publisher):
     """Starts the thread.
 
     Args:
-      publish: publishes the state at its call.
-      every_seconds: publish again after this time without news, for receivers
-        that have been restarted.
+      publish: publishes the state of the moment.
+      every_seconds: publish again after this time without a new state, for
+        receivers that have been restarted.
     """
     self._publish = publish
     self._every_seconds = every_seconds
@@ -66,11 +66,11 @@ class BackgroundPublisher(Publisher):
 
   @property
   def failed(self) -> bool:
-    """Whether publishing has raised; `close` raises the same."""
+    """Whether publishing has raised an error; `close` raises it again."""
     return self._error is not None
 
   def notify(self):
-    """Takes note of a new state."""
+    """Announces a new state."""
     self._news.set()
 
   def _run(self):
@@ -82,7 +82,7 @@ class BackgroundPublisher(Publisher):
         self._publish()
       except EndedError:
         return
-      except Exception as error:  # Any; the thread that works raises it.
+      except Exception as error:  # Any error; `close` raises it again.
         self._error = error
         return
       if ended:
@@ -92,7 +92,7 @@ class BackgroundPublisher(Publisher):
     """Publishes the last state and ends.
 
     Raises:
-      Exception: what publishing raised.
+      Exception: the error that publishing raised, if any.
     """
     self._ended = True
     self._news.set()

@@ -19,12 +19,12 @@ def random_key(experiment: Experiment, step: int, *path: int) -> jax.Array:
   """Returns a random key of a part of the run.
 
   Args:
-    experiment: the run; its seed is the seed of everything.
-    step: updates that were done when the part began: a resumed run draws other
-      numbers than the one before.
-    *path: the part, then anything that tells its keys apart.
+    experiment: the run; all keys derive from its seed.
+    step: updates done when the part began, so that a resumed run draws new
+      numbers.
+    *path: the part, then further numbers that distinguish its keys.
   """
-  # Accelerators would compile each of these operations.
+  # On the CPU, as an accelerator would compile each of these operations.
   with jax.default_device(jax.local_devices(backend="cpu")[0]):
     key = jax.random.PRNGKey(experiment.seed)
     for number in (step, *path):

@@ -1,4 +1,4 @@
-"""The variable server: parameters on their way from the learner to actors."""
+"""The variable server, which passes parameters from the learner to actors."""
 
 import pickle
 import threading
@@ -19,15 +19,15 @@ class VariableServer:
   """
 
   def __init__(self):
-    """Makes a server that has no variables yet."""
+    """Makes a server without variables."""
     self._variables: dict[str, Any] = {}
     self._changed = threading.Condition()
 
   def put(self, pickled_variables: bytes):
     """Replaces the variables by a pickled dict of newer ones.
 
-    Pickled, as arrays among the arguments of a courier call make it hang;
-    among results they do not.
+    They are pickled because arrays among the arguments of a courier call make
+    it hang; arrays among its results do not.
     """
     variables = pickle.loads(pickled_variables)
     with self._changed:
@@ -35,10 +35,10 @@ class VariableServer:
       self._changed.notify_all()
 
   def get_variables(self, names: Sequence[str]) -> list[Any] | None:
-    """Returns variables by name; None if there are none yet, after a wait."""
+    """Returns variables by name; None if none have come after a short wait."""
     with self._changed:
       if not self._changed.wait_for(lambda: self._variables, _TIMEOUT_SECONDS):
-        # Courier would log the traceback of an exception in every run.
+        # None, because courier would log an exception's traceback every time.
         return None
       return [self._variables[name] for name in names]
 
@@ -47,7 +47,7 @@ class VariableClient:
   """Reads from a variable server."""
 
   def __init__(self, client: Any):
-    """Takes a courier client of `VariableServer`."""
+    """Wraps a courier client of `VariableServer`."""
     self._client = client
 
   def get_variables(self, names: Sequence[str]) -> list[Any]:
@@ -66,7 +66,12 @@ class VariableSender:
   """Sends the learner's variables to a variable server."""
 
   def __init__(self, send: Callable[[bytes], Any], names: Sequence[str]):
-    """Takes a function that calls the server's `put`, and what to send."""
+    """Makes a sender.
+
+    Args:
+      send: calls the server's `put`.
+      names: names of the variables to send.
+    """
     self._send = send
     self._names = list(names)
 
@@ -81,8 +86,8 @@ class VariableSender:
 def newest_version(learner: VariableSource) -> int:
   """Returns the version of the newest variables.
 
-  Stands in for a `VariableSender` where actors are threads of the learner's
-  process and read its variables themselves.
+  Replaces a `VariableSender` where actors are threads of the learner's process
+  and read its variables directly.
   """
   (version,) = learner.get_variables(["version"])
   return int(version)

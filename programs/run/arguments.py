@@ -1,4 +1,4 @@
-"""Command lines: the parser of every command, and values given as text."""
+"""The command-line parser of every command, and values given as text."""
 
 import argparse
 import ast
@@ -12,15 +12,15 @@ from typing import Any
 from acme_stac.checks import near_matches
 from programs.run.errors import UserError
 
-# Digits of the largest number that is read from text.
+# Maximum number of digits of a number in text.
 _MAX_DIGITS = 100
 
 
 class Parser(argparse.ArgumentParser):
   """Parses the arguments of a command.
 
-  Flags are written out in full and integers may be written as 1e6. Errors are
-  `UserError`s; one for an unknown flag names similar flags.
+  Flags must be written out in full; integers may be written as 1e6. Errors are
+  raised as `UserError`; the one for an unknown flag names similar flags.
   """
 
   def __init__(self, module: str, doc: str | None):
@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
 
     Args:
       module: name of the command, for example "programs.evaluate".
-      doc: its documentation, with examples; shown as it is.
+      doc: the help text, with examples; shown verbatim.
     """
     self._known: list[str] = []
     super().__init__(
@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
     self._known += action.option_strings
     return action
 
-  # The base class lets subcommands take what is unknown to the command.
+  # mypy's stubs overload the base method by the type of `namespace`.
   def parse_args(  # type: ignore[override]
     self, args: Sequence[str] | None = None, namespace: Any = None
   ) -> argparse.Namespace:
@@ -54,7 +54,7 @@ class Parser(argparse.ArgumentParser):
       UserError: if any of them is wrong.
     """
     args = list(sys.argv[1:] if args is None else args)
-    # Unknown flags first: one may be why another argument seems missing.
+    # Unknown flags first, as one may be why another argument seems missing.
     for argument in args[: args.index("--")] if "--" in args else args:
       flag = argument.partition("=")[0]
       if re.match("-{1,2}[A-Za-z]", flag) and flag not in self._known:
@@ -62,7 +62,7 @@ class Parser(argparse.ArgumentParser):
     return super().parse_args(args, namespace)
 
   def error(self, message: str):
-    """Raises UserError with the message and where to read on."""
+    """Raises UserError with the message and a pointer to the help."""
     message = message[:1].upper() + message[1:]
     stop = "" if message.endswith((".", "?")) else "."
     raise UserError(
@@ -79,7 +79,7 @@ def whole_number(text: str) -> int:
   """
   with contextlib.suppress(ValueError):
     return int(text, 0)
-  # Exact, where floating point rounds large numbers.
+  # Decimal is exact, whereas floating point rounds large numbers.
   with contextlib.suppress(decimal.InvalidOperation):
     number = decimal.Decimal(text)
     if (
@@ -101,7 +101,7 @@ def _integer(text: str) -> int:
 
 
 def option_value(text: str, option_type: type | None) -> Any:
-  """Returns the value of an environment's option; the environment checks it.
+  """Returns an option's value from text; the environment checks it later.
 
   Args:
     text: the option as given on a command line.

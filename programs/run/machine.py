@@ -15,8 +15,8 @@ from collections.abc import Iterable
 
 from programs.run.errors import UserError
 
-# Imported by every run, and by distributed ones; the order puts the most
-# telling errors first.
+# Imported by every run and, below, by distributed runs; ordered so that the
+# most informative error comes first.
 _MODULES = (
   "numpy", "jax", "haiku", "ml_collections", "gymnasium", "ale_py"
 )
@@ -27,15 +27,15 @@ def has_distributed_layer() -> bool:
   """Returns whether Launchpad, Reverb and Acme are installed."""
   try:
     return all(map(importlib.util.find_spec, _DISTRIBUTED_MODULES))
-  except ImportError:  # Of a finder that keeps them out.
+  except ImportError:  # Raised by an import hook that blocks them.
     return False
 
 
 def check(distributed: bool = True):
-  """Raises UserError where a run cannot work at all.
+  """Raises UserError if this machine cannot execute a run.
 
   Args:
-    distributed: whether it needs Launchpad, Reverb and Acme.
+    distributed: whether the run needs Launchpad, Reverb and Acme.
   """
   if not distributed:
     _check_modules(_MODULES)
@@ -71,31 +71,31 @@ def _check_modules(modules: Iterable[str]):
 
 
 def use_compilation_cache():
-  """Has JAX keep compiled code for later runs of this user.
+  """Makes JAX cache compiled code for later runs of this user.
 
-  Must be called before JAX is imported; it holds for child processes too.
-  JAX_COMPILATION_CACHE_DIR, if set, takes precedence; an empty one means no
-  cache.
+  Must be called before JAX is imported; also applies to child processes.
+  JAX_COMPILATION_CACHE_DIR takes precedence if set; if it is empty, nothing is
+  cached.
   """
   if "JAX_COMPILATION_CACHE_DIR" in os.environ:
     return
   home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-  # Hosts with other processors may share the home directory.
+  # Hosts with different processors may share the home directory.
   directory = (
     pathlib.Path(home).expanduser() / "acme_stac" / f"jax-{_processor()}"
   )
   try:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
   except OSError:
-    return  # Every run compiles, then.
+    return  # Runs work without a cache.
   os.environ["JAX_COMPILATION_CACHE_DIR"] = str(directory)
-  # Inference compiles faster than the default limit of a second, but every
-  # process of a run does it.
+  # Inference compiles in less than a second, the default minimum, but every
+  # process of a run compiles it.
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
 def _processor() -> str:
-  """Returns a short name for the kind of processor."""
+  """Returns a short identifier of the processor's kind."""
   try:
     text = pathlib.Path("/proc/cpuinfo").read_text()
   except OSError:
@@ -112,8 +112,8 @@ def check_ports(ports: Iterable[int]):
   """Raises UserError if any of these ports is in use on this machine."""
   for port in ports:
     with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as listener:
-      # Unlike Reverb, which would share a port, and trajectories, with another
-      # Reverb server.
+      # Fails if another server uses the port. Two Reverb servers would share
+      # it, and trajectories with it.
       listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
       try:
         listener.bind(("::", port))
@@ -121,8 +121,8 @@ def check_ports(ports: Iterable[int]):
       # OverflowError: 65535 is the last port.
       except (OSError, OverflowError) as error:
         raise UserError(
-          f"Port {port} cannot be listened on ({error}). End what uses it, or"
-          " give the learner's host another port in the cluster file."
+          f"Cannot listen on port {port} ({error}). End the program that uses"
+          " it, or give the learner's host another port in the cluster file."
         ) from error
 
 
@@ -137,14 +137,14 @@ def isolate_network() -> bool:
   """Moves this process into a network namespace with a loopback interface only.
 
   The servers of Reverb and courier listen on every interface, without
-  authentication. The processes of a local run need loopback only, so nobody
-  else can reach them, other users of this machine included. Must be called
-  while the process has one thread.
+  authentication. The processes of a local run need only loopback. In their own
+  namespace nobody else can reach them, not even other users of this machine.
+  Must be called while the process has a single thread.
 
   Returns:
     Whether the kernel allows it.
   """
-  # A process cannot go back, so another one tries first.
+  # Entering a namespace cannot be undone, so a child process tries it first.
   child = os.fork()
   if not child:
     try:
@@ -161,7 +161,7 @@ def isolate_network() -> bool:
 def _enter_own_network():
   libc = ctypes.CDLL(None, use_errno=True)
   user, group = os.getuid(), os.getgid()
-  # Root needs no user namespace, and keeps its other rights without one.
+  # Root needs no user namespace, and would lose other rights in one.
   if libc.unshare(_CLONE_NEWNET):
     if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET):
       raise OSError(ctypes.get_errno(), "unshare")

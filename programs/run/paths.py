@@ -1,4 +1,4 @@
-"""Directories and files of results, checked before the work they are for."""
+"""Checks that results can be written, before the work is done."""
 
 import argparse
 import os
@@ -10,8 +10,8 @@ from programs.run.errors import UserError
 
 
 def path(text: str) -> pathlib.Path:
-  """Returns a path, for argparse; an empty one would be the current folder."""
-  if not text:
+  """Converts an argument to a path; rejects an empty one."""
+  if not text:  # pathlib would take it for the current folder.
     raise argparse.ArgumentTypeError("is empty: name a directory")
   try:
     return pathlib.Path(text).expanduser()
@@ -24,7 +24,7 @@ def cannot_be_written(
 ) -> UserError:
   """Returns the error for a path that a user chose with `flag`."""
   return UserError(
-    f"{path} cannot be written: {reason}. Mend that, or choose another {flag}."
+    f"{path} cannot be written: {reason}. Fix that, or choose another {flag}."
   )
 
 
@@ -33,7 +33,7 @@ def make_directory(directory: pathlib.Path, flag: str):
 
   Args:
     directory: the directory, which may exist.
-    flag: the flag that the user chose it with.
+    flag: the flag that names the directory.
 
   Raises:
     UserError: if no file can be created in it.
@@ -51,10 +51,10 @@ def check_files(files: Iterable[pathlib.Path], flag: str):
 
   Args:
     files: the files, which need not exist.
-    flag: the flag that the user chose their place with.
+    flag: the flag that names their place.
 
   Raises:
-    UserError: if one exists that is not a regular file, or is read-only.
+    UserError: if one of them exists and is read-only or not a regular file.
   """
   for file in files:
     if not os.path.lexists(file):

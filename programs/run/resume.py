@@ -1,4 +1,4 @@
-"""Resuming: config.json, and whether a work directory's run can go on."""
+"""Prepares a work directory; checks whether its run can be resumed."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from programs.run.experiment import (
   write_config,
 )
 
-# Fields of the agent that decide what a checkpoint's numbers mean.
+# Fields of the agent that determine the meaning of a checkpoint's numbers.
 _FIXED = ("metaparameter_range", "embedded", "embedding_per_head")
 
 
@@ -26,9 +26,9 @@ class Prepared(NamedTuple):
   """A run whose work directory is ready.
 
   Attributes:
-    experiment: the run, as it goes on.
+    experiment: the run to start or resume.
     step: learner steps that are already done.
-    changes: settings that have changed since, as text.
+    changes: settings that differ from those the run began with, as text.
   """
 
   experiment: Experiment
@@ -39,8 +39,8 @@ class Prepared(NamedTuple):
 def prepare_workdir(experiment: Experiment) -> Prepared:
   """Makes the work directory, or checks that its run can be resumed.
 
-  The caller holds the directory's lock, so that no other run reads or writes it
-  meanwhile.
+  The caller must hold the directory's lock, which keeps other runs from reading
+  or writing it.
 
   Raises:
     UserError: if the directory cannot be written, or holds another run.
@@ -82,10 +82,10 @@ def prepare_workdir(experiment: Experiment) -> Prepared:
 
 
 def with_specs_of_run(experiment: Experiment) -> Experiment:
-  """Returns an experiment with the specs that its run was begun with.
+  """Returns the experiment with the specs that its run began with.
 
-  A run that an older version began has no bounds of observations in its
-  config.json, and its networks do not use them.
+  If an older version began the run, its config.json has no bounds of
+  observations, and its networks do not use them.
   """
   path = experiment.workdir / "config.json"
   if not path.is_file():
@@ -121,15 +121,15 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
 def _changes(
   what: str, old: dict[str, Any], new: dict[str, Any]
 ) -> list[str]:
-  """Returns how the run to resume differs from the one that was begun.
+  """Returns how a run's settings have changed since it began.
 
   Args:
-    what: where the description of the latter comes from, for messages.
-    old: that description: contents of config.json, or a checkpoint's metadata.
+    what: the source of the old settings, for messages.
+    old: the old settings: contents of config.json, or a checkpoint's metadata.
     new: `Experiment.to_json` of the run to resume.
 
   Raises:
-    UserError: if they cannot be the same run.
+    UserError: if the changes make it another run.
   """
   for name in ("environment", "agent"):
     if old.get(name) != new[name]:
@@ -150,7 +150,7 @@ def _changes(
 
 
 def _state_template(experiment: Experiment) -> core.TrainingState:
-  """Returns shapes and dtypes of the learner's state, computing nothing."""
+  """Returns shapes and dtypes of the learner's state, without computing it."""
   networks = experiment.network_factory(
     experiment.environment_spec, experiment.config
   )

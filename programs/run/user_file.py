@@ -1,4 +1,4 @@
-"""Python files of the user's: configurations and sweeps."""
+"""Calls functions of a user's Python files: configurations and sweeps."""
 
 import pathlib
 import runpy
@@ -12,7 +12,8 @@ def call(path: str, function: str, flag: str, folder: str) -> Any:
   """Calls a function of a Python file.
 
   Args:
-    path: path of the file; what follows a colon is the function's argument.
+    path: path of the file, optionally followed by a colon and the function's
+      argument.
     function: name of the function.
     flag: the flag that names the file, for messages.
     folder: directory of the project's own files of this kind.
@@ -28,7 +29,7 @@ def call(path: str, function: str, flag: str, folder: str) -> Any:
     module = runpy.run_path(file)
     if function not in module:
       raise UserError(f"{flag}: {file} has no function {function}().")
-    # Without an argument the function's default counts.
+    # Without an argument, the function's default applies.
     return module[function](*[argument] * bool(argument))
   except OSError as error:
     known = ", ".join(known_files(folder))
@@ -37,7 +38,7 @@ def call(path: str, function: str, flag: str, folder: str) -> Any:
     )
   except UserError:
     raise
-  except ValueError as error:  # The project's files say what is wrong.
+  except ValueError as error:  # The project's own files raise clear ones.
     raise UserError(f"{flag}: {error}") from error
   except Exception as error:  # A user's file may raise anything.
     place = traceback.extract_tb(error.__traceback__)[-1]
@@ -48,5 +49,5 @@ def call(path: str, function: str, flag: str, folder: str) -> Any:
 
 
 def known_files(folder: str) -> list[str]:
-  """Returns the project's files in a folder, below the current directory."""
+  """Returns the Python files of a folder below the current directory."""
   return sorted(map(str, pathlib.Path(folder).glob("[a-z]*.py")))

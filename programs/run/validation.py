@@ -1,4 +1,4 @@
-"""Checks of a run before any process is started, with readable errors."""
+"""Checks a run before any process is started, with readable errors."""
 
 import contextlib
 import importlib.util
@@ -25,10 +25,10 @@ from programs.run.experiment import (
 def make_experiment(
   config: ml_collections.ConfigDict, num_actors: int, workdir: str
 ) -> Experiment:
-  """Checks a configuration and describes its run.
+  """Checks a configuration and returns its experiment.
 
   Args:
-    config: what get_config() of a configuration file returns.
+    config: the result of a configuration file's get_config().
     num_actors: number of actors.
     workdir: directory of the run.
 
@@ -37,7 +37,7 @@ def make_experiment(
   """
   try:
     _check_fields(config)
-    # Two, to find here what goes wrong only in a batch.
+    # Two environments, to catch errors that occur only in a batch.
     with _probe(config.environment, 2, environment_options(config)) as probe:
       _check_action_repeat(config, probe)
       environments.check(probe)
@@ -81,7 +81,12 @@ def _check_fields(config: ml_collections.ConfigDict):
 def _probe(
   name: str, number: int, options: dict[str, Any]
 ) -> Iterator[environments.BatchedEnvironment]:
-  """Makes environments, to see that they can be made, and closes them."""
+  """Makes a batch of environments and closes it afterwards.
+
+  Raises:
+    ValueError: if they cannot be made.
+    ImportError: if their package is missing.
+  """
   try:
     environment = environments.make_batched(name, number, seed=0, **options)
   except (ValueError, ImportError):
@@ -100,7 +105,7 @@ def _probe(
 def _check_action_repeat(
   config: ml_collections.ConfigDict, probe: environments.BatchedEnvironment
 ):
-  """Raises ValueError for an action repeat that is not the environment's."""
+  """Raises ValueError if the action repeat differs from the environment's."""
   given = agent_overrides(config).get("action_repeat", probe.action_repeat)
   if given != probe.action_repeat:
     raise ValueError(
@@ -110,12 +115,12 @@ def _check_action_repeat(
 
 
 def _check_values(experiment: Experiment):
-  """Raises ValueError for values that do not fit together, or this machine."""
+  """Raises ValueError if values do not fit each other or this machine."""
   if experiment.wandb_project and not importlib.util.find_spec("wandb"):
     raise ValueError(
       "--config.wandb_project is set, but Weights & Biases is not installed."
-      " Install the version that fits: pip install -e '.[wandb]' in a clone of"
-      " the project. Or leave it out."
+      " Install the matching version (pip install -e '.[wandb]' in a clone of"
+      " the project), or leave the field out."
     )
   batch = experiment.config.batch_size
   if (
@@ -132,13 +137,13 @@ def _check_values(experiment: Experiment):
     experiment.to_json()
   except TypeError as error:
     raise ValueError(
-      f"config.json cannot hold this run: {error}. Options are numbers,"
-      " strings, and lists of them."
+      f"config.json cannot hold this run: {error}. Options must be numbers,"
+      " strings, or lists of them."
     ) from error
 
 
 def _check_networks(experiment: Experiment):
-  """Raises ValueError for networks that do not work, computing nothing."""
+  """Raises ValueError if the networks do not work; only traces them."""
   spec, config = experiment.environment_spec, experiment.config
   if not isinstance(experiment.networks, str | None):
     raise ValueError(
@@ -158,7 +163,7 @@ def _check_networks(experiment: Experiment):
 
 
 def _apply_networks(networks: Any, experiment: Experiment):
-  """Applies a user's networks to the shapes of a batch, computing nothing."""
+  """Applies a user's networks to the shapes of a batch, without computing."""
   config = experiment.config
   params = jax.eval_shape(networks.init, jax.random.PRNGKey(0))
   rows = (config.trajectory_length + 1, config.batch_size)

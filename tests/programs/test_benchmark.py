@@ -211,7 +211,7 @@ def test_device(tmp_path, capsys, monkeypatch):
     for part in ("pooling", "learner", "emulator", "colocated")
   }
   assert all(row["gradient_milliseconds"] > 0 for row in rows["pooling"])
-  assert [row["agent"] for row in rows["learner"]] == ["impala", "stacx"]
+  assert [row["agent"] for row in rows["learner"]] == ["stacx", "impala"]
   assert all(0 < row["share_of_peak"] < 2 for row in rows["learner"])
   assert all(row["frames_per_second"] > 0 for row in rows["emulator"])
   (program,) = rows["colocated"]

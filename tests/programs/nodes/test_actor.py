@@ -99,7 +99,7 @@ def test_an_environment_that_fails_is_made_again_within_a_limit(
     actor.run_item()
   assert message in str(raised.value)
   assert "Its last actions, the newest last:" in str(raised.value)
-  assert caplog.text.count("Environments are made again") == 5
+  assert caplog.text.count("Making new environments") == 5
 
 
 @pytest.mark.parametrize("groups,members,overlap", [
@@ -161,7 +161,7 @@ def test_a_group_that_fails_does_not_disturb_the_others(
   for turn in range(70):
     assert actor.run_item()
     assert queue.num_items == 2 * (turn + 1)
-  assert "Environments are made again" in caplog.text
+  assert "Making new environments" in caplog.text
   for _, item in zip(range(140), queue, strict=False):
     reward, step_type = item.trajectory.reward, item.trajectory.step_type
     assert (reward[step_type == 0] == 0).all()
