@@ -45,12 +45,11 @@ lint: setup
 # the packages, such as the oracles of the core.
 CURRENT_TESTS := tests/core/test_imports.py tests/core/test_vtrace.py \
   tests/environments/test_atari.py tests/environments/test_control.py \
-  tests/environments/test_gymnasium.py tests/evaluation/test_statistics.py \
-  tests/evaluation/test_figures.py tests/evaluation/test_run_plots.py \
+  tests/environments/test_gymnasium.py tests/evaluation \
   tests/networks/test_networks.py tests/programs/launch/test_colocated.py \
   tests/programs/launch/test_serial.py tests/programs/nodes/test_logs.py \
-  tests/test_accelerator.py tests/test_checkpointing.py tests/test_layers.py \
-  tests/training
+  tests/programs/test_report.py tests/test_accelerator.py \
+  tests/test_checkpointing.py tests/test_layers.py tests/training
 
 ifeq ($(STACK),current)
 test: setup
