@@ -51,7 +51,7 @@ def load_runs(path: str) -> dict[str, list[str]]:
   Raises:
     UserError: if there is no such file, or it is not a sweep.
   """
-  runs = user_file.call(path, "get_runs", "FILE", "configs/sweeps")
+  runs = user_file.call(path, "get_runs", "The sweep", "configs/sweeps")
   if not isinstance(runs, Mapping) or not runs:
     raise UserError(
       f"get_runs() of {path} must return a dictionary of runs, got {runs!r}."

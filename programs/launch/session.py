@@ -157,7 +157,10 @@ def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:
     return _report_stop(run, request)
   except (ending.NodeDiedError, SilentError, HopelessError) as error:
     progress.close()
-    ending.say(f"{error}\nThe same command resumes.")
+    ending.say(str(error))
+    # Unless somebody removed it.
+    if (experiment.workdir / "config.json").is_file():
+      ending.say("The same command resumes.")
     code = 1
   else:
     progress.close()

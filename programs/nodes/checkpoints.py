@@ -9,6 +9,8 @@ from programs.nodes.failures import HopelessError
 from programs.run import workdir
 from programs.run.experiment import Experiment
 
+# Least time between two looks at the work directory.
+_LOOK_SECONDS = 1.0
 
 class Checkpoints:
   """Restores and writes the checkpoints of a run.
@@ -47,9 +49,10 @@ class Checkpoints:
     self.step = learner.num_steps
     self._started = self._last = time.monotonic()
     self._workdir = workdir.Watch(experiment.workdir)
+    self._next_look = 0.0
 
   def save_if_due(self):
-    """Writes a checkpoint if one is due.
+    """Writes a checkpoint if one is due, and checks the work directory.
 
     If it cannot be written, for example because the disk is full, logs a
     warning: training goes on.
@@ -57,9 +60,13 @@ class Checkpoints:
     Raises:
       HopelessError: if the work directory has been removed or replaced.
     """
+    now = time.monotonic()
+    if now >= self._next_look:
+      self._next_look = now + _LOOK_SECONDS
+      self._check_workdir()
     if (
       self._learner.num_steps % self._experiment.checkpoint_every_updates
-      and time.monotonic() - self._last < self._every_seconds
+      and now - self._last < self._every_seconds
     ):
       return
     try:
@@ -85,14 +92,17 @@ class Checkpoints:
         " previous one are lost."
       ) from error
 
-  def _save(self):
-    """Writes a checkpoint unless the newest one has the same step."""
+  def _check_workdir(self):
     if not self._workdir.is_intact():
       raise HopelessError(
         f"{self._experiment.workdir}, or a part of it, was removed or replaced"
         " during training, so the run was stopped. Updates since the last"
         " checkpoint are lost."
       )
+
+  def _save(self):
+    """Writes a checkpoint unless the newest one has the same step."""
+    self._check_workdir()
     if self._learner.num_steps == self.step:
       return
     self._last = time.monotonic()

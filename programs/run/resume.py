@@ -175,5 +175,6 @@ def _cannot_be_resumed(
   changed = "\nChanged: " + "; ".join(changes) if changes else ""
   return UserError(
     f"{directory} cannot be resumed. {error}{changed}\nUse the configuration in"
-    " its config.json, or another --workdir."
+    " its config.json, put back a file that is damaged, or choose another"
+    " --workdir."
   )

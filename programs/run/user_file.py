@@ -15,7 +15,7 @@ def call(path: str, function: str, flag: str, folder: str) -> Any:
     path: path of the file, optionally followed by a colon and the function's
       argument.
     function: name of the function.
-    flag: the flag that names the file, for messages.
+    flag: what names the file, for messages.
     folder: directory of the project's own files of this kind.
 
   Returns:
@@ -33,9 +33,10 @@ def call(path: str, function: str, flag: str, folder: str) -> Any:
     return module[function](*[argument] * bool(argument))
   except OSError as error:
     known = ", ".join(known_files(folder))
-    raise UserError(f"{flag}: {error}\nThis project's files: {known}") from (
-      error
-    )
+    raise UserError(
+      f"{flag}: {file} cannot be read ({error.strerror}).\nThis project's"
+      f" files: {known}"
+    ) from error
   except UserError:
     raise
   except ValueError as error:  # The project's own files raise clear ones.

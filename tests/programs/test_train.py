@@ -224,13 +224,18 @@ def test_something_else_in_the_work_directory_is_one_error(tmp_path, name):
 
 
 @pytest.mark.parametrize("remove", ["all", "contents", "replaced"])
-def test_a_removed_work_directory_stops_the_run(tmp_path, remove):
-  experiment = make_experiment(tmp_path / "run", checkpoint_every_updates=1)
+def test_a_removed_work_directory_stops_the_run(
+  tmp_path, remove, monkeypatch
+):
+  # Nothing is due but a look at the directory.
+  monkeypatch.setattr(checkpoints, "_LOOK_SECONDS", 0.0)
+  experiment = make_experiment(tmp_path / "run")
   prepared = resume.prepare_workdir(experiment)
   lock = workdir_lib.lock(experiment.workdir)
   learner = types.SimpleNamespace(num_steps=0, save=dict)
-  saved = checkpoints.Checkpoints(prepared.experiment, learner, 60.0)
+  saved = checkpoints.Checkpoints(prepared.experiment, learner, 600.0)
   learner.num_steps = 1
+  saved.save_last()
   saved.save_if_due()
   assert checkpointing.list_checkpoints(experiment.checkpoints)
   for path in experiment.workdir.iterdir():
