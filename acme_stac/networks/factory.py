@@ -146,7 +146,8 @@ def _mixed_precision(config: STACConfig, module: type[hk.Module]):
   if config.compute_dtype == "float32":
     yield
     return
-  full, half = jnp.float32, jnp.dtype(config.compute_dtype)
+  # Not by its name, which NumPy may know as TensorFlow's type, not as JAX's.
+  full, half = jnp.float32, jnp.bfloat16
   with (
     hk.mixed_precision.push_policy(module, jmp.Policy(full, half, full)),
     hk.mixed_precision.push_policy(

@@ -110,7 +110,9 @@ def _measure_pooling(
       return
     pool = pools[case["derivative"]]
     key = jax.random.PRNGKey(0)
-    images = jax.random.normal(key, case["shape"], case["dtype"])
+    images = jax.random.normal(
+      key, case["shape"], getattr(jnp, case["dtype"])
+    )
     gradient = jax.grad(
       lambda x, pool=pool: jnp.sum(jnp.square(pool(x)), dtype=jnp.float32)
     )

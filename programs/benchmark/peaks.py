@@ -60,7 +60,7 @@ def peak(dtype: str) -> Peak:
 def matrix_product_rate(dtype: str) -> float:
   """Returns the FLOP/s of the fastest of a few large matrix products."""
   size = 1024 if jax.default_backend() == "cpu" else 8192
-  matrix = jnp.ones((size, size), dtype)
+  matrix = jnp.ones((size, size), getattr(jnp, dtype))
   product = jax.jit(jnp.matmul)
 
   def call():

@@ -89,3 +89,10 @@ def test_outputs_in_bfloat16_are_float32_and_close(torso):
   for one, other in zip(*map(jax.tree_util.tree_leaves, outputs), strict=True):
     assert one.dtype == other.dtype == jnp.float32
     np.testing.assert_allclose(other, one, rtol=0.05, atol=0.05)
+
+
+def test_bfloat16_is_that_of_jax_where_tensorflow_has_its_own():
+  pytest.importorskip("tensorflow")
+  config = helpers.small_config("stac", compute_dtype="bfloat16")
+  networks = helpers.networks(config)
+  jax.eval_shape(networks.init, jax.random.PRNGKey(0))
