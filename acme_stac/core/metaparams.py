@@ -1,10 +1,12 @@
 """Metaparameters η and the hyperparameters ζ(η) of the losses."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
 
 from acme_stac.config import STACConfig
 from acme_stac.core.types import Array, Metaparams
@@ -131,7 +133,9 @@ def constrain(metaparams: Metaparams, config: STACConfig) -> Hyperparameters:
   return Hyperparameters(**fields)
 
 
-def conditioning(metaparams: Metaparams, config: STACConfig) -> Array:
+def conditioning(
+  metaparams: Metaparams, config: STACConfig
+) -> Array | npt.NDArray[Any]:
   """Returns the values that the networks embed, [P, K].
 
   Their gradient is stopped: the metagradient flows through the inner loss's
@@ -145,7 +149,8 @@ def conditioning(metaparams: Metaparams, config: STACConfig) -> Array:
     Current σ(η) of the K names in `config.embedded`; K may be 0.
   """
   if not config.embedded:
-    return jnp.zeros([config.num_heads, 0])
+    # A constant of NumPy's: making it needs no device.
+    return np.zeros([config.num_heads, 0], jnp.result_type(float))
   squashed = squash(metaparams, config)
   values = jnp.stack([squashed[name] for name in config.embedded], axis=-1)
   return jax.lax.stop_gradient(values)

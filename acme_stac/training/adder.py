@@ -14,7 +14,7 @@ from acme_stac.config import STACConfig
 from acme_stac.core.types import Trajectory
 from acme_stac.networks import make_action_space
 from acme_stac.training.local_queue import Writer
-from acme_stac.training.samples import Sample, not_finite
+from acme_stac.training.samples import Sample, not_finite, trajectory_shapes
 
 
 def stored_spec(environment_spec: Any, config: STACConfig) -> Any:
@@ -139,26 +139,18 @@ class TrajectoryAdder:
 
   def _allocate(self, num_environments: int) -> list[_Item]:
     size = min(num_environments, self._batch_size)
-
-    def rows(shape, dtype) -> np.ndarray:
-      return np.zeros((self._length + 1, size, *shape), dtype)
+    shapes = trajectory_shapes(self._spec, self._length, size)
 
     def item(first: int) -> _Item:
+      # Every row is filled before the item is written.
       observation = jax.tree_util.tree_map(
-        # Every row is filled before the item is written.
-        lambda spec: np.empty(
-          (self._length + 1, size, *spec.shape), spec.dtype
-        ),
-        self._spec.observations,
+        lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes.observation
       )
-      trajectory = Trajectory(
-        observation=observation,
-        action=rows(self._spec.actions.shape, self._spec.actions.dtype),
-        reward=rows((), np.float32),
-        discount=rows((), np.float32),
-        step_type=rows((), np.int32),
-        behaviour_log_prob=rows((), np.float32),
-      )
+      # The last row's action and log-probability are not.
+      trajectory = jax.tree_util.tree_map(
+        lambda leaf: np.zeros(leaf.shape, leaf.dtype),
+        shapes._replace(observation=()),
+      )._replace(observation=observation)
       members = slice(first, first + size)
       return _Item(members, trajectory, tree.flatten(observation))
 

@@ -10,6 +10,7 @@ import numpy as np
 from acme_stac.core import conditioning, init_metaparams
 from acme_stac.core.types import Array
 from acme_stac.networks import ActingState, Policy, STACNetworks
+from acme_stac.training.compilation import compile_in_thread
 
 
 class Inference:
@@ -57,10 +58,9 @@ class Inference:
       key,
       jax.eval_shape(lambda: conditioning(init_metaparams(config), config)),
     )
-    lowered = self._select.lower(*place(shapes))
-    compilation = futures.ThreadPoolExecutor(1, "compilation")
-    self._compiled[num_environments] = compilation.submit(lowered.compile)
-    compilation.shutdown(wait=False)
+    self._compiled[num_environments] = compile_in_thread(
+      self._select.lower(*place(shapes))
+    )
 
   def __call__(
     self, params, observation, step_type, state, key, conditioning

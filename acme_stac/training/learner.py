@@ -19,8 +19,9 @@ from acme_stac.core import (
 from acme_stac.core.types import Array, Trajectory
 from acme_stac.networks import STACNetworks
 from acme_stac.training.adder import stored_spec
+from acme_stac.training.compilation import compile_in_thread
 from acme_stac.training.prefetch import Prefetch, Source
-from acme_stac.training.samples import Sample, batch_shapes
+from acme_stac.training.samples import Sample, trajectory_shapes
 
 
 class Learner:
@@ -76,23 +77,24 @@ class Learner:
     self._config = config
     self._shares_devices = shares_devices
     init = jax.jit(update.init)
-    self._update: Callable[..., Any] | None = None
     self._compiled: futures.Future[Callable[..., Any]] = futures.Future()
     if environment_spec is None:
       self._compiled.set_result(self._parallel.update)
     else:
       # Compilation starts first: it takes longest and needs no device.
-      batch = batch_shapes(
+      batch = trajectory_shapes(
         stored_spec(environment_spec, config),
-        jax.eval_shape(lambda: networks.initial_state(config.batch_size)),
-        config,
+        config.trajectory_length,
+        config.batch_size,
+      )._replace(
+        core_state=jax.eval_shape(
+          lambda: networks.initial_state(config.batch_size)
+        )
       )
       lowered = self._parallel.update.lower(
         jax.eval_shape(init, random_key), *[batch] * config.batches_to_begin
       )
-      compilation = futures.ThreadPoolExecutor(1, "compilation")
-      self._compiled = compilation.submit(lowered.compile)
-      compilation.shutdown(wait=False)
+      self._compiled = compile_in_thread(lowered)
     # One program: a GPU would otherwise compile each operation by itself.
     self._state: TrainingState = jax.device_put(
       init(random_key), self._parallel.state_sharding
@@ -131,8 +133,7 @@ class Learner:
     Raises:
       StopIteration: when there are no more batches.
     """
-    if self._update is None:
-      self._update = self._compiled.result()
+    update = self._compiled.result()
     previous = self._state
     if not self._source.ready:
       # Waiting for data counts from when the devices are idle.
@@ -140,7 +141,7 @@ class Learner:
     started = time.monotonic()
     trajectories, versions = self._take()
     self._seconds_waiting += time.monotonic() - started
-    state, metrics = self._update(previous, *trajectories)
+    state, metrics = update(previous, *trajectories)
     age = self._step - versions
     self._metrics = {
       **metrics,
@@ -223,9 +224,7 @@ class Learner:
       "version": lambda: state.step,
       # Without embedded metaparameters it is a constant, on no device yet.
       "conditioning": lambda: jax.device_put(
-        conditioning(state.metaparams, self._config)
-        if self._config.embedded
-        else np.zeros([self._config.num_heads, 0], np.float32),
+        conditioning(state.metaparams, self._config),
         self._parallel.state_sharding,
       ),
     }

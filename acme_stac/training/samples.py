@@ -10,7 +10,7 @@ import numpy as np
 import tree
 
 from acme_stac.config import STACConfig
-from acme_stac.core.types import CoreState, Trajectory
+from acme_stac.core.types import Trajectory
 
 
 class Sample(NamedTuple):
@@ -26,20 +26,22 @@ class Sample(NamedTuple):
   params_version: np.ndarray
 
 
-def batch_shapes(
-  stored_spec: Any, core_state: CoreState, config: STACConfig
+def trajectory_shapes(
+  stored_spec: Any, length: int, number: int
 ) -> Trajectory:
-  """Returns the shapes and types of a learner's batch.
+  """Returns the shapes and types of trajectories, without a recurrent state.
 
   Args:
     stored_spec: specs of one environment; see `adder.stored_spec`.
-    core_state: shapes of the recurrent state, [B, ...].
-    config: the agent's configuration.
+    length: transitions, T.
+    number: trajectories side by side, N.
+
+  Returns:
+    Leaves of shape [T+1, N, ...].
   """
 
   def rows(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-    leading = (config.trajectory_length + 1, config.batch_size)
-    return jax.ShapeDtypeStruct((*leading, *shape), dtype)
+    return jax.ShapeDtypeStruct((length + 1, number, *shape), dtype)
 
   def like(spec: Any) -> jax.ShapeDtypeStruct:
     return rows(spec.shape, spec.dtype)
@@ -51,7 +53,6 @@ def batch_shapes(
     discount=rows((), np.float32),
     step_type=rows((), np.int32),
     behaviour_log_prob=rows((), np.float32),
-    core_state=core_state,
   )
 
 
