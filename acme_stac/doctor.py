@@ -254,7 +254,11 @@ _CORE = (
     "core", _core,
     "'pip install .' in a clone of the project, into this environment.",
   ),
-  Check("devices", _devices, "docs/gpu.md says how to set up a GPU."),
+  Check(
+    "devices", _devices,
+    "Follow docs/gpu.md to set up a GPU.",
+    needed=False,
+  ),
 )
 _HOST = (
   Check("packages", _packages, _REINSTALL),
