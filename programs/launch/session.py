@@ -140,6 +140,7 @@ def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:
     return 0
   if run.cluster is not None and run.learns_here:
     machine.check_ports(run.cluster.ports(experiment.num_queues))
+  watch = workdir_lib.Watch(experiment.workdir)
   progress = Progress()
   try:
     modes.run(parsed.launch, modes.Launch(
@@ -158,8 +159,7 @@ def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:
   except (ending.NodeDiedError, SilentError, HopelessError) as error:
     progress.close()
     ending.say(str(error))
-    # Unless somebody removed it.
-    if (experiment.workdir / "config.json").is_file():
+    if watch.is_intact():
       ending.say("The same command resumes.")
     code = 1
   else:
