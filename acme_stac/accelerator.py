@@ -151,15 +151,17 @@ def _memory_held(least_free: int | None = None) -> list[str]:
   """
   visible = os.environ.get("CUDA_VISIBLE_DEVICES")
   gpus = _nvidia_smi("--query-gpu=uuid,index,memory.used,memory.total")
-  apps = _nvidia_smi("--query-compute-apps=gpu_uuid,pid,used_memory,name")
   faults = []
   for uuid, index, used, total in gpus:
     if visible is not None and not {uuid, index} & set(visible.split(",")):
       continue
+    least = _mib(total) / 2 if least_free is None else least_free
+    if _mib(total) - _mib(used) >= least:
+      continue
+    apps = _nvidia_smi("--query-compute-apps=gpu_uuid,pid,used_memory,name")
     here = [app for app in apps if app[0] == uuid]
     own = sum(_mib(mib) for _, pid, mib, _ in here if pid == str(os.getpid()))
     held = _mib(used) - own
-    least = _mib(total) / 2 if least_free is None else least_free
     if _mib(total) - held < least:
       holders = ", ".join(
         f"{pid} ({name})" for _, pid, _, name in here if pid != str(os.getpid())

@@ -136,13 +136,13 @@ def running(
   environment: Mapping[str, str] | None = None,
   end_seconds: float = _END_SECONDS,
 ) -> Iterator[Program]:
-  """Runs a program; ends it and what it has started at the end.
+  """Runs a program, and ends it and its child processes afterwards.
 
   Args:
     command: the command line.
-    directory: where its output is kept.
-    environment: variables that are added to this process's.
-    end_seconds: the time that it has to end by itself.
+    directory: directory for the program's output.
+    environment: environment variables to add to this process's.
+    end_seconds: seconds that the program has to end by itself.
   """
   output = directory / "output"
   with open(output, "w") as file:

@@ -67,9 +67,7 @@ def random_trajectory(
   )
 
 
-def _count_flops(
-  update: core.Update, *arguments: Any
-) -> float | None:
+def _count_flops(update: core.Update, *arguments: Any) -> float | None:
   """Returns the FLOPs of an unoptimised update, on all devices together.
 
   In an optimised program, XLA does not count operations that a library
@@ -91,8 +89,8 @@ def _count_flops(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments
   )
   with jax.default_device(cpu):
-    costs = jax.jit(update.update).lower(*shapes).cost_analysis()
-  return float((costs or {})["flops"])
+    costs: Any = jax.jit(update.update).lower(*shapes).cost_analysis()
+  return float(costs["flops"])
 
 
 class MeasuredUpdate:

@@ -264,7 +264,7 @@ class RunCounter:
     `rate` is in environment steps per second over the last half minute, None
     before the second update. `hosts` has the seconds since each host of actors
     last asked, `hosts_to_tell` those that do not know yet that the run is done,
-    and `rival` says that another launcher is the same host.
+    and `rival` is whether another launcher runs as the same host.
 
     Args:
       host: the host that asks, if it is one of actors.
