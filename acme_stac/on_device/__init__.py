@@ -1,0 +1,10 @@
+"""Environments written in JAX, and training that is one compiled function.
+
+Here belong environments as pure functions, adapters of libraries of such
+environments, and the loop that acts, steps and updates on the accelerator
+without a round trip to the host. Needs JAX alone; the adapters import their
+library when a name asks for it. Writing logs and checkpoints does not belong
+here: `programs.launch.on_device` does that.
+"""
+
+from acme_stac.on_device.environment import Environment, restart, transition
