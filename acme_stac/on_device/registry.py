@@ -66,6 +66,11 @@ def is_class(factory: Any) -> bool:
   return isinstance(factory, type) and issubclass(factory, Environment)
 
 
+def parameters(name: str) -> host_registry.Parameters:
+  """Returns the options that `make` takes; raises as `make`."""
+  return _resolve(name).parameters
+
+
 def make(name: str, **options: Any) -> Environment:
   """Makes an environment written in JAX.
 
