@@ -176,7 +176,7 @@ class _Algorithm2:
     loss, terms = self._heads.losses(new, held_out, zeta, inner=False)
     total = jnp.mean(loss)  # Line 13.
     kl = self._heads.kl(new.policy, old.policy, held_out.step_type)
-    if config.kl_cost and config.outer_loss == "actor_critic":
+    if config.outer_loss == "actor_critic":
       total += config.kl_cost * kl  # Line 14; otherwise it is only logged.
     terms = jax.tree_util.tree_map(jnp.mean, terms)
     return total, (inner._replace(params=new_params), terms, kl)
