@@ -165,9 +165,9 @@ DOMAINS: Mapping[str, Mapping[str, Any]] = {
     "torso": "deep_strided",
     "torso_sizes": (32, 32, 32),
   },
-  # MinAtar, not in the papers: Table 3's optimiser, Young & Tian's network and
-  # their budget, unclipped rewards, and a larger entropy cost, without which
-  # Breakout's policy becomes deterministic too soon.
+  # MinAtar, not in the papers: Table 3's optimiser and number of updates
+  # (78,125), Young & Tian's network, unclipped rewards, and a larger entropy
+  # cost, without which Breakout's policy becomes deterministic too soon.
   "minatar": {
     "entropy_cost": 0.05,
     "num_environment_steps": 50_000_000,
