@@ -273,6 +273,7 @@ class STACConfig:
     "deep", Choice(
       mlp="multilayer perceptron",
       layer_norm_mlp="the same with its first layer normalised, as in Acme",
+      minatar="a 3×3 convolution and a layer of 128, for boards of a few cells",
       shallow="IMPALA's small convolutional torso",
       deep="IMPALA's residual torso",
       deep_strided="the same with strides in place of pooling",
@@ -383,7 +384,7 @@ class STACConfig:
 
   def _check_shapes(self):
     """Raises FieldError for conflicting sizes."""
-    if not self.torso_sizes and self.torso not in ("mlp", "shallow"):
+    if not self.torso_sizes and self.torso not in ("mlp", "minatar", "shallow"):
       raise FieldError(
         f"torso {self.torso!r} needs at least one torso size.", "torso_sizes"
       )

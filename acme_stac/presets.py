@@ -176,6 +176,16 @@ DOMAINS: Mapping[str, Mapping[str, Any]] = {
     "torso": "deep_strided",
     "torso_sizes": (32, 32, 32),
   },
+  # MinAtar, not in the papers: Table 3's optimiser and number of updates
+  # (78,125), Young & Tian's network, unclipped rewards, and a larger entropy
+  # cost, without which Breakout's policy becomes deterministic too soon.
+  "minatar": {
+    "entropy_cost": 0.05,
+    "num_environment_steps": 50_000_000,
+    "action_repeat": 1,
+    "max_abs_reward": None,
+    "torso": "minatar",
+  },
   # The small domains are for a laptop, and not in the papers. "small" is for
   # discrete actions, vector observations and bounded rewards; it was chosen on
   # CartPole-v1. Rewards are clipped to 0.1 and gradients to norm 40, so that
@@ -278,8 +288,8 @@ def make_config(
   Args:
     agent: a name in `AGENTS`, for example "stacx".
     domain: a name in `DOMAINS`. "atari", "control_features" and
-      "control_pixels" are the columns of Tables 2 and 3; those that begin with
-      "small" are for a laptop.
+      "control_pixels" are the columns of Tables 2 and 3; "minatar" is for
+      MinAtar's games; those that begin with "small" are for a laptop.
     environment_spec: selects a small domain if `domain` is "small", see
       `small_domain`; without it "small" is CartPole's. Other domains ignore it.
     **overrides: fields of `STACConfig`.

@@ -162,7 +162,7 @@ def test_bad_fields(field, value, message):
 def test_unknown_names():
   with pytest.raises(ValueError, match="'stackx'. Did you mean 'stacx'"):
     acme_stac.make_config("stackx")
-  known = "Known: atari, control_features, control_pixels, small"
+  known = "Known: atari, control_features, control_pixels, minatar, small"
   with pytest.raises(ValueError, match=known):
     acme_stac.make_config("stacx", "doom")
 

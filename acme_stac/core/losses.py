@@ -117,8 +117,7 @@ def _scale_and_clip(
   reward: Array, scale: float, max_abs: float | None
 ) -> Array:
   """Returns the rewards that are learned from."""
-  if scale != 1.0:
-    reward = scale * reward
+  reward = scale * reward
   return reward if max_abs is None else jnp.clip(reward, -max_abs, max_abs)
 
 

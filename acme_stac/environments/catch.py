@@ -68,13 +68,13 @@ class Catch(base.BatchedEnvironment):
     return boards
 
   def render(self) -> np.ndarray:
-    board = np.full((self._rows, self._columns, 3), _BACKGROUND, np.uint8)
-    board[-1, self._paddle[0]] = _PADDLE
-    ball = board[self._ball_row[0], self._ball_column[0]]
-    # Nearly white where the paddle has the ball.
-    np.maximum(ball, np.array(_BALL, np.uint8), out=ball)
-    cell = max(1, _DRAWN_SIZE // max(self._rows, self._columns))
-    return board.repeat(cell, axis=0).repeat(cell, axis=1)
+    return draw(
+      self._rows,
+      self._columns,
+      self._ball_row[0],
+      self._ball_column[0],
+      self._paddle[0],
+    )
 
   def observation_spec(self) -> specs.BoundedArray:
     shape = (self._rows, self._columns)
@@ -82,3 +82,16 @@ class Catch(base.BatchedEnvironment):
 
   def action_spec(self) -> specs.DiscreteArray:
     return specs.DiscreteArray(3, name="action")
+
+
+def draw(
+  rows: int, columns: int, ball_row: int, ball_column: int, paddle: int
+) -> np.ndarray:
+  """Draws a board; RGB, uint8 [height, width, 3]."""
+  board = np.full((rows, columns, 3), _BACKGROUND, np.uint8)
+  board[-1, paddle] = _PADDLE
+  ball = board[ball_row, ball_column]
+  # Nearly white where the paddle has the ball.
+  np.maximum(ball, np.array(_BALL, np.uint8), out=ball)
+  cell = max(1, _DRAWN_SIZE // max(rows, columns))
+  return board.repeat(cell, axis=0).repeat(cell, axis=1)

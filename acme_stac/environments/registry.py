@@ -31,6 +31,18 @@ class _Family(NamedTuple):
   options: str | None = None
 
 
+class Parameters(NamedTuple):
+  """The options that a function takes.
+
+  Attributes:
+    options: types of the options that it declares, by name.
+    takes_any: whether it takes further options.
+  """
+
+  options: dict[str, Any]
+  takes_any: bool
+
+
 _FAMILIES = {
   "atari": _Family("GAME", "atari", "Atari"),
   "control": _Family("DOMAIN/TASK", "control", "Control"),
@@ -147,13 +159,11 @@ class _Maker(NamedTuple):
 
   Attributes:
     make: takes number of members, seed, and options by name.
-    options: types of the options that it declares, by name.
-    takes_any: whether it takes further options.
+    parameters: the options that it takes.
   """
 
   make: Callable[..., base.BatchedEnvironment]
-  options: dict[str, Any]
-  takes_any: bool
+  parameters: Parameters
 
 
 def _resolve(environment: str | Callable[..., Any]) -> _Maker:
@@ -179,22 +189,24 @@ def _resolve(environment: str | Callable[..., Any]) -> _Maker:
       known = [*_FAMILIES, _CATCH, _PYTHON]
       raise ValueError(checks.unknown("environment", name, known))
   return _Maker(
-    functools.partial(_from_factory, factory), *_parameters(factory)
+    functools.partial(_from_factory, factory), parameters(factory)
   )
 
 
 def _family_maker(family: _Family, level: str) -> _Maker:
   module = importlib.import_module(f"acme_stac.environments.{family.module}")
   maker = getattr(module, family.maker)
-  options, takes_any = _parameters(maker)
+  options, takes_any = parameters(maker)
   if family.options:
-    options |= _parameters(getattr(module, family.options))[0]
+    options |= parameters(getattr(module, family.options)).options
     takes_any = False
-  return _Maker(functools.partial(maker, level), options, takes_any)
+  return _Maker(
+    functools.partial(maker, level), Parameters(options, takes_any)
+  )
 
 
-def _parameters(function: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
-  """Returns the types of a function's options, and if it takes any other."""
+def parameters(function: Callable[..., Any]) -> Parameters:
+  """Returns the options of a factory of environments."""
   try:
     signature = inspect.signature(function, eval_str=True)
   except (NameError, AttributeError):
@@ -205,11 +217,12 @@ def _parameters(function: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
     for name, parameter in signature.parameters.items()
     if parameter.kind is not inspect.Parameter.VAR_KEYWORD
   }
-  return {
+  options = {
     name: checks.plain_type(parameter.annotation)
     for name, parameter in named.items()
     if name not in _NOT_OPTIONS
-  }, len(named) < len(signature.parameters)
+  }
+  return Parameters(options, len(named) < len(signature.parameters))
 
 
 def option_types(environment: str | Callable[..., Any]) -> dict[str, type]:
@@ -223,7 +236,7 @@ def option_types(environment: str | Callable[..., Any]) -> dict[str, type]:
   """
   return {
     name: option_type
-    for name, option_type in _resolve(environment).options.items()
+    for name, option_type in _resolve(environment).parameters.options.items()
     if option_type in _OPTION_TYPES
   }
 
@@ -241,19 +254,27 @@ def check_options(
     ValueError: for an unknown environment or option, with near matches, and for
       an option whose type is not the one that the family or factory declares.
   """
-  return _checked(_resolve(environment), environment, options)
+  return checked_options(
+    environment, options, _resolve(environment).parameters
+  )
 
 
-def _checked(
-  maker: _Maker, environment: Any, options: dict[str, Any]
+def checked_options(
+  environment: Any, options: dict[str, Any], takes: Parameters
 ) -> dict[str, Any]:
-  """Returns the options of a maker; see `check_options`."""
+  """Returns options as Python's own types; raises as `check_options`.
+
+  Args:
+    environment: for messages.
+    options: by name.
+    takes: the options that the environment takes.
+  """
   checked = {}
   for name, value in options.items():
-    if name not in maker.options and not maker.takes_any:
+    if name not in takes.options and not takes.takes_any:
       kind = f"option of environment {environment!r}"
-      raise ValueError(checks.unknown(kind, name, maker.options))
-    option_type = maker.options.get(name)
+      raise ValueError(checks.unknown(kind, name, takes.options))
+    option_type = takes.options.get(name)
     if isinstance(value, np.generic):
       value = value.item()
     if option_type is float and type(value) is int:
@@ -301,9 +322,8 @@ def make_batched(
   if seed + num_environments > 2**31:
     raise ValueError(f"seed must be at most 2**31 - 1, got {seed}.")
   maker = _resolve(environment)
-  return maker.make(
-    num_environments, seed, **_checked(maker, environment, options)
-  )
+  checked = checked_options(environment, options, maker.parameters)
+  return maker.make(num_environments, seed, **checked)
 
 
 def make(

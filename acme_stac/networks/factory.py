@@ -165,6 +165,8 @@ def _make_torso(config: STACConfig) -> hk.Module:
     return torsos.LayerNormMLPTorso(config.torso_sizes)
   if config.torso == "shallow":
     return torsos.ShallowTorso()
+  if config.torso == "minatar":
+    return torsos.MinAtarTorso()
   return torsos.DeepTorso(
     config.torso_sizes, strided=config.torso == "deep_strided"
   )

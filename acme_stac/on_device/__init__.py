@@ -8,3 +8,11 @@ here: `programs.launch.on_device` does that.
 """
 
 from acme_stac.on_device.environment import Environment, restart, transition
+from acme_stac.on_device.evaluation import Evaluation, make_evaluator
+from acme_stac.on_device.loop import (
+  HYPERPARAMETERS,
+  LoopState,
+  Trainer,
+  make_trainer,
+)
+from acme_stac.on_device.sharding import shard_batch, shard_runs

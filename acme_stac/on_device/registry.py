@@ -1,0 +1,172 @@
+"""Environments written in JAX by name, such as "gymnax:Breakout-MinAtar"."""
+
+import difflib
+import functools
+import importlib
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from acme_stac.environments import errors
+from acme_stac.environments import registry as host_registry
+from acme_stac.on_device.catch import Catch
+from acme_stac.on_device.environment import Environment
+
+
+class _Family(NamedTuple):
+  """A family of environments, of a library that is imported if a name asks.
+
+  Attributes:
+    form: how its names are written after the family's own.
+    module: has `names()`, `option_types(level)` and `make(level, **options)`.
+  """
+
+  form: str
+  module: str
+
+
+_FAMILIES = {
+  "gymnax": _Family("ID", "acme_stac.on_device.gymnax"),
+}
+_CATCH, _PYTHON = "catch", "python"
+# How names are written.
+NAME_FORMS = tuple(sorted([
+  _CATCH,
+  f"{_PYTHON}:MODULE:CLASS",
+  *(f"{name}:{family.form}" for name, family in _FAMILIES.items()),
+]))
+
+
+class _Maker(NamedTuple):
+  """Makes environments of one name; takes the options of `parameters`."""
+
+  make: Callable[..., Environment]
+  parameters: host_registry.Parameters
+
+
+def is_on_device(name: str) -> bool:
+  """Returns whether a name is one of an environment written in JAX.
+
+  Imports the module of python:<module>:<class>, but no library otherwise.
+
+  Args:
+    name: of an environment, for example as for `environments.make`.
+
+  Raises:
+    ValueError: if that module cannot be imported.
+  """
+  family, _, level = name.partition(":")
+  if family == _PYTHON:
+    return is_class(_import(level))
+  return name == _CATCH or family in _FAMILIES
+
+
+def is_class(factory: Any) -> bool:
+  """Returns whether an object is a subclass of `Environment`."""
+  return isinstance(factory, type) and issubclass(factory, Environment)
+
+
+def make(name: str, **options: Any) -> Environment:
+  """Makes an environment written in JAX.
+
+  Args:
+    name: in one of `NAME_FORMS`.
+    **options: of the family, or parameters of the class.
+
+  Raises:
+    ValueError: for an unknown name or option, with near matches, for an
+      environment that is not written in JAX, and for one that cannot be made.
+    ImportError: if the family's library is missing.
+  """
+  maker = _resolve(name)
+  return maker.make(
+    **host_registry.checked_options(name, options, maker.parameters)
+  )
+
+
+def make_from_class(cls: Callable[..., Environment], **options: Any) -> Any:
+  """Makes an environment from a user's class; a ValueError tells how it failed.
+
+  Args:
+    cls: a subclass of `Environment`.
+    **options: of its constructor.
+  """
+  try:
+    return cls(**options)
+  except Exception as error:  # A user's class may raise anything.
+    raise ValueError(
+      f"{cls!r} with options {options} raised {errors.describe_error(error)}."
+    ) from error
+
+
+def _resolve(name: str) -> _Maker:
+  """Returns the maker of a name; see `make` for what it raises."""
+  family, _, level = name.partition(":")
+  if family in _FAMILIES:
+    module = importlib.import_module(_FAMILIES[family].module)
+    return _Maker(
+      functools.partial(module.make, level),
+      host_registry.Parameters(module.option_types(level), takes_any=False),
+    )
+  if name == _CATCH:
+    factory: Any = Catch
+  elif family == _PYTHON:
+    factory = _import(level)
+  else:
+    factory = None
+  if not is_class(factory):
+    raise ValueError(_not_on_device(name))
+  return _Maker(
+    functools.partial(make_from_class, factory),
+    host_registry.parameters(factory),
+  )
+
+
+def _import(name: str) -> Any:
+  """Imports what python:<name> stands for."""
+  return host_registry.import_factory(name, "Environment", "options")
+
+
+def _not_on_device(name: str) -> str:
+  """Returns the message for a name of no environment written in JAX."""
+  problem = f"Environment {name!r} is not written in JAX"
+  if name.startswith(f"{_PYTHON}:"):
+    return (
+      f"{problem}: it is no subclass of acme_stac.on_device.Environment, whose"
+      " reset and step are functions that JAX can compile."
+    )
+  near = _similar(name)
+  mean = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+  return f"{problem}.{mean} Those that are: {', '.join(NAME_FORMS)}."
+
+
+def _similar(name: str) -> list[str]:
+  """Returns names whose level is like that of a name of any family.
+
+  Looks into installed libraries only.
+  """
+  known: dict[str, str] = {}
+  for family, (_, module_name) in _FAMILIES.items():
+    try:
+      levels = importlib.import_module(module_name).names()
+    except ImportError:
+      continue
+    for level in levels:
+      full = f"{family}:{level}"
+      # "Breakout-MinAtar" is like "atari:breakout", too.
+      known |= dict.fromkeys(
+        [_plain(full), _plain(level), _plain(level.partition("-")[0])], full
+      )
+  known[_plain(_CATCH)] = _CATCH
+  wanted = {_plain(name), _plain(name.partition(":")[2] or name)}
+  near = [
+    match
+    for text in sorted(wanted)
+    for match in difflib.get_close_matches(text, known, cutoff=0.7)
+  ]
+  return list(dict.fromkeys(known[match] for match in near))[:3]
+
+
+def _plain(text: str) -> str:
+  """Returns a name's letters and digits, small."""
+  return re.sub(r"[^a-z0-9]", "", text.lower())

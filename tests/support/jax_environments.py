@@ -1,0 +1,53 @@
+"""Environments in JAX that tests train in."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from dm_env import specs
+
+from acme_stac import on_device
+
+
+class Place(NamedTuple):
+  """State of `Corridor`: scalars."""
+
+  place: jax.Array
+  time: jax.Array
+
+
+class Corridor(on_device.Environment):
+  """A corridor of 5 places with a termination and a time limit.
+
+  Episodes begin at place 1 or 2 and end at place 4, where the reward is 1, or
+  are cut off after 6 actions. Actions 0, 1, 2 go left, stay, go right; each
+  costs 0.1. The observation has the place as one-hot and the time.
+  """
+
+  name = "corridor"
+
+  def reset(self, key):
+    place = jax.random.randint(key, (), 1, 3)
+    state = Place(place, jnp.int32(0))
+    return state, on_device.restart(self._observe(state))
+
+  def step(self, state, action, key):
+    place = jnp.clip(state.place + action - 1, 0, 4)
+    state = Place(place, state.time + 1)
+    return state, on_device.transition(
+      self._observe(state),
+      reward=jnp.where(place == 4, 1.0, 0.0) - 0.1,
+      terminated=place == 4,
+      truncated=state.time >= 6,
+    )
+
+  def _observe(self, state):
+    one_hot = jnp.arange(5) == state.place
+    return jnp.append(one_hot.astype(jnp.float32), 0.1 * state.time)
+
+  def observation_spec(self):
+    return specs.BoundedArray((6,), np.float32, 0.0, 1.0)
+
+  def action_spec(self):
+    return specs.DiscreteArray(3)
