@@ -19,6 +19,11 @@ _COSTS = ("value_cost", "policy_cost", "entropy_cost")
 _NO_ALPHA = ("discount", "lambda_", *_COSTS)
 _ALL = (*_NO_ALPHA, "alpha")
 _STACX = {"num_heads": 3, "self_tuned": _ALL}
+_FAR_SIGHTED: Mapping[str, Mapping[str, Any]] = {
+  "outer_critic": {"outer_critic": True},
+  "bootstrap": {"outer_loss": "bootstrap"},
+  "bootstrap_outer_critic": {"outer_loss": "bootstrap", "outer_critic": True},
+}
 # Name -> fields that define the agent; docs/agents.md has a row for each.
 AGENTS: Mapping[str, Mapping[str, Any]] = {
   "impala": {"num_heads": 1, "self_tuned": ()},
@@ -87,6 +92,12 @@ AGENTS: Mapping[str, Mapping[str, Any]] = {
     "lstm_size": None,
     "head_sizes": (40, 40),
     "head_output_scale": 1.0,
+  },
+  # Metagradients that look further than one update.
+  **{
+    f"{agent}_{suffix}": {"num_heads": heads, "self_tuned": _ALL, **fields}
+    for agent, heads in (("stac", 1), ("stacx", 3))
+    for suffix, fields in _FAR_SIGHTED.items()
   },
 }
 

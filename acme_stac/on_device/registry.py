@@ -27,6 +27,7 @@ class _Family(NamedTuple):
 
 _FAMILIES = {
   "gymnax": _Family("ID", "acme_stac.on_device.gymnax"),
+  "playground": _Family("TASK", "acme_stac.on_device.playground"),
 }
 _CATCH, _PYTHON = "catch", "python"
 # How names are written.
