@@ -39,6 +39,7 @@ _POSITIVE = NumberRange(0.0, above=True)
 _LOG_SIGMA = NumberRange(-10.0, 2.0)
 
 _ESPEHOLT = "Espeholt et al. (2018)"
+_FLENNERHAG = "Flennerhag et al. (2022)"
 _XU = "Xu et al. (2018)"
 _OURS = "this project"
 
@@ -121,7 +122,8 @@ class STACConfig:
     "Table 3, g_e outer",
   )
   kl_cost: float = _field(
-    1.0, _NOT_NEGATIVE, "Weight g_kl of KL(π_θ' ‖ π_θ) in the outer loss.",
+    1.0, _NOT_NEGATIVE,
+    "Weight g_kl of KL(π_θ' ‖ π_θ) in the outer loss `actor_critic`.",
     "Table 3, g_kl",
   )
   clip_rho_threshold: float = _field(
@@ -134,8 +136,9 @@ class STACConfig:
     "actor_critic", Choice(
       actor_critic="Algorithm 1",
       policy_gradient="its policy term alone, as Xu et al. have it",
+      bootstrap="the distance from θ' to a target some updates ahead",
     ),
-    "The outer loss.", f"Algorithm 1; {_XU}",
+    "The outer loss.", f"Algorithm 1; {_XU}; {_FLENNERHAG}",
   )
   outer_batch: str = _field(
     "same", Choice(
@@ -144,6 +147,25 @@ class STACConfig:
       separate="a batch that no inner loss sees (an update consumes two)",
     ),
     "Experience of the outer loss.", f"Algorithm 2; {_XU}",
+  )
+  outer_critic: bool = _field(
+    False, None,
+    "The outer loss has a value head of its own, which learns with the outer"
+    " hyperparameters. An average ensemble always has it; an agent that tunes"
+    " nothing has no outer loss and no critic for it.",
+    "Bonnet et al. (2022)",
+  )
+  bootstrap_steps: int = _field(
+    1, IntegerRange(1, 1000),
+    "Steps L from θ' to the target: L − 1 further inner updates on the outer"
+    " loss's experience, and one step down the loss of Algorithm 1.",
+    _FLENNERHAG,
+  )
+  bootstrap_value_cost: float = _field(
+    0.0, _NOT_NEGATIVE,
+    "Weight of the squared differences of values in the distance to the target,"
+    " beside KL(π_target ‖ π_θ').",
+    _FLENNERHAG,
   )
   # Embedding of metaparameters.
   embedded: tuple[str, ...] = _field(
@@ -162,12 +184,16 @@ class STACConfig:
     "sigmoid", Choice(
       sigmoid="hyperparameters are σ(η)",
       clip="they are η itself, projected to [0, 1] after each update",
+      double="as `sigmoid`, but loss weights are 2σ(η) times their outer value"
+      " and start at η = 0, a factor of 1, from where they can rise",
     ),
     "From metaparameters η to hyperparameters.",
-    "Algorithm 2, line 10; Kao et al.",
+    f"Algorithm 2, line 10; Kao et al.; {_OURS}",
   )
   metaparameter_init: float = _field(
-    4.6, NumberRange(), "Initial value of every η; σ(4.6) ≈ 0.99.",
+    4.6, NumberRange(),
+    "Initial value of every η, but not of loss weights in the range `double`;"
+    " σ(4.6) ≈ 0.99.",
     "Table 3, η init",
   )
   meta_optimizer: str = _field(
@@ -247,6 +273,7 @@ class STACConfig:
     "deep", Choice(
       mlp="multilayer perceptron",
       layer_norm_mlp="the same with its first layer normalised, as in Acme",
+      minatar="a 3×3 convolution and a layer of 128, for boards of a few cells",
       shallow="IMPALA's small convolutional torso",
       deep="IMPALA's residual torso",
       deep_strided="the same with strides in place of pooling",
@@ -348,10 +375,16 @@ class STACConfig:
         "With metaparameter_range 'clip', metaparameter_init must be in"
         f" [0, 1], got {self.metaparameter_init!r}.", "metaparameter_init"
       )
+    if self.bootstrap_steps > 1 and self.outer_loss != "bootstrap":
+      raise FieldError(
+        f"bootstrap_steps is {self.bootstrap_steps}, but only outer_loss"
+        f" 'bootstrap' has a target to step to, not {self.outer_loss!r}.",
+        "bootstrap_steps", "outer_loss",
+      )
 
   def _check_shapes(self):
     """Raises FieldError for conflicting sizes."""
-    if not self.torso_sizes and self.torso not in ("mlp", "shallow"):
+    if not self.torso_sizes and self.torso not in ("mlp", "minatar", "shallow"):
       raise FieldError(
         f"torso {self.torso!r} needs at least one torso size.", "torso_sizes"
       )
@@ -375,6 +408,12 @@ class STACConfig:
         " batch_size or trajectory_length.",
         "num_environment_steps", "batch_size", "trajectory_length",
       )
+
+  @property
+  def num_values(self) -> int:
+    """Values that the networks return: the heads', and the outer loss's own."""
+    has_critic = bool(self.outer_critic and self.self_tuned)
+    return self.num_heads + (has_critic or self.behaviour == "average")
 
   @property
   def batches_per_update(self) -> int:

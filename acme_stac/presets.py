@@ -19,6 +19,11 @@ _COSTS = ("value_cost", "policy_cost", "entropy_cost")
 _NO_ALPHA = ("discount", "lambda_", *_COSTS)
 _ALL = (*_NO_ALPHA, "alpha")
 _STACX = {"num_heads": 3, "self_tuned": _ALL}
+_FAR_SIGHTED: Mapping[str, Mapping[str, Any]] = {
+  "outer_critic": {"outer_critic": True},
+  "bootstrap": {"outer_loss": "bootstrap"},
+  "bootstrap_outer_critic": {"outer_loss": "bootstrap", "outer_critic": True},
+}
 # Name -> fields that define the agent; docs/agents.md has a row for each.
 AGENTS: Mapping[str, Mapping[str, Any]] = {
   "impala": {"num_heads": 1, "self_tuned": ()},
@@ -87,6 +92,12 @@ AGENTS: Mapping[str, Mapping[str, Any]] = {
     "lstm_size": None,
     "head_sizes": (40, 40),
     "head_output_scale": 1.0,
+  },
+  # Metagradients that look further than one update.
+  **{
+    f"{agent}_{suffix}": {"num_heads": heads, "self_tuned": _ALL, **fields}
+    for agent, heads in (("stac", 1), ("stacx", 3))
+    for suffix, fields in _FAR_SIGHTED.items()
   },
 }
 
@@ -164,6 +175,16 @@ DOMAINS: Mapping[str, Mapping[str, Any]] = {
     **_CONTROL,
     "torso": "deep_strided",
     "torso_sizes": (32, 32, 32),
+  },
+  # MinAtar, not in the papers: Table 3's optimiser and number of updates
+  # (78,125), Young & Tian's network, unclipped rewards, and a larger entropy
+  # cost, without which Breakout's policy becomes deterministic too soon.
+  "minatar": {
+    "entropy_cost": 0.05,
+    "num_environment_steps": 50_000_000,
+    "action_repeat": 1,
+    "max_abs_reward": None,
+    "torso": "minatar",
   },
   # The small domains are for a laptop, and not in the papers. "small" is for
   # discrete actions, vector observations and bounded rewards; it was chosen on
@@ -267,8 +288,8 @@ def make_config(
   Args:
     agent: a name in `AGENTS`, for example "stacx".
     domain: a name in `DOMAINS`. "atari", "control_features" and
-      "control_pixels" are the columns of Tables 2 and 3; those that begin with
-      "small" are for a laptop.
+      "control_pixels" are the columns of Tables 2 and 3; "minatar" is for
+      MinAtar's games; those that begin with "small" are for a laptop.
     environment_spec: selects a small domain if `domain` is "small", see
       `small_domain`; without it "small" is CartPole's. Other domains ignore it.
     **overrides: fields of `STACConfig`.

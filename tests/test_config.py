@@ -18,6 +18,9 @@ STRUCTURE = {
   "embedding_per_head": False,
   "outer_loss": "actor_critic",
   "outer_batch": "same",
+  "outer_critic": False,
+  "bootstrap_steps": 1,
+  "bootstrap_value_cost": 0.0,
   "metaparameter_range": "sigmoid",
 }
 
@@ -134,6 +137,8 @@ def test_immutable():
     ("behaviour", "head0", "Did you mean 'head_0'"),
     ("outer_batch", "nxt", "Did you mean 'next'"),
     ("optimizer", "sgd", "Known: adam, rmsprop"),
+    ("outer_critic", 1, "True or False"),
+    ("bootstrap_steps", 2, "only outer_loss 'bootstrap' has a target"),
     ("embedded", ("alpha_c",), "not self-tuned"),
     ("embedded", ("discount", "discount"), "twice"),
     ("embedding_per_head", 1, "True or False"),
@@ -157,7 +162,7 @@ def test_bad_fields(field, value, message):
 def test_unknown_names():
   with pytest.raises(ValueError, match="'stackx'. Did you mean 'stacx'"):
     acme_stac.make_config("stackx")
-  known = "Known: atari, control_features, control_pixels, small"
+  known = "Known: atari, control_features, control_pixels, minatar, small"
   with pytest.raises(ValueError, match=known):
     acme_stac.make_config("stacx", "doom")
 

@@ -1,4 +1,4 @@
-"""The P heads of the networks: outputs, losses, and which policies act."""
+"""The P heads of the networks: outputs, losses, and which of them act."""
 
 import functools
 
@@ -80,17 +80,28 @@ class Heads:
     kl = jax.vmap(losses.kl_loss, in_axes=(-2, -2, None, None))
     return jnp.mean(kl(new, old, step_type, self._networks.distribution))
 
+  def matching_loss(
+    self, output: NetworkOutput, target: NetworkOutput, step_type: Array
+  ) -> Array:
+    """Returns `losses.matching_loss` of Q policies and values, their mean."""
+    loss = functools.partial(
+      losses.matching_loss,
+      step_type=step_type,
+      distribution=self._networks.distribution,
+      value_cost=self._config.bootstrap_value_cost,
+    )
+    return jnp.mean(jax.vmap(loss, in_axes=(-2, -1, -2, -1))(*output, *target))
+
 
 def acting_output(output: NetworkOutput, config: STACConfig) -> NetworkOutput:
-  """Returns the policies that may act, and their values (section 9.3).
+  """Returns the policies that may act, and their own values (section 9.3).
 
-  The outer loss measures these. One of them acts throughout an episode: head 0,
-  a head of a random ensemble, or the average of the heads' policy parameters
-  (the logits of a softmax policy).
+  One of them acts throughout an episode: head 0, a head of a random ensemble,
+  or the average of the heads' policy parameters (the logits of a softmax
+  policy).
 
   Args:
-    output: of all heads, [..., P, K] and [..., P]; of an average ensemble the
-      value is [..., P + 1].
+    output: of all heads, as `NetworkOutput` describes it.
     config: the agent's configuration.
 
   Returns:
@@ -98,8 +109,30 @@ def acting_output(output: NetworkOutput, config: STACConfig) -> NetworkOutput:
     and otherwise 1.
   """
   if config.behaviour == "random_head":
-    return output
+    return output._replace(value=output.value[..., : config.num_heads])
   if config.behaviour == "average":
     mean = jnp.mean(output.policy, axis=-2, keepdims=True)
     return NetworkOutput(mean, output.value[..., -1:])
   return NetworkOutput(output.policy[..., :1, :], output.value[..., :1])
+
+
+def outer_output(output: NetworkOutput, config: STACConfig) -> NetworkOutput:
+  """Returns the policies that may act, with the values of the outer loss.
+
+  These are the outer critic's, the same for every policy, or without a critic
+  the policies' own (Bonnet et al., 2022).
+
+  Args:
+    output: of all heads, as `NetworkOutput` describes it.
+    config: the agent's configuration.
+
+  Returns:
+    Policies [..., Q, K] and values [..., Q], as of `acting_output`.
+  """
+  acting = acting_output(output, config)
+  if config.num_values == config.num_heads:
+    return acting
+  critic = output.value[..., -1:]
+  return acting._replace(
+    value=jnp.broadcast_to(critic, acting.policy.shape[:-1])
+  )

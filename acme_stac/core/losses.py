@@ -143,3 +143,42 @@ def kl_loss(
     new_policy[:-1], jax.lax.stop_gradient(old_policy[:-1])
   )
   return jnp.sum(jnp.where(transition_mask(step_type), divergence, 0.0))
+
+
+def matching_loss(
+  policy: Array,
+  value: Array,
+  target_policy: Array,
+  target_value: Array,
+  *,
+  step_type: Array,
+  distribution: Distribution,
+  value_cost: float,
+) -> Array:
+  """Calculates the distance of a head to its bootstrapped target.
+
+  KL(π_θ̃ || π_θ'; T) + c Σ (V_θ̃(x_s) − V_θ'(x_s))²; see "Bootstrapped
+  Meta-Learning" by Flennerhag et al. (2022).
+
+  Args:
+    policy: parameters of π_θ', [T+1, B, K].
+    value: V_θ', [T+1, B].
+    target_policy: parameters of π_θ̃, like `policy`; carries no gradient.
+    target_value: V_θ̃, like `value`; carries no gradient.
+    step_type: [T+1, B].
+    distribution: the family of both policies.
+    value_cost: c.
+
+  Returns:
+    The distance summed over the transitions, a scalar.
+  """
+  chex.assert_rank([policy, value, step_type], [3, 2, 2])
+  chex.assert_equal_shape([policy, target_policy])
+  chex.assert_equal_shape([value, target_value])
+  target_policy, target_value = jax.lax.stop_gradient(
+    (target_policy[:-1], target_value[:-1])
+  )
+  divergence = distribution.kl(target_policy, policy[:-1])
+  error = jnp.square(target_value - value[:-1])
+  distance = divergence + value_cost * error
+  return jnp.sum(jnp.where(transition_mask(step_type), distance, 0.0))

@@ -34,19 +34,22 @@ class Metaparameter(NamedTuple):
   Attributes:
     ties: fields of `Hyperparameters` that it sets.
     scales: True if σ(η) scales their outer values; False if it replaces them.
+    is_weight: True for the weight of a loss's term, which is scaled by 2σ(η) if
+      `metaparameter_range` is "double".
   """
 
   ties: tuple[str, ...]
   scales: bool
+  is_weight: bool = False
 
 
 # Algorithm 2 line 10. Names as in `STACConfig.self_tuned`.
 METAPARAMETERS: Mapping[str, Metaparameter] = {
   "discount": Metaparameter(("discount",), scales=False),
   "lambda_": Metaparameter(("lambda_",), scales=False),
-  "value_cost": Metaparameter(("value_cost",), scales=True),
-  "policy_cost": Metaparameter(("policy_cost",), scales=True),
-  "entropy_cost": Metaparameter(("entropy_cost",), scales=True),
+  "value_cost": Metaparameter(("value_cost",), scales=True, is_weight=True),
+  "policy_cost": Metaparameter(("policy_cost",), scales=True, is_weight=True),
+  "entropy_cost": Metaparameter(("entropy_cost",), scales=True, is_weight=True),
   "alpha": Metaparameter(("alpha_rho", "alpha_c"), scales=False),
   "alpha_rho": Metaparameter(("alpha_rho",), scales=False),
   "alpha_c": Metaparameter(("alpha_c",), scales=False),
@@ -59,19 +62,34 @@ METAPARAMETERS: Mapping[str, Metaparameter] = {
 def init_metaparams(config: STACConfig) -> Metaparams:
   """Returns the initial η [P] of every self-tuned name."""
   return {
-    name: jnp.full([config.num_heads], config.metaparameter_init, float)
+    name: jnp.full(
+      [config.num_heads],
+      0.0 if _is_doubled(name, config) else config.metaparameter_init,
+      float,
+    )
     for name in config.self_tuned
   }
+
+
+def _is_doubled(name: str, config: STACConfig) -> bool:
+  """Returns whether a metaparameter is 2σ(η), in (0, 2)."""
+  doubles = config.metaparameter_range == "double"
+  return doubles and METAPARAMETERS[name].is_weight
 
 
 def squash(metaparams: Metaparams, config: STACConfig) -> Metaparams:
   """Returns σ(η) by name, in (0, 1), which the papers plot.
 
-  With `metaparameter_range` "clip" it is η itself, in [0, 1].
+  With `metaparameter_range` "clip" it is η itself, in [0, 1]; with "double" it
+  is 2σ(η) for loss weights, the factor of their outer value.
   """
   if config.metaparameter_range == "clip":
     return metaparams
-  return {name: jax.nn.sigmoid(eta) for name, eta in metaparams.items()}
+  sigma = {name: jax.nn.sigmoid(eta) for name, eta in metaparams.items()}
+  return {
+    name: 2.0 * value if _is_doubled(name, config) else value
+    for name, value in sigma.items()
+  }
 
 
 def project(metaparams: Metaparams, config: STACConfig) -> Metaparams:
@@ -111,8 +129,8 @@ def outer_hyperparameters(config: STACConfig) -> Hyperparameters:
 def constrain(metaparams: Metaparams, config: STACConfig) -> Hyperparameters:
   """Returns ζ(η), the hyperparameters of the inner loss (Algorithm 2 line 10).
 
-  γ, λ and α are σ(η); loss weights and truncation levels are σ(η) times their
-  outer value. Other hyperparameters have exactly their outer value.
+  γ, λ and α are `squash`(η); loss weights and truncation levels are that times
+  their outer value. Other hyperparameters have exactly their outer value.
 
   Args:
     metaparams: η, [P] for each name of `config.self_tuned`.
@@ -127,8 +145,9 @@ def constrain(metaparams: Metaparams, config: STACConfig) -> Hyperparameters:
     for field, value in fixed.items()
   }
   for name, sigma in squash(metaparams, config).items():
-    ties, scales = METAPARAMETERS[name]
-    for field in ties:
+    metaparameter = METAPARAMETERS[name]
+    for field in metaparameter.ties:
+      scales = metaparameter.scales
       fields[field] = sigma * fixed[field] if scales else sigma
   return Hyperparameters(**fields)
 

@@ -8,12 +8,20 @@ from acme_stac.config import STACConfig
 from acme_stac.core.types import Array, Params
 
 
-def make_optimizer(config: STACConfig) -> optax.GradientTransformation:
-  """Returns the optimiser of θ, without its step size (`learning_rate`)."""
+def make_optimizer(
+  config: STACConfig, *, momentum: bool = True
+) -> optax.GradientTransformation:
+  """Returns the optimiser of θ, without its step size (`learning_rate`).
+
+  Args:
+    config: the agent's configuration.
+    momentum: False to step along the gradient alone, without Adam's mean of
+      earlier ones. The state is the same.
+  """
   if config.optimizer == "adam":
     # The metagradient differentiates √ν, which has no derivative at 0, where
     # the gradient has always been 0, for example at dead units.
-    scale = optax.scale_by_adam(eps_root=1e-16)
+    scale = optax.scale_by_adam(b1=0.9 if momentum else 0.0, eps_root=1e-16)
   else:
     scale = optax.scale_by_rms(
       decay=config.rmsprop_decay, eps=config.rmsprop_eps, eps_in_sqrt=True

@@ -53,8 +53,9 @@ class NetworkOutput(NamedTuple):
 
   Attributes:
     policy: parameters of the action distribution, [..., P, K].
-    value: [..., P]; [..., P + 1] if the average of the heads acts, whose value
-      is the last.
+    value: [..., P]; [..., P + 1] if the outer loss has a value of its own,
+      which is the last, as it does with an outer critic and where the average
+      of the heads acts.
   """
 
   policy: Array
@@ -70,7 +71,7 @@ def check_output(
     ValueError: unless it has a policy and a value for every head.
   """
   heads = config.num_heads
-  values = heads + (config.behaviour == "average")
+  values = config.num_values
   if not isinstance(output, NetworkOutput):
     raise ValueError(
       "The networks must return a core.NetworkOutput, got"
@@ -81,8 +82,8 @@ def check_output(
     raise ValueError(
       f"For rows {rows} and {heads} heads the networks must return a policy"
       f" [*rows, {heads}, K] and a value [*rows, {values}]"
-      f"{', the last one of the average' * (values > heads)}, but they returned"
-      f" {policy} and {value}."
+      f"{', the last one of the outer loss' * (values > heads)}, but they"
+      f" returned {policy} and {value}."
     )
 
 
@@ -174,8 +175,9 @@ class OuterStep(NamedTuple):
     meta_optimizer_state: of MetaOPT, after its step.
     metagradient: ∇_η of the outer loss.
     gradient: ∇_θ' of the outer loss.
-    loss: the outer loss, its KL term included; a scalar.
-    terms: of the outer loss, means over the policies that may act.
+    loss: what η minimises: the outer loss, its KL term included, or the
+      distance to a bootstrapped target; a scalar.
+    terms: of the outer loss at θ', means over the policies that may act.
     kl: KL(π_θ' || π_θ; T).
   """
 

@@ -52,6 +52,7 @@ class _Algorithm2:
     self._config = config
     self._heads = heads.Heads(networks, config)
     self._opt = optimizers.make_optimizer(config)
+    self._target_opt = optimizers.make_optimizer(config, momentum=False)
     self._meta_opt = optimizers.make_meta_optimizer(config)
 
   def init(self, key: Array) -> TrainingState:
@@ -123,14 +124,24 @@ class _Algorithm2:
       trajectory, zeta, inner=True,
     )
     total = jnp.mean(per_head)  # Line 11.
-    if config.behaviour == "average":
-      # The average's policy is that of the heads; only its value head learns.
-      zeta = metaparams.fixed_hyperparameters(config)
-      zeta = zeta._replace(policy_cost=0.0, entropy_cost=0.0)
-      acting = heads.acting_output(output, config)
-      value_loss, _ = self._heads.losses(acting, trajectory, zeta, inner=True)
-      total += value_loss[0] / config.num_heads
+    if config.num_values > config.num_heads:
+      total += self._critic_loss(output, trajectory) / config.num_heads
     return total, (total, terms, output)
+
+  def _critic_loss(
+    self, output: NetworkOutput, trajectory: Trajectory
+  ) -> Array:
+    """Returns the loss of the outer loss's own value, which no η enters.
+
+    It has the outer hyperparameters. Of an ensemble with a random head it is
+    the mean over the heads' policies, so that the value is that of the draw.
+    """
+    zeta = metaparams.fixed_hyperparameters(self._config)
+    # The policies are the heads', which learn by their own losses.
+    zeta = zeta._replace(policy_cost=0.0, entropy_cost=0.0)
+    measured = heads.outer_output(output, self._config)
+    loss, _ = self._heads.losses(measured, trajectory, zeta, inner=True)
+    return jnp.mean(loss)
 
   def _step_both(
     self,
@@ -169,17 +180,72 @@ class _Algorithm2:
       held_out, old_output = trajectory, inner.output
     else:
       old_output = self._heads.unroll(state.params, eta, held_out)
-    new_output = self._heads.unroll(new_params, eta, held_out)
-    new = heads.acting_output(new_output, config)
+    total, (new, terms) = self._measure(new_params, eta, held_out)  # Line 13.
     old = heads.acting_output(old_output, config)
-    zeta = metaparams.outer_hyperparameters(config)
-    loss, terms = self._heads.losses(new, held_out, zeta, inner=False)
-    total = jnp.mean(loss)  # Line 13.
     kl = self._heads.kl(new.policy, old.policy, held_out.step_type)
     if config.outer_loss == "actor_critic":
       total += config.kl_cost * kl  # Line 14; otherwise it is only logged.
+    elif config.outer_loss == "bootstrap":
+      target = self._target(inner, eta, state, held_out)
+      total = self._heads.matching_loss(new, target, held_out.step_type)
     terms = jax.tree_util.tree_map(jnp.mean, terms)
     return total, (inner._replace(params=new_params), terms, kl)
+
+  def _measure(
+    self, params: Params, eta: Metaparams, trajectory: Trajectory
+  ) -> tuple[Array, tuple[NetworkOutput, LossTerms]]:
+    """Returns the mean loss of the policies that may act, and (output, terms).
+
+    Its targets and advantages are those of the outer critic, if there is one.
+    """
+    output = self._heads.unroll(params, eta, trajectory)
+    measured = heads.outer_output(output, self._config)
+    zeta = metaparams.outer_hyperparameters(self._config)
+    loss, terms = self._heads.losses(measured, trajectory, zeta, inner=False)
+    return jnp.mean(loss), (measured, terms)
+
+  def _target(
+    self,
+    inner: InnerStep,
+    eta: Metaparams,
+    state: TrainingState,
+    trajectory: Trajectory,
+  ) -> NetworkOutput:
+    """Returns what η bootstraps from (Flennerhag et al., 2022), a constant.
+
+    From θ'(η), L − 1 more updates with the same η, then one step down the outer
+    loss. All are steps of OPT from its state after the inner step, at this
+    update's rate; the last has no momentum, so that it vanishes with the outer
+    gradient.
+
+    Args:
+      inner: the step to θ'(η).
+      eta: η.
+      state: before the inner step.
+      trajectory: T of the outer loss, which all steps are made on.
+    """
+    params, optimizer_state, eta = jax.lax.stop_gradient(
+      (inner.params, inner.optimizer_state, eta)
+    )
+
+    def step_further(
+      _: int, reached: tuple[Params, optax.OptState]
+    ) -> tuple[Params, optax.OptState]:
+      before = state._replace(params=reached[0], optimizer_state=reached[1])
+      step = self._step_params(eta, before, trajectory)
+      return step.params, step.optimizer_state
+
+    if self._config.bootstrap_steps > 1:
+      params, optimizer_state = jax.lax.fori_loop(
+        0, self._config.bootstrap_steps - 1, step_further,
+        (params, optimizer_state),
+      )
+    gradient, _ = jax.grad(self._measure, has_aux=True)(params, eta, trajectory)
+    direction, _ = self._target_opt.update(gradient, optimizer_state)
+    rate = optimizers.learning_rate(state.step, self._config)
+    target = optimizers.descend(params, direction, rate)
+    _, (output, _) = self._measure(target, eta, trajectory)
+    return jax.lax.stop_gradient(output)
 
   def _next_state(
     self, state: TrainingState, inner: InnerStep, outer: OuterStep | None

@@ -93,8 +93,9 @@ def make_networks(environment_spec: Any, config: STACConfig) -> STACNetworks:
         _head(config, space.num_params, f"policy_{head}")(inputs)
       )
       values.append(_head(config, 1, f"value_{head}")(inputs)[..., 0])
-    if config.behaviour == "average":
-      values.append(_head(config, 1, "value_average")(features)[..., 0])
+    if config.num_values > config.num_heads:
+      name = "average" if config.behaviour == "average" else "outer"
+      values.append(_head(config, 1, f"value_{name}")(features)[..., 0])
     output = NetworkOutput(jnp.stack(policies, -2), jnp.stack(values, -1))
     return output, core_state
 
@@ -164,6 +165,8 @@ def _make_torso(config: STACConfig) -> hk.Module:
     return torsos.LayerNormMLPTorso(config.torso_sizes)
   if config.torso == "shallow":
     return torsos.ShallowTorso()
+  if config.torso == "minatar":
+    return torsos.MinAtarTorso()
   return torsos.DeepTorso(
     config.torso_sizes, strided=config.torso == "deep_strided"
   )

@@ -38,8 +38,8 @@ EMBEDDING_SIZE = 64
 MAX_RANGE = 2**20
 
 _MLP_TORSOS = ("mlp", "layer_norm_mlp")
-# Smallest height and width that the shallow torso's first two layers accept.
-_LEAST_SHALLOW = 20
+# Smallest height and width that convolutions without padding accept.
+_LEAST_SIZES = {"minatar": 3, "shallow": 20}
 
 # Maps a batch [N, ...] of observations, or of one of their parts, to floats.
 Preprocessor: TypeAlias = Callable[[Any], Array]
@@ -212,11 +212,11 @@ def _make_image(
     )
   first = len(shape) == 3 and channels_first(shape, image_channels)
   height_and_width = shape[1:] if first else shape[:2]
-  if torso == "shallow" and min(height_and_width) < _LEAST_SHALLOW:
+  least = _LEAST_SIZES.get(torso, 1)
+  if min(height_and_width) < least:
     raise ValueError(
-      f"The 'shallow' torso needs images of at least {_LEAST_SHALLOW}×"
-      f"{_LEAST_SHALLOW} pixels, but {name} has shape {shape}. Set torso to"
-      " 'deep' or 'mlp'."
+      f"The {torso!r} torso needs images of at least {least}×{least} pixels,"
+      f" but {name} has shape {shape}. Set torso to 'deep' or 'mlp'."
     )
   scale = _make_scale(spec, default_span=255.0)
 

@@ -15,3 +15,4 @@ from acme_stac.on_device.loop import (
   Trainer,
   make_trainer,
 )
+from acme_stac.on_device.sharding import shard_batch, shard_runs

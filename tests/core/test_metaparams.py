@@ -80,6 +80,26 @@ def test_clip_range_is_the_value_itself():
   np.testing.assert_array_equal(gradient["discount"], [1.0])
 
 
+def test_double_range_lets_only_loss_weights_rise():
+  config = helpers.small_config(
+    "stacx_truncation", metaparameter_range="double", entropy_cost=0.02
+  )
+  eta = core.init_metaparams(config)
+  start, outer = core.constrain(eta, config), core.outer_hyperparameters(config)
+  raised = {name: value + 1.0 for name, value in eta.items()}
+  zeta, factors = core.constrain(raised, config), core.squash(raised, config)
+  for name in ("value_cost", "policy_cost", "entropy_cost"):
+    np.testing.assert_allclose(getattr(start, name), getattr(outer, name))
+    np.testing.assert_allclose(factors[name], 2 * sigmoid(1.0), rtol=1e-6)
+    np.testing.assert_allclose(
+      getattr(zeta, name), factors[name] * getattr(outer, name)
+    )
+  for name in ("discount", "lambda_", "alpha", "clip_threshold"):
+    np.testing.assert_allclose(eta[name], 4.6)
+    np.testing.assert_allclose(factors[name], sigmoid(5.6), rtol=1e-6)
+  np.testing.assert_allclose(zeta.clip_c_threshold, sigmoid(5.6), rtol=1e-6)
+
+
 def test_conditioning_carries_no_gradient():
   config = helpers.small_config(
     "stacx_gamma_embedding", embedded=("lambda_", "discount")

@@ -86,7 +86,10 @@ class Reference:
     sigma = [1 / (1 + np.exp(-state.metaparams[n])) for n in config.embedded]
     self._conditioning = np.reshape(sigma, (-1, config.num_heads)).T
     self._old = self._unroll(state.params, held_out)
-    self._frozen = self._unroll(self.new_params(state.metaparams), held_out)
+    new_params = self.new_params(state.metaparams)
+    self._frozen = self._unroll(new_params, held_out)
+    if config.outer_loss == "bootstrap":
+      self._target = self._unroll(self._make_target(new_params), held_out)
 
   def _unroll(self, params, trajectory):
     return self._networks.unroll(
@@ -98,8 +101,12 @@ class Reference:
     )
 
   def gradient(self, eta):
+    """The inner gradient at θ."""
+    return self._gradient(eta, self._state.params, self._trajectory)
+
+  def _gradient(self, eta, params, trajectory):
     """The inner gradient, coded for one head after the other."""
-    config, trajectory = self._config, self._trajectory
+    config = self._config
     zeta = core.constrain(eta, config)
     loss = functools.partial(
       core.loss,
@@ -119,33 +126,34 @@ class Reference:
           output.value[:, :, head],
           hyperparameters=head_zeta,
         )[0]
-      if config.behaviour == "average":
+      if config.outer_critic or config.behaviour == "average":
         # Only the squared error of the last value, with fixed targets' weights.
         hyperparameters = core.fixed_hyperparameters(config)
-        terms = loss(
-          sum(output.policy[:, :, h] for h in range(config.num_heads))
-          / config.num_heads,
-          output.value[:, :, config.num_heads],
-          hyperparameters=hyperparameters,
-        )[1]
-        value += hyperparameters.value_cost * terms.value
+        measured = self._acting(output)
+        for policy, last in measured:
+          terms = loss(policy, last, hyperparameters=hyperparameters)[1]
+          value += hyperparameters.value_cost * terms.value / len(measured)
       return value / config.num_heads
 
-    gradient = jax.grad(total)(self._state.params)
-    if config.max_gradient_norm is None:
+    return self._clip(jax.grad(total)(params))
+
+  def _clip(self, gradient):
+    if self._config.max_gradient_norm is None:
       return gradient
     norm = optax.global_norm(gradient)
-    scale = jnp.minimum(1.0, config.max_gradient_norm / norm)
+    scale = jnp.minimum(1.0, self._config.max_gradient_norm / norm)
     return jax.tree_util.tree_map(lambda g: g * scale, gradient)
 
-  def direction(self, gradient):
+  def direction(self, gradient, moments=None, momentum=0.9):
     """RMSProp (TensorFlow's, ε inside the root) or Adam, by hand."""
-    config, moments = self._config, self._state.optimizer_state[-1]
+    config = self._config
+    if moments is None:
+      moments = self._state.optimizer_state[-1]
     if config.optimizer == "adam":
       count = moments.count + 1
 
       def element(g, m, n):
-        m = (0.9 * m + 0.1 * g) / (1 - 0.9**count)
+        m = (momentum * m + (1 - momentum) * g) / (1 - momentum**count)
         n = (0.999 * n + 0.001 * g**2) / (1 - 0.999**count)
         return m / (jnp.sqrt(n + 1e-16) + 1e-8)
 
@@ -158,42 +166,98 @@ class Reference:
       moments.nu,
     )
 
-  def new_params(self, eta):
-    # Has a test of its own.
+  def _moments(self, gradient, moments):
+    """The moments after a step along `gradient`."""
+
+    def mean(decay, power, before):
+      return jax.tree_util.tree_map(
+        lambda m, g: decay * m + (1 - decay) * g**power, before, gradient
+      )
+
+    if self._config.optimizer == "adam":
+      return moments._replace(
+        count=moments.count + 1,
+        mu=mean(0.9, 1, moments.mu),
+        nu=mean(0.999, 2, moments.nu),
+      )
+    return moments._replace(
+      nu=mean(self._config.rmsprop_decay, 2, moments.nu)
+    )
+
+  def _descend(self, params, direction):
+    # The rate has a test of its own.
     rate = core.learning_rate(self._state.step, self._config)
-    return jax.tree_util.tree_map(
-      lambda p, d: p - rate * d,
-      self._state.params,
-      self.direction(self.gradient(eta)),
+    return jax.tree_util.tree_map(lambda p, d: p - rate * d, params, direction)
+
+  def new_params(self, eta):
+    return self._descend(
+      self._state.params, self.direction(self.gradient(eta))
+    )
+
+  def _make_target(self, params):
+    """θ̃, from θ'(η₀)."""
+    eta = self._state.metaparams
+    moments = self._moments(
+      self.gradient(eta), self._state.optimizer_state[-1]
+    )
+    for _ in range(self._config.bootstrap_steps - 1):
+      gradient = self._gradient(eta, params, self._held_out)
+      params = self._descend(params, self.direction(gradient, moments))
+      moments = self._moments(gradient, moments)
+    frozen = self._unroll(params, self._held_out)
+    gradient = self._clip(
+      jax.grad(lambda p: self._mean(self._outer_of_head, p, frozen))(params)
+    )
+    return self._descend(
+      params, self.direction(gradient, moments, momentum=0.0)
     )
 
   def _acting(self, output):
-    """Policies that may act, with their values."""
+    """Policies that may act, with the values that the outer loss uses."""
     config, heads = self._config, range(self._config.num_heads)
+    last = output.value[:, :, -1]
     if config.behaviour == "average":
-      return [
-        (sum(output.policy[:, :, h] for h in heads) / config.num_heads,
-         output.value[:, :, config.num_heads])
-      ]
+      mean = sum(output.policy[:, :, h] for h in heads) / config.num_heads
+      return [(mean, last)]
     if config.behaviour == "head_0":
       heads = [0]
-    return [(output.policy[:, :, h], output.value[:, :, h]) for h in heads]
+    return [
+      (output.policy[:, :, h],
+       last if config.outer_critic else output.value[:, :, h])
+      for h in heads
+    ]
 
   def outer_loss(self, params):
     """A plain function of π and V; targets, advantages, weights are numbers."""
-    output = self._unroll(params, self._held_out)
-    losses_of_heads = [
-      self._outer_of_head(*parts)
-      for parts in zip(
-        self._acting(output),
-        self._acting(self._frozen),
-        self._acting(self._old),
-        strict=True,
-      )
-    ]
-    return sum(losses_of_heads) / len(losses_of_heads)
+    if self._config.outer_loss == "bootstrap":
+      return self._mean(self._distance_of_head, params, self._target)
+    loss = self._mean(self._outer_of_head, params, self._frozen)
+    if self._config.outer_loss == "actor_critic":
+      loss += self._mean(self._kl_of_head, params, self._old)
+    return loss
 
-  def _outer_of_head(self, new, frozen, old):
+  def _mean(self, function, params, fixed):
+    """The mean over policies that may act of what `function` gives."""
+    new = self._acting(self._unroll(params, self._held_out))
+    values = [
+      function(*parts) for parts in zip(new, self._acting(fixed), strict=True)
+    ]
+    return sum(values) / len(values)
+
+  def _sum(self, terms):
+    mask = losses.transition_mask(self._held_out.step_type)
+    return jnp.sum(jnp.where(mask, terms, 0.0))
+
+  def _kl_of_head(self, new, old):
+    kl = self._networks.distribution.kl(new[0][:-1], old[0][:-1])
+    return self._config.kl_cost * self._sum(kl)
+
+  def _distance_of_head(self, new, target):
+    kl = self._networks.distribution.kl(target[0][:-1], new[0][:-1])
+    squared = (new[1][:-1] - target[1][:-1]) ** 2
+    return self._sum(kl + self._config.bootstrap_value_cost * squared)
+
+  def _outer_of_head(self, new, frozen):
     config, trajectory = self._config, self._held_out
     distribution = self._networks.distribution
     mask = losses.transition_mask(trajectory.step_type)
@@ -219,13 +283,12 @@ class Reference:
     )
     policy, value = new[0][:-1], new[1][:-1]
     terms = -config.policy_cost * taken(policy) * advantage
-    if config.outer_loss == "actor_critic":
+    if config.outer_loss != "policy_gradient":
       terms += (
         config.value_cost * (targets - value) ** 2
         + config.entropy_cost * distribution.regulariser(policy)
-        + config.kl_cost * distribution.kl(policy, old[0][:-1])
       )
-    return jnp.sum(jnp.where(mask, terms, 0.0))
+    return self._sum(terms)
 
 
 def metagradient(update, config, state, trajectory, *held_out):
@@ -261,6 +324,18 @@ AGENTS = [
   ("a2c_meta_gamma", {"trajectory_length": 5, "batch_size": 4}),
   ("stac", {"continuous": True, "lstm_size": 6}),
   ("stacx_average_ensemble", {"continuous": True, "outer_batch": "next"}),
+  ("stacx_outer_critic", {"metaparameter_range": "double"}),
+  ("stac_bootstrap", {
+    "continuous": True, "lstm_size": 6, "bootstrap_value_cost": 0.3,
+  }),
+  ("stacx_bootstrap_outer_critic", {
+    "behaviour": "random_head", "bootstrap_steps": 3, "outer_batch": "next",
+    "embedded": ("discount",),
+  }),
+  ("stacx_average_ensemble", {
+    "outer_loss": "bootstrap", "bootstrap_steps": 2, "optimizer": "adam",
+    "max_gradient_norm": 0.5,
+  }),
 ]
 
 
@@ -855,8 +930,11 @@ def test_networks_of_another_shape_are_refused(wrong, message):
     update.update(state, helpers.trajectory(config))
 
 
-def test_average_needs_a_value_of_its_own():
-  config = helpers.small_config(behaviour="average")
+@pytest.mark.parametrize("own", [
+  {"behaviour": "average"}, {"outer_critic": True},
+])
+def test_value_of_the_outer_loss_is_one_more(own):
+  config = helpers.small_config(**own)
   with pytest.raises(ValueError, match=r"value \[\*rows, 4\], the last one"):
     core.check_output(
       core.NetworkOutput(np.zeros((6, 4, 3, 2)), np.zeros((6, 4, 3))),

@@ -40,6 +40,7 @@ def rows(networks, config, time=5, batch=3, observation=(4,), seed=0):
   [
     ("mlp", (256, 256), {}),
     ("layer_norm_mlp", (256, 256), {}),
+    ("minatar", (), {"observation": (10, 10, 4)}),
     ("shallow", (), IMAGE),
     ("deep", (16, 32, 32), IMAGE),
     ("deep_strided", (32, 32, 32), IMAGE),
@@ -235,6 +236,76 @@ def test_nested_observations():
   assert out.value.shape == (1, 3, 3)
 
 
+def transformed_convolutions():
+  """Returns a convolution as Haiku's module and as one matrix product."""
+  return [
+    hk.without_apply_rng(hk.transform(lambda x, make=make: make()(x)))
+    for make in (
+      lambda: hk.Conv2D(5, 3, padding="VALID"),
+      lambda: torsos.PatchConv2D(5),
+    )
+  ]
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 5, 4), (1, 3, 3, 1)])
+def test_convolution_of_patches_is_that_of_haiku(shape):
+  """Parameters, value, gradient and the metagradient's second derivative."""
+  with helpers.float64():
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=shape))
+    haikus, patches = transformed_convolutions()
+    params = haikus.init(jax.random.PRNGKey(1), images)
+    jax.tree_util.tree_map(
+      np.testing.assert_array_equal,
+      patches.init(jax.random.PRNGKey(1), images), params,
+    )
+    params = jax.tree_util.tree_map(
+      lambda x: jnp.asarray(rng.normal(size=x.shape)), params
+    )
+    direction = jax.tree_util.tree_map(jnp.sin, params)
+
+    def along(convolution, images):
+      gradient = jax.grad(
+        lambda p: jnp.sum(jnp.sin(convolution.apply(p, images)))
+      )(params)
+      return sum(jax.tree_util.tree_leaves(
+        jax.tree_util.tree_map(jnp.vdot, gradient, direction)
+      ))
+
+    for function in (
+      lambda c: c.apply(params, images),
+      lambda c: jax.grad(along, 1)(c, images),
+    ):
+      np.testing.assert_allclose(
+        function(patches), function(haikus), rtol=1e-12, atol=1e-12
+      )
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
+def test_small_torso_of_every_backend_reads_the_same_checkpoint(
+  backend, monkeypatch
+):
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
+  torso = hk.without_apply_rng(
+    hk.transform(lambda x: torsos.MinAtarTorso()(x))
+  )
+  board = np.random.default_rng(0).normal(size=(3, 10, 10, 4)).astype("f")
+  params = torso.init(jax.random.PRNGKey(0), board)
+  assert {name: x["w"].shape for name, x in params.items()} == {
+    "minatar_torso/conv2_d": (3, 3, 4, 16),
+    "minatar_torso/linear": (8 * 8 * 16, 128),
+  }
+  w, b = (params["minatar_torso/conv2_d"][name] for name in "wb")
+  expected = jax.lax.conv_general_dilated(
+    board, w, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+  )
+  expected = np.maximum(expected + b, 0.0).reshape(3, -1)
+  w, b = (params["minatar_torso/linear"][name] for name in "wb")
+  np.testing.assert_allclose(
+    torso.apply(params, board), np.maximum(expected @ w + b, 0.0), atol=1e-5
+  )
+
+
 def haiku_max_pool(images):
   return hk.max_pool(images, (3, 3, 1), (2, 2, 1), "SAME")
 
@@ -321,3 +392,6 @@ def test_images_for_convolutions():
   config = helpers.small_config(torso="shallow")
   with pytest.raises(ValueError, match="at least 20×20"):
     helpers.networks(config, observation=(10, 5))
+  config = helpers.small_config(torso="minatar")
+  with pytest.raises(ValueError, match="at least 3×3"):
+    helpers.networks(config, observation=(10, 2))

@@ -15,7 +15,7 @@ from tests.support.jax_environments import Corridor
 FIRST, MID, LAST = map(int, dm_env.StepType)
 
 
-def make(agent="stacx", num_environments=None, **overrides):
+def make(agent="impala", num_environments=None, **overrides):
   environment = Corridor()
   spec = environments.environment_spec(environment)
   config = acme_stac.make_config(agent, "small", **{
@@ -105,12 +105,13 @@ def test_ended_episodes_are_counted():
 @pytest.mark.parametrize(
   "agent, overrides",
   [
-    ("stacx", {}),
-    ("impala", {"lstm_size": 4}),
-    ("stacx_random_ensemble", {"lstm_size": 4, "trajectory_overlap": 3}),
+    (
+      "stacx_random_ensemble",
+      {"num_heads": 2, "lstm_size": 4, "trajectory_overlap": 3},
+    ),
     ("metagradient_impala", {}),  # Its outer batch is the next one.
     ("a2c_meta_gamma", {"batch_size": 2, "trajectory_length": 4}),
-    ("stacx_gamma_embedding", {}),
+    ("gamma_embedding", {}),
   ],
 )
 def test_an_update_is_that_of_the_core_on_the_collected_batch(agent, overrides):
@@ -129,7 +130,7 @@ def test_an_update_is_that_of_the_core_on_the_collected_batch(agent, overrides):
   update = jax.jit(core.make_update(networks, config).update)
   expected, expected_metrics = update(state.training, *batches)
   actual, metrics = jax.jit(trainer.train, static_argnums=1)(state, 1)
-  assert_equal(actual.training, expected, rtol=1e-6)
+  assert_equal(actual.training, expected)
   for name, value in expected_metrics.items():
     assert_equal(metrics[name][0], value, rtol=1e-4)
 
@@ -176,7 +177,7 @@ def test_a_batch_can_be_made_of_consecutive_trajectories():
 
 
 def test_a_seed_among_others_gives_the_results_that_it_gives_alone():
-  trainer, _, _ = make("stac")
+  trainer, _, _ = make("impala")
   train = functools.partial(trainer.train, num_updates=5)
   keys = jax.random.split(jax.random.PRNGKey(6), 3)
   _, together = jax.jit(lambda keys: jax.vmap(train)(
@@ -205,11 +206,10 @@ def test_hyperparameters_can_differ_within_a_program():
   together, _ = jax.jit(jax.vmap(
     functools.partial(trainer.train, num_updates=3)
   ))(states)
-  for index in range(2):
-    fixed, _, _ = make("stac", **{n: pair[index] for n, pair in values.items()})
-    alone, _ = jax.jit(fixed.train, static_argnums=1)(fixed.init(key), 3)
-    one = jax.tree_util.tree_map(lambda x, i=index: x[i], together.training)
-    assert_equal(one, alone.training, rtol=1e-4)
+  fixed, _, _ = make("stac", **{name: pair[0] for name, pair in values.items()})
+  alone, _ = jax.jit(fixed.train, static_argnums=1)(fixed.init(key), 3)
+  one = jax.tree_util.tree_map(lambda x: x[0], together.training)
+  assert_equal(one, alone.training, rtol=1e-4)
 
 
 def test_names_of_hyperparameters_are_checked():

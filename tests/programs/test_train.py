@@ -164,11 +164,12 @@ def test_a_checkpoint_alone_refuses_another_agent(tmp_path):
   with pytest.raises(UserError, match="of agent 'stacx'"):
     resume.prepare_workdir(make_experiment(tmp_path, agent="stac"))
   # The same arrays, with another meaning.
-  other = make_experiment(tmp_path, **{
-    "stac.metaparameter_range": "clip", "stac.metaparameter_init": 0.9,
-  })
-  with pytest.raises(UserError, match="metaparameter_range"):
-    resume.prepare_workdir(other)
+  for other in ("clip", "double"):
+    experiment = make_experiment(tmp_path, **{
+      "stac.metaparameter_range": other, "stac.metaparameter_init": 0.9,
+    })
+    with pytest.raises(UserError, match="metaparameter_range"):
+      resume.prepare_workdir(experiment)
   assert not (tmp_path / "config.json").exists()
   assert resume.prepare_workdir(first)[1:] == (3, [])
 

@@ -1,0 +1,71 @@
+"""Spreads the loop over several devices: its seeds, or one run's batch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from acme_stac.core.types import Trajectory
+from acme_stac.on_device.loop import LoopState
+
+_AXIS = "devices"
+
+
+def shard_runs(state: Any, devices: Sequence[jax.Device]) -> Any:
+  """Spreads runs over devices: every leaf [runs, ...] along its first axis.
+
+  Functions jitted over `jax.vmap` of a trainer's then run on all of them. Runs
+  do not communicate.
+
+  Args:
+    state: nest of arrays, such as a vmapped `LoopState`.
+    devices: the devices; their number must divide that of the runs.
+
+  Raises:
+    ValueError: if the runs cannot be spread evenly.
+  """
+  return jax.device_put(state, _sharding(devices, _AXIS))
+
+
+def shard_batch(state: LoopState, devices: Sequence[jax.Device]) -> LoopState:
+  """Spreads the environments of one run over devices.
+
+  The parameters are replicated; gradients and metagradients are those of the
+  whole batch.
+
+  Args:
+    state: state of a run that is not vmapped.
+    devices: the devices; their number must divide that of the environments.
+
+  Raises:
+    ValueError: if the environments cannot be spread evenly.
+  """
+  replicated = _sharding(devices)
+  members = _sharding(devices, _AXIS)
+  rows = _sharding(devices, None, _AXIS)
+
+  def put(tree: Any, sharding: NamedSharding) -> Any:
+    return jax.device_put(tree, sharding)
+
+  ahead = state.ahead
+  if isinstance(ahead, Trajectory):
+    ahead = put(ahead._replace(core_state=()), rows)._replace(
+      core_state=put(ahead.core_state, members)
+    )
+  return LoopState(
+    training=put(state.training, replicated),
+    environments=put(state.environments, members),
+    acting=put(state.acting, members),
+    key=put(state.key, replicated),
+    hyperparameters=put(state.hyperparameters, replicated),
+    overlap=put(state.overlap, rows),
+    ahead=ahead,
+  )
+
+
+def _sharding(
+  devices: Sequence[jax.Device], *axes: str | None
+) -> NamedSharding:
+  return NamedSharding(Mesh(np.array(devices), (_AXIS,)), PartitionSpec(*axes))
