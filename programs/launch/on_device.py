@@ -81,9 +81,11 @@ class _Training:
     ]
     self._step = self._members[0].num_steps
     self._total = self._experiment.config.num_updates
+    devices = self._program.devices
     print(
       f"{counted(len(experiments), 'run')} on"
-      f" {self._program.devices}, in one program, which is compiled now",
+      f" {counted(len(devices), 'device')} ({devices[0].device_kind});"
+      " compiling the program",
       flush=True,
     )
     self._state = self._program.start(

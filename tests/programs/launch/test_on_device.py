@@ -65,7 +65,7 @@ def describe(directory, *arguments, config="configs/small.py:catch"):
 class StillProgram:
   """Stands for a `DeviceProgram` of runs whose parameters stay as they are."""
 
-  devices = ["a device"]
+  devices = jax.devices()
 
   def __init__(self, experiments, unused_devices):
     self._runs = len(experiments)
