@@ -106,7 +106,7 @@ def test_one_step_to_the_target_in_closed_form():
   sigma = 1 / (1 + np.exp(-eta))
   at_outer = problem.gradients(state.params)
   inner = {**at_outer, "policy": sigma * at_outer["policy"]}
-  nothing = {name: 0.0 for name in inner}
+  nothing = dict.fromkeys(inner, 0.0)
   new, moments, derivative = step(state.params, inner, nothing)
   target, _, _ = step(new, problem.gradients(new), moments)
   # The gradient of KL(π̃ || π') in the logits of π' is π' − π̃.
