@@ -50,12 +50,15 @@ _FAMILIES = {
   "gymnasium": _Family("ID", "gymnasium", "make"),
   "rwrl": _Family("DOMAIN/TASK/LEVEL", "rwrl", "RealWorld", "Challenges"),
 }
+# Families of environments written in JAX, which are not imported from here.
+_ON_DEVICE = {"gymnax": "ID"}
 _CATCH, _GYMNASIUM, _PYTHON = "catch", "gymnasium", "python"
 # How names are written.
 NAME_FORMS = tuple(sorted([
   _CATCH,
   f"{_PYTHON}:MODULE:FACTORY",
   *(f"{name}:{family.form}" for name, family in _FAMILIES.items()),
+  *(f"{name}:{form}" for name, form in _ON_DEVICE.items()),
 ]))
 _OPTION_TYPES = (bool, int, float, str, tuple)
 _NOT_OPTIONS = ("level", "num_environments", "seed")
@@ -117,10 +120,18 @@ def import_factory(name: str, what: str, takes: str) -> Callable[..., Any]:
   return factory
 
 
+def _on_device_batches() -> Any:
+  """Returns the module that makes batches of environments written in JAX.
+
+  It stands above this package, which must not import it unless asked to.
+  """
+  return importlib.import_module("acme_stac.on_device.batches")
+
+
 def _from_factory(
   factory: Callable[..., Any], num_environments: int, seed: int, **options: Any
 ) -> base.BatchedEnvironment:
-  """Makes a batch from a factory of dm_env environments, or a batch's class."""
+  """Makes a batch of what a user's function or class makes."""
   if isinstance(factory, type) and issubclass(
     factory, base.BatchedEnvironment
   ):
@@ -132,6 +143,12 @@ def _from_factory(
         f" members, but its num_environments is {batch.num_environments}."
       )
     return batch
+  if isinstance(factory, type):
+    on_device = _on_device_batches()
+    if on_device.registry.is_class(factory):
+      return on_device.make_from_class(
+        factory, num_environments, seed, **options
+      )
   make_one: Callable[..., Any] = factory
   members = []
   for number in range(num_environments):
@@ -179,6 +196,12 @@ def _resolve(environment: str | Callable[..., Any]) -> _Maker:
     name, _, level = environment.partition(":")
     if name in _FAMILIES:
       return _family_maker(_FAMILIES[name], level)
+    if name in _ON_DEVICE:
+      on_device = _on_device_batches()
+      return _Maker(
+        functools.partial(on_device.make, environment),
+        on_device.registry.parameters(environment),
+      )
     if environment == _CATCH:
       factory = Catch
     elif name == _CATCH:
@@ -186,7 +209,7 @@ def _resolve(environment: str | Callable[..., Any]) -> _Maker:
     elif name == _PYTHON:
       factory = import_factory(level, "Environment", "a seed")
     else:
-      known = [*_FAMILIES, _CATCH, _PYTHON]
+      known = [*_FAMILIES, *_ON_DEVICE, _CATCH, _PYTHON]
       raise ValueError(checks.unknown("environment", name, known))
   return _Maker(
     functools.partial(_from_factory, factory), parameters(factory)

@@ -27,6 +27,7 @@ class _Family(NamedTuple):
 
 _FAMILIES = {
   "gymnax": _Family("ID", "acme_stac.on_device.gymnax"),
+  "playground": _Family("TASK", "acme_stac.on_device.playground"),
 }
 _CATCH, _PYTHON = "catch", "python"
 # How names are written.
@@ -64,6 +65,11 @@ def is_on_device(name: str) -> bool:
 def is_class(factory: Any) -> bool:
   """Returns whether an object is a subclass of `Environment`."""
   return isinstance(factory, type) and issubclass(factory, Environment)
+
+
+def parameters(name: str) -> host_registry.Parameters:
+  """Returns the options that `make` takes; raises as `make`."""
+  return _resolve(name).parameters
 
 
 def make(name: str, **options: Any) -> Environment:

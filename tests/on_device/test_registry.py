@@ -8,14 +8,14 @@ import pytest
 
 from acme_stac import environments, on_device
 from acme_stac.on_device import registry
-from tests.support import counting
+from tests.support import jax_environments
 
-COUNTING = "python:tests.support.counting:Counting"
+COUNTING = "python:tests.support.jax_environments:Counting"
 
 
 def test_a_class_is_made_with_its_options():
   environment = registry.make(COUNTING, limit=3)
-  assert isinstance(environment, counting.Counting)
+  assert isinstance(environment, jax_environments.Counting)
   assert environment.limit == 3
   with pytest.raises(ValueError, match="limit .* must be of type int"):
     registry.make(COUNTING, limit="3")
