@@ -228,8 +228,7 @@ def test_a_run_that_was_killed_while_it_saved_holds_the_others_back(
   described = describe(directory, *arguments)
   assert described.step == 20
   assert described.changes[-1] == (
-    f"{ahead} had done more updates, up to 30, and goes back to what all have"
-    " done: 20 updates"
+    f"{ahead}: 30 updates -> 20, which every run has done"
   )
   assert [steps(directory / name) for name in NAMES] == [[10, 20]] * 2
   # Nothing is thrown away for a run that has lost everything.
