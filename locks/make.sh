@@ -28,8 +28,11 @@ compile requirements.lock \
 compile requirements-current.lock \
   "The one-host layer and its tests (Python 3.11 to 3.13), installed without
 # dependency resolution." \
-  pyproject.toml - --extra train --extra test $any_python "$@" \
-  --override <(echo "labmaze ; python_version < '3.13'") <<< dm-control
+  pyproject.toml - --extra train --extra on_device --extra test $any_python \
+  "$@" <<< dm-control --override <(
+    # gymnax 1.0.1 works with JAX 0.12 and Gymnasium 1.4, but excludes them.
+    printf '%s\n' "labmaze ; python_version < '3.13'" jax gymnasium
+  )
 
 # The packages that an accelerator adds must match the JAX of its lock.
 compile xm_launch/cuda12.lock "What NVIDIA GPUs add to requirements.lock." \

@@ -51,7 +51,7 @@ _FAMILIES = {
   "rwrl": _Family("DOMAIN/TASK/LEVEL", "rwrl", "RealWorld", "Challenges"),
 }
 # Families of environments written in JAX, which are not imported from here.
-_ON_DEVICE = {"gymnax": "ID"}
+_ON_DEVICE = {"gymnax": "ID", "playground": "TASK"}
 _CATCH, _GYMNASIUM, _PYTHON = "catch", "gymnasium", "python"
 # How names are written.
 NAME_FORMS = tuple(sorted([

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from acme_stac.environments import base
+from acme_stac.environments import base, precision
 from acme_stac.on_device import registry
 from acme_stac.on_device.environment import Environment
 
@@ -19,7 +19,7 @@ Array = jax.Array
 _MAX_KEPT = 8
 
 
-class _Members(NamedTuple):
+class Members(NamedTuple):
   """What a batch keeps; a leading axis [N] on each.
 
   Attributes:
@@ -33,11 +33,11 @@ class _Members(NamedTuple):
   key: Array
 
 
-class _Functions(NamedTuple):
+class Functions(NamedTuple):
   """Compiled functions of batches of an environment."""
 
-  reset: Callable[[Array], tuple[_Members, dm_env.TimeStep]]
-  step: Callable[[_Members, np.ndarray], tuple[_Members, dm_env.TimeStep]]
+  reset: Callable[[Array], tuple[Members, dm_env.TimeStep]]
+  step: Callable[[Members, np.ndarray], tuple[Members, dm_env.TimeStep]]
 
 
 def make(
@@ -67,7 +67,8 @@ def make_from_class(
 ) -> base.BatchedEnvironment:
   """Makes a batch of a user's subclass of `Environment`; see `make`."""
   environment = registry.make_from_class(cls, **options)
-  return Batch(environment, _compile(environment), num_environments, seed)
+  functions = compile_functions(environment)
+  return Batch(environment, functions, num_environments, seed)
 
 
 def _hashable(option: Any) -> Any:
@@ -77,22 +78,22 @@ def _hashable(option: Any) -> Any:
 @functools.lru_cache(_MAX_KEPT)
 def _make_functions(
   name: str, options: tuple[tuple[str, Any], ...]
-) -> tuple[Environment, _Functions]:
+) -> tuple[Environment, Functions]:
   environment = registry.make(name, **dict(options))
-  return environment, _compile(environment)
+  return environment, compile_functions(environment)
 
 
-def _compile(environment: Environment) -> _Functions:
-  """Returns functions that are compiled when they are first called."""
+def compile_functions(environment: Environment) -> Functions:
+  """Returns functions that are traced and compiled when first called."""
 
-  def reset(keys: Array) -> tuple[_Members, dm_env.TimeStep]:
+  def reset(keys: Array) -> tuple[Members, dm_env.TimeStep]:
     pairs = jax.vmap(jax.random.split)(keys)
     state, timestep = jax.vmap(environment.reset)(pairs[:, 0])
-    return _Members(state, _ended(timestep), pairs[:, 1]), timestep
+    return Members(state, _ended(timestep), pairs[:, 1]), timestep
 
   def step(
-    members: _Members, actions: Array
-  ) -> tuple[_Members, dm_env.TimeStep]:
+    members: Members, actions: Array
+  ) -> tuple[Members, dm_env.TimeStep]:
     pairs = jax.vmap(jax.random.split)(members.key)
     stepped = jax.vmap(environment.step)(members.state, actions, pairs[:, 0])
 
@@ -108,9 +109,9 @@ def _compile(environment: Environment) -> _Functions:
     state, timestep = jax.lax.cond(
       members.ended.any(), begin_episodes, lambda stepped: stepped, stepped
     )
-    return _Members(state, _ended(timestep), pairs[:, 1]), timestep
+    return Members(state, _ended(timestep), pairs[:, 1]), timestep
 
-  return _Functions(jax.jit(reset), jax.jit(step))
+  return Functions(jax.jit(reset), jax.jit(step))
 
 
 def _ended(timestep: dm_env.TimeStep) -> Array:
@@ -123,7 +124,7 @@ class Batch(base.BatchedEnvironment):
   def __init__(
     self,
     environment: Environment,
-    functions: _Functions,
+    functions: Functions,
     num_environments: int,
     seed: int,
   ):
@@ -139,7 +140,7 @@ class Batch(base.BatchedEnvironment):
       ]
       # Committed to the CPU, so that the functions run there.
       self._keys = jax.device_put(jnp.stack(keys), cpu)
-    self._members: _Members | None = None
+    self._members: Members | None = None
 
   def reset(self) -> dm_env.TimeStep:
     keys = self._keys if self._members is None else self._members.key
@@ -159,7 +160,7 @@ class Batch(base.BatchedEnvironment):
     return jax.device_get(timestep)
 
   def observation_spec(self) -> Any:
-    return self.environment.observation_spec()
+    return precision.narrow_spec(self.environment.observation_spec())
 
   def action_spec(self) -> Any:
     return self._action_spec
