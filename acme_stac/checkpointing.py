@@ -61,7 +61,7 @@ def save(
   write(path, named_arrays(state), metadata)
   # Checkpoints of later steps are damaged, or the run would have resumed from
   # one: they do not count as the newest.
-  older = [old for old in list_checkpoints(directory) if _step(old) <= step]
+  older = [old for old in list_checkpoints(directory) if step_of(old) <= step]
   for old in older[:-keep]:
     old.unlink(missing_ok=True)
   if keep_one_in is not None and metadata["number"] % keep_one_in == 0:
@@ -98,7 +98,8 @@ def write(
     temporary.unlink(missing_ok=True)
 
 
-def _step(path: pathlib.Path) -> int:
+def step_of(path: pathlib.Path) -> int:
+  """Returns the learner step that a checkpoint's name states."""
   return int(path.stem.partition("_")[2])
 
 
@@ -143,7 +144,7 @@ def list_checkpoints(directory: str | os.PathLike) -> list[pathlib.Path]:
   if not directory.is_dir():
     return []
   found = [path for path in directory.iterdir() if _NAME.fullmatch(path.name)]
-  return sorted(found, key=lambda path: (_step(path), path.name))
+  return sorted(found, key=lambda path: (step_of(path), path.name))
 
 
 def load(

@@ -8,15 +8,21 @@ resumes a sweep: it skips finished runs and continues interrupted ones. A run
 that fails does not stop the others; it is named at the end. summary.csv has a
 row for each run; averages.csv has means over seeds with 95% bootstrap intervals
 (see acme_stac.evaluation.summary and .statistics). learning_curves.png has a
-panel for each group of runs whose names differ only in the last part.
+panel for each group of runs whose names differ only in the last part. Runs side
+by side (--launch=on_device --seeds=8) are one run of the sweep but several of
+the tables, of the names NAME/0, NAME/1, ...
 
-The exit code is 0 if all runs are finished, 1 if some failed or the summary
-could not be written, and 2 for a user's error. After Ctrl-C or SIGTERM, a sweep
-ends by that signal, so that a shell's loop stops too. However it ends, its runs
-save their checkpoints and end with it.
+--minutes=10 ends the sweep after so long, for a machine that is yours in slices
+of time: the same command, again and again, finishes it.
+
+The exit code is 0 if all runs are finished or the minutes are over, 1 if some
+failed or the summary could not be written, and 2 for a user's error. After
+Ctrl-C or SIGTERM, a sweep ends by that signal, so that a shell's loop stops
+too. However it ends, its runs save their checkpoints and end with it.
 """
 
 import json
+import math
 import os
 import pathlib
 import signal
@@ -28,7 +34,7 @@ from collections.abc import Mapping, Sequence
 import acme_stac
 from acme_stac import evaluation
 from acme_stac.evaluation import logs
-from acme_stac.evaluation.text import printable
+from acme_stac.evaluation.text import counted, printable
 from programs import commands
 from programs.launch import ending, modes, progress
 from programs.launch import flags as run_flags
@@ -36,6 +42,7 @@ from programs.run import arguments, machine, paths, user_file
 from programs.run.errors import UserError
 
 _POLL_SECONDS = 0.2
+_CONFIG = "config.json"
 _FINISHED = "finished.json"
 _LOG = "sweep.log"
 _SUMMARIES = ("summary.csv", "averages.csv", "learning_curves.png")
@@ -108,11 +115,25 @@ def is_done(directory: pathlib.Path, flags: Sequence[str]) -> bool:
     return False
 
 
+def members(directory: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the work directories of a run: its own, or those side by side."""
+  if (directory / _CONFIG).exists():
+    return [directory]
+  below = [path.parent for path in directory.rglob(_CONFIG)]
+  # 2 comes before 10.
+  below.sort(key=lambda path: (path.parent, len(path.name), path.name))
+  return below or [directory]
+
+
 def share_made(directory: pathlib.Path) -> float:
-  """Returns the fraction of its steps that a run has done; 0 if unknown."""
+  """Returns the fraction of its steps that a run has done; 0 if unknown.
+
+  Runs side by side are equally far, so the first is looked at.
+  """
   try:
-    described = json.loads((directory / "config.json").read_text())
-    steps = logs.read_learner(directory)["environment_steps"]
+    first = members(directory)[0]
+    described = json.loads((first / _CONFIG).read_text())
+    steps = logs.read_learner(first)["environment_steps"]
     share = steps.iloc[-1] / described["config"]["num_environment_steps"]
     return min(float(share), 1.0)
   except (OSError, ValueError, LookupError):  # Missing or half written.
@@ -124,6 +145,7 @@ class Sweep:
 
   Attributes:
     failed: names of the runs that failed.
+    out_of_time: whether the runs were ended because their time was over.
   """
 
   def __init__(self, runs: Mapping[str, list[str]], workdir: pathlib.Path):
@@ -136,6 +158,7 @@ class Sweep:
     # Name -> the process and its cores.
     self._running: dict[str, tuple[subprocess.Popen, set[int]]] = {}
     self.failed: list[str] = []
+    self.out_of_time = False
     # For the estimate of the time left: interrupted runs are partly done.
     self._started = time.monotonic()
     self._shares = {
@@ -144,11 +167,22 @@ class Sweep:
     self._left_at_start = len(self._waiting) - sum(self._shares.values())
     self._progress = progress.Progress(describe=lambda _: self.status())
 
-  def run(self, parallel: int, stop: ending.StopRequest):
-    """Starts the runs in order; returns when all ended or `stop` is set."""
+  def run(
+    self,
+    parallel: int,
+    stop: ending.StopRequest,
+    seconds: float = math.inf,
+  ):
+    """Starts the runs in order.
+
+    Returns when all ended, `stop` is set, or after so many seconds.
+    """
     free = shares(parallel)
     try:
       while (self._waiting or self._running) and not stop:
+        if time.monotonic() - self._started > seconds:
+          self.out_of_time = True
+          break
         while self._waiting and free:
           name = self._waiting.pop(0)
           try:
@@ -222,6 +256,17 @@ class Sweep:
       self._shares[name] = 1.0
     return free
 
+  def summarise(self) -> str:
+    """Returns how much is done, in words."""
+    self._shares |= {
+      name: share_made(self._workdir / name) for name in self._running
+    }
+    left = len(self._shares) - sum(self._shares.values())
+    return (
+      f"{self._done} of {counted(len(self._runs), 'run')} done,"
+      f" {1 - left / len(self._runs):.0%} of all steps"
+    )
+
   def _fail(self, name: str, why: str):
     self.failed.append(name)
     self._shares[name] = 1.0  # The run will do no more steps.
@@ -261,7 +306,12 @@ def write_summary(
     OSError: if they cannot be written.
   """
   rows = {}
-  for name, flags in runs.items():
+  every = {
+    str(member.relative_to(workdir)): (workdir / run, flags)
+    for run, flags in runs.items()
+    for member in members(workdir / run)
+  }
+  for name, (directory, flags) in every.items():
     try:
       row = evaluation.summary.summarise_run(workdir / name)
     except (OSError, ValueError, LookupError) as error:
@@ -272,7 +322,7 @@ def write_summary(
       )
       continue
     if row:
-      rows[name] = {"finished": is_done(workdir / name, flags), **row}
+      rows[name] = {"finished": is_done(directory, flags), **row}
   finished = {name: row for name, row in rows.items() if row["finished"]}
   tables = {
     "summary.csv": [{"run": name, **row} for name, row in rows.items()],
@@ -303,9 +353,15 @@ def main(argv: list[str]) -> int:
   parser.add_argument(
     "--parallel", type=int, default=1, help="runs at a time"
   )
+  parser.add_argument(
+    "--minutes", type=float, default=math.inf,
+    help="end after so long; the same command continues",
+  )
   options = parser.parse_args(argv)
   if options.parallel < 1:
     raise UserError(f"--parallel must be at least 1, got {options.parallel}.")
+  if not options.minutes > 0:
+    raise UserError(f"--minutes must be more than 0, got {options.minutes:g}.")
   workdir = options.workdir
   runs = load_runs(options.file)
   check_flags(runs, workdir)
@@ -316,7 +372,7 @@ def main(argv: list[str]) -> int:
   with ending.StopRequest(
     "Stopping; the runs are saving their checkpoints.", sweep.end_at_once
   ) as stop:
-    sweep.run(options.parallel, stop)
+    sweep.run(options.parallel, stop, 60.0 * options.minutes)
     for name in sweep.failed:
       print(f"Failed: {printable(name)}", file=sys.stderr)
     code = 1 if sweep.failed else 0
@@ -326,6 +382,11 @@ def main(argv: list[str]) -> int:
     except OSError as error:
       print(f"The summary could not be written: {error}", file=sys.stderr)
       code = 1
+  if sweep.out_of_time:
+    print(
+      f"Ended after {options.minutes:g} minutes: {sweep.summarise()}. The same"
+      " command continues."
+    )
   if stop.number is not None:
     print("Stopped. The same command continues.", flush=True)
     signal.signal(stop.number, signal.SIG_DFL)

@@ -90,9 +90,7 @@ def check(argv: list[str]):
   """
   parsed = run_flags.parse(argv)
   machine.check(modes.MODES[parsed.launch].is_distributed)
-  _session().validation.make_experiment(
-    parsed.config, parsed.num_actors, parsed.workdir
-  )
+  _session().members.make_experiments(parsed, parsed.num_actors)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ PYTHON = {
   # tests/environments/test_registry.py trains on it.
   "docs/environments.md": 1,
   "docs/howto.md": 2,
+  "docs/on_device.md": 1,
   "docs/own_loop.md": 1,
   "docs/tutorial.md": 2,
 }
@@ -166,6 +167,14 @@ def test_core_in_a_loop_of_its_own(tmp_path):
     r"^500 updates: (\d+) ends, γ (\S+)$", result.stdout, re.MULTILINE
   )[0]
   assert int(ends) >= 36 and 0.95 < float(discount) < 1.0
+
+
+def test_an_environment_of_ones_own_on_the_device(tmp_path):
+  (block,) = blocks("docs/on_device.md", "python")
+  result = run_script(tmp_path, block)
+  assert result.returncode == 0, result.stderr
+  ends = re.findall(r"^(\d+) ends in an update", result.stdout, re.MULTILINE)
+  assert len(ends) == 4 and min(map(int, ends)) >= 25
 
 
 def test_local_layout(tmp_path):

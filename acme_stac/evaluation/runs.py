@@ -143,21 +143,27 @@ def _find_below(path: pathlib.Path) -> Found:
       " programs.train, or directories that contain some."
     )
   found = Found([], [])
+  not_begun, begun = [], []
   for directory, files in _walk(path):
     try:
       if {_RUNS, _SETTINGS} <= files:
         found.runs.extend(_read_exported(directory))
       if _CONFIG in files:
+        begun.append(directory)
         found.runs.append(_read_work_directory(directory))
       elif "sweep.log" in files:
-        found.problems.append(printable(
-          f"{directory} has not begun, or failed before: see sweep.log."
-        ))
+        not_begun.append(directory)
     # Other programs' files, and damaged ones, may raise anything.
     except Exception as error:
       found.problems.append(printable(
         f"{directory} cannot be read as a run: {type(error).__name__}: {error}"
       ))
+  found.problems.extend(
+    printable(f"{directory} has not begun, or failed before: see sweep.log.")
+    for directory in not_begun
+    # Runs side by side have directories below that of their log.
+    if not any(run.is_relative_to(directory) for run in begun)
+  )
   if not found.runs:
     raise ValueError(" ".join([
       f"{printable(path)} has no run: neither it nor a directory below is a"

@@ -8,6 +8,7 @@ import argparse
 import itertools
 import statistics
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -37,6 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser):
   parser.add_argument(
     "--heads", nargs="+", type=int, metavar="P",
     help="in place of the preset's, where that has several",
+  )
+  parser.add_argument(
+    "--bootstrap_steps", nargs="+", type=int, default=[1], metavar="L",
+    help="of agents that bootstrap their metagradient",
   )
   parser.add_argument(
     "--devices", nargs="+", type=int, default=[1], metavar="N",
@@ -98,58 +103,75 @@ def _measure(
   peak: float,
   options: argparse.Namespace,
 ) -> list[dict[str, Any]]:
-  names = ["impala", *[name for name in options.agents if name != "impala"]]
+  agents = _variants(
+    ["impala", *[name for name in options.agents if name != "impala"]],
+    options.bootstrap_steps,
+  )
   measured = {}
-  for name in names:
+  for name, (agent, fields) in agents.items():
     print(
       f"{network}, batch {batch} × {length}: compiling {name}",
       file=sys.stderr,
     )
     config = updates.make_config(
-      name, network, batch * devices, length, heads,
-      compute_dtype=options.dtype,
+      agent, network, batch * devices, length, heads,
+      compute_dtype=options.dtype, **fields,
     )
     measured[name] = updates.MeasuredUpdate(
       updates.Specs(*updates.NETWORKS[network][:2]), config, devices
     )
   calls = {
-    name: max(1, int(options.seconds / agent.time(2)))
-    for name, agent in measured.items()
+    name: max(1, int(options.seconds / update.time(2)))
+    for name, update in measured.items()
   }
-  times: dict[str, list[float]] = {name: [] for name in names}
+  times: dict[str, list[float]] = {name: [] for name in agents}
   for number in range(options.rounds):
     print(f"round {number + 1}/{options.rounds}", file=sys.stderr)
-    for name, agent in measured.items():
-      times[name].append(agent.time(calls[name]))
+    for name, update in measured.items():
+      times[name].append(update.time(calls[name]))
   # The devices of a CPU share its cores.
   if jax.default_backend() != "cpu":
     peak *= devices
   impala = measured["impala"]
   rows = []
-  for name, agent in measured.items():
+  for name, update in measured.items():
     ratios = [a / b for a, b in zip(times[name], times["impala"], strict=True)]
     seconds = statistics.median(times[name])
-    flops = agent.flops
+    flops = update.flops
     rows.append({
       "network": network,
       "batch": batch,
       "length": length,
       "agent": name,
-      "heads": agent.config.num_heads,
-      "metaparameters": len(agent.config.self_tuned),
+      "heads": update.config.num_heads,
+      "metaparameters": len(update.config.self_tuned),
       "milliseconds": 1e3 * seconds,
       "devices": devices,
       "steps_per_second": batch * devices * length / seconds,
       "time_ratio": statistics.median(ratios),
       "time_ratio_min": min(ratios),
       "time_ratio_max": max(ratios),
-      "megabytes": agent.memory_bytes / 1e6,
-      "memory_ratio": agent.memory_bytes / impala.memory_bytes,
+      "megabytes": update.memory_bytes / 1e6,
+      "memory_ratio": update.memory_bytes / impala.memory_bytes,
       "gigaflops": flops and flops / 1e9,
       "flops_ratio": flops and impala.flops and flops / impala.flops,
       "share_of_peak": flops and flops / seconds / peak,
     })
   return rows
+
+
+def _variants(
+  agents: Sequence[str], bootstrap_steps: Sequence[int]
+) -> dict[str, tuple[str, dict[str, Any]]]:
+  """Returns name -> (preset, further fields) of what is measured."""
+  variants: dict[str, tuple[str, dict[str, Any]]] = {}
+  for agent in agents:
+    if acme_stac.AGENTS[agent].get("outer_loss") != "bootstrap":
+      variants[agent] = agent, {}
+      continue
+    for steps in bootstrap_steps:
+      variants[f"{agent}, L = {steps}"] = agent, {"bootstrap_steps": steps}
+  return variants
 
 
 def table(result: dict[str, Any]) -> str:

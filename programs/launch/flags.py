@@ -22,6 +22,7 @@ from programs.run.errors import UserError
 
 _CONFIG = "configs/small.py"
 _MAX_THREADS = 1024
+_MAX_SEEDS = 1000
 _OVERRIDE = re.compile(r"--?(no)?config\.")
 
 
@@ -71,8 +72,28 @@ def parse_flags(argv: list[str], doc: str | None = None) -> argparse.Namespace:
   for name in ("cluster", "host"):
     if getattr(parsed, name) is not None and parsed.launch != "hosts":
       raise UserError(f"--{name} goes with --launch=hosts.")
+  _check_members(parsed)
   parsed.overrides = overrides
   return parsed
+
+
+def _check_members(parsed: argparse.Namespace):
+  """Raises UserError if the flags of --launch=on_device do not fit."""
+  if not modes.MODES[parsed.launch].is_on_device:
+    if parsed.seeds != 1 or parsed.vary:
+      raise UserError(
+        "--seeds and --vary go with --launch=on_device. Other layouts train one"
+        " run at a time; programs.sweep trains many."
+      )
+  elif parsed.num_actors != 1:
+    raise UserError(
+      "--launch=on_device has no actors, as environments step inside the"
+      " compiled program. Leave --num_actors out;"
+      " --config.environments_per_actor says how many environments step"
+      " together."
+    )
+  if not 1 <= parsed.seeds <= _MAX_SEEDS:
+    raise UserError(f"--seeds must be from 1 to {_MAX_SEEDS:,}.")
 
 
 def load_config(parsed: argparse.Namespace) -> ml_collections.ConfigDict:
@@ -142,9 +163,22 @@ def _parser(doc: str | None) -> arguments.Parser:
   parser.add_argument(
     "--launch", choices=tuple(modes.MODES), default=modes.DEFAULT,
     help="one thread (repeatable); Launchpad's nodes as threads or processes;"
-    " actors and learner as threads that share this host's devices; or this"
-    " host's share of a run on several hosts. Unless set, local_mp where"
-    " Launchpad and Reverb are installed, and colocated elsewhere",
+    " actors and learner as threads that share this host's devices; this host's"
+    " share of a run on several hosts; or environments written in JAX, compiled"
+    " into one program with the update. Unless set, local_mp where Launchpad"
+    " and Reverb are installed, and colocated elsewhere",
+  )
+  parser.add_argument(
+    "--seeds", type=int, default=1,
+    help="with --launch=on_device: runs side by side in one program, with"
+    " consecutive seeds and directories WORKDIR/0, WORKDIR/1, ...; 1 unless"
+    " set",
+  )
+  parser.add_argument(
+    "--vary", action="append", default=[], metavar="FIELD=VALUE,VALUE,...",
+    help="with --launch=on_device: runs with each value of a numeric"
+    " hyperparameter side by side, in directories WORKDIR/FIELD=VALUE/0, ...;"
+    " given several times, with every combination",
   )
   parser.add_argument(
     "--cluster", metavar="FILE",

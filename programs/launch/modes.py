@@ -24,12 +24,15 @@ class Mode(NamedTuple):
     has_processes: whether nodes are processes of their own, so that the
       launching one needs no accelerator.
     has_hosts: whether the run spans several hosts.
+    is_on_device: whether environments step inside the compiled program, which
+      may train several runs side by side.
   """
 
   module: str
   is_distributed: bool
   has_processes: bool = False
   has_hosts: bool = False
+  is_on_device: bool = False
 
 
 MODES = {
@@ -40,6 +43,7 @@ MODES = {
   "hosts": Mode(
     "programs.launch.processes", True, has_processes=True, has_hosts=True
   ),
+  "on_device": Mode("programs.launch.on_device", False, is_on_device=True),
 }
 # The first that the installed packages allow.
 DEFAULT = "local_mp" if machine.has_distributed_layer() else "colocated"
@@ -67,6 +71,7 @@ class Launch:
     threads_per_actor: XLA's threads in each process that acts.
     learner_environment: environment variables of the learner's process alone.
     learner_files: descriptors that the learner's process inherits.
+    members: the runs that go side by side; `experiment` is the first of them.
   """
 
   experiment: Experiment
@@ -76,6 +81,7 @@ class Launch:
   threads_per_actor: int = 1
   learner_environment: dict[str, str] = dataclasses.field(default_factory=dict)
   learner_files: tuple[int, ...] = ()
+  members: tuple[Experiment, ...] = ()
 
 
 def run(name: str, launch: Launch):

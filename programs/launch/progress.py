@@ -149,15 +149,21 @@ def fit(parts: Sequence[str], columns: int) -> str:
 
 
 def format_status(status: dict[str, Any]) -> list[str]:
-  """Returns the parts of the line for a status of `RunCounter`."""
+  """Returns the parts of the line for a status of `RunCounter`.
+
+  Of several runs side by side, "runs" is their number, "rate" that of all, and
+  "return" and "evaluation" are their means.
+  """
   steps, budget, rate = status["steps"], status["budget"], status["rate"]
+  runs = status.get("runs", 1)
   if status["finished"]:
     left = "done"
   elif rate:
-    left = f"{duration((budget - steps) / rate)} left"
+    left = f"{duration(runs * (budget - steps) / rate)} left"
   else:
     left = "starting" if rate is None else "waiting"
-  parts = [f"{steps:,}/{budget:,} steps ({steps / budget:.0%})", left]
+  times = f"{runs} × " if runs > 1 else ""
+  parts = [f"{times}{steps:,}/{budget:,} steps ({steps / budget:.0%})", left]
   if status["return"] is not None:
     parts.append(f"return {status['return']:.1f}")
   if status["evaluation"] is not None:

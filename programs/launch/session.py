@@ -2,6 +2,7 @@
 
 import csv
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -12,11 +13,11 @@ from acme_stac import accelerator, checkpointing
 from acme_stac.evaluation import figures, summary
 from acme_stac.evaluation.text import counted, printable
 from programs.launch import cluster as cluster_lib
-from programs.launch import ending, modes
+from programs.launch import ending, members, modes
 from programs.launch.progress import Progress
 from programs.nodes.failures import HopelessError, SilentError
 from programs.run import experiment as experiment_lib
-from programs.run import machine, paths, resume, validation
+from programs.run import machine, paths, resume
 from programs.run import workdir as workdir_lib
 from programs.run.errors import UserError
 
@@ -27,19 +28,28 @@ class Run(NamedTuple):
   """A run that can be started.
 
   Attributes:
-    experiment: description of the run.
+    workdir: the directory that --workdir names.
+    experiments: descriptions of the runs; several only if one compiled program
+      trains them side by side, in directories below `workdir`.
     step: updates that are already done.
     changes: settings that have changed since, as text.
     cluster: hosts of the run, if it has several.
-    lock: open file that holds the lock of the work directory; None on a host of
-      actors.
+    lock: open file that holds the lock of `workdir`; None on a host of actors.
+    member_locks: those of the directories below it.
   """
 
-  experiment: experiment_lib.Experiment
+  workdir: pathlib.Path
+  experiments: tuple[experiment_lib.Experiment, ...]
   step: int
   changes: list[str]
   cluster: cluster_lib.Cluster | None
   lock: BinaryIO | None
+  member_locks: tuple[BinaryIO, ...] = ()
+
+  @property
+  def experiment(self) -> experiment_lib.Experiment:
+    """The run, or the first of several."""
+    return self.experiments[0]
 
   @property
   def learns_here(self) -> bool:
@@ -75,20 +85,30 @@ def describe(
     )
   if cluster is None or cluster.is_learner_host:
     _check_accelerator(learner_environment, apart=mode.has_processes)
-  experiment = validation.make_experiment(
-    parsed.config, num_actors, parsed.workdir
-  )
+  experiments = members.make_experiments(parsed, num_actors)
+  workdir = pathlib.Path(parsed.workdir).expanduser().absolute()
   if cluster is not None and not cluster.is_learner_host:
-    workdir_lib.make(experiment.workdir)
-    return Run(resume.with_specs_of_run(experiment), 0, [], cluster, None)
-  paths.make_directory(experiment.workdir, "--workdir")
-  lock = workdir_lib.lock(experiment.workdir)
+    workdir_lib.make(workdir)
+    described = resume.with_specs_of_run(experiments[0])
+    return Run(workdir, (described,), 0, [], cluster, None)
+  paths.make_directory(workdir, "--workdir")
+  lock = workdir_lib.lock(workdir)
   try:
-    prepared = resume.prepare_workdir(experiment)
+    members.check_place(workdir, experiments)
+    if len(experiments) > 1:
+      several = members.prepare(workdir, experiments)
+      return Run(
+        workdir, several.experiments, several.step, several.changes, None,
+        lock, several.locks,
+      )
+    prepared = resume.prepare_workdir(experiments[0])
   except BaseException:
     lock.close()
     raise
-  return Run(*prepared, cluster, lock)
+  return Run(
+    workdir, (prepared.experiment,), prepared.step, prepared.changes, cluster,
+    lock,
+  )
 
 
 def _check_accelerator(learner_environment: Mapping[str, str], apart: bool):
@@ -152,6 +172,7 @@ def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:
       learner_environment,
       # The learner holds the lock too, should this process be killed.
       (run.lock.fileno(),) if run.lock else (),
+      run.experiments,
     ))
   except ending.Interrupted as request:
     progress.close()
@@ -167,22 +188,25 @@ def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:
     kept = (
       "Logs, checkpoints and plots" if run.learns_here else "Logs of actors"
     )
-    print(f"Done. {kept} are in {printable(experiment.workdir)}")
+    print(f"Done. {kept} are in {printable(run.workdir)}")
     code = 0
   if run.learns_here:
-    report(experiment)
+    for experiment in run.experiments:
+      report(experiment, len(run.experiments) == 1)
   return code
 
 
 def _print_start(run: Run):
   experiment = run.experiment
   config = experiment.config
+  runs = len(run.experiments)
   print(
     f"{experiment.agent} on {printable(experiment.environment)}:"
-    f" {counted(config.num_environment_steps, 'environment step')},"
+    f" {f'{runs} runs of ' if runs > 1 else ''}"
+    f"{counted(config.num_environment_steps, 'environment step')},"
     f" {counted(config.num_updates, 'update')},"
     f" {experiment.num_actors} × {experiment.environments_per_actor}"
-    f" environments, in {printable(experiment.workdir)}"
+    f" environments, in {printable(run.workdir)}"
   )
   if run.cluster is not None:
     print(f"This is {run.cluster.describe(experiment.num_queues)}.")
@@ -200,7 +224,10 @@ def _report_stop(run: Run, request: ending.Interrupted) -> int:
   saved = ""
   if run.learns_here:
     saved = (
-      "; the checkpoint is saved"
+      "; the checkpoint of every run is saved"
+      if len(run.experiments) > 1
+      and checkpointing.list_checkpoints(run.experiment.checkpoints)
+      else "; the checkpoint is saved"
       if checkpointing.list_checkpoints(run.experiment.checkpoints)
       else " before anything was learned"
     )
@@ -210,14 +237,20 @@ def _report_stop(run: Run, request: ending.Interrupted) -> int:
   return 128 + signal.SIGTERM if told_to_go else 0
 
 
-def report(experiment: experiment_lib.Experiment):
-  """Warns of skipped updates and dropped trajectories, and draws the plots."""
+def report(experiment: experiment_lib.Experiment, names_plots: bool = True):
+  """Warns of skipped updates and dropped trajectories, and draws the plots.
+
+  Args:
+    experiment: the run.
+    names_plots: whether to print the plots' names.
+  """
   try:
     result = summary.summarise_run(experiment.workdir)
     if skipped := result.get("skipped_updates", 0):
       print(
         f"Warning: {counted(skipped, 'update')} skipped, for numbers that are"
-        " not finite. Look at the losses and norms in logs/learner.csv."
+        " not finite. Look at the losses and norms in"
+        f" {printable(experiment.logs / 'learner.csv')}."
       )
     if dropped := result.get("dropped_trajectories", 0):
       print(
@@ -225,7 +258,8 @@ def report(experiment: experiment_lib.Experiment):
         " are not finite. logs/nodes/learner.log says what in them."
       )
     for path in figures.plot_run(experiment.workdir):
-      print(f"  {printable(path)}")
+      if names_plots:
+        print(f"  {printable(path)}")
   # Logs may be damaged, or another program's.
   except (OSError, ValueError, LookupError, csv.Error) as error:
     print(

@@ -12,6 +12,7 @@ from programs.run.experiment import Experiment
 # Least time between two looks at the work directory.
 _LOOK_SECONDS = 1.0
 
+
 class Checkpoints:
   """Restores and writes the checkpoints of a run.
 
@@ -20,7 +21,11 @@ class Checkpoints:
   """
 
   def __init__(
-    self, experiment: Experiment, learner: Any, every_seconds: float
+    self,
+    experiment: Experiment,
+    learner: Any,
+    every_seconds: float,
+    keep: int | None = None,
   ):
     """Restores the newest checkpoint if there is one.
 
@@ -29,6 +34,7 @@ class Checkpoints:
       learner: has `num_steps`, `save` and `restore`.
       every_seconds: time between checkpoints. One is also written every
         `experiment.checkpoint_every_updates` updates.
+      keep: number of newest checkpoints to keep; the experiment's by default.
 
     Raises:
       HopelessError: if there are checkpoints but none can be read.
@@ -36,6 +42,7 @@ class Checkpoints:
     self._experiment = experiment
     self._learner = learner
     self._every_seconds = every_seconds
+    self._keep = experiment.checkpoints_to_keep if keep is None else keep
     try:
       restored = checkpointing.load(experiment.checkpoints, learner.save())
     except checkpointing.CheckpointError as error:
@@ -63,14 +70,14 @@ class Checkpoints:
     now = time.monotonic()
     if now >= self._next_look:
       self._next_look = now + _LOOK_SECONDS
-      self._check_workdir()
+      self.check_workdir()
     if (
       self._learner.num_steps % self._experiment.checkpoint_every_updates
       and now - self._last < self._every_seconds
     ):
       return
     try:
-      self._save()
+      self.save()
     except OSError as error:
       logging.warning(
         "The checkpoint could not be written (%s). Training goes on; the next"
@@ -85,14 +92,15 @@ class Checkpoints:
       HopelessError: if it cannot be written.
     """
     try:
-      self._save()
+      self.save()
     except OSError as error:
       raise HopelessError(
         f"The last checkpoint could not be written: {error}. Updates since the"
         " previous one are lost."
       ) from error
 
-  def _check_workdir(self):
+  def check_workdir(self):
+    """Raises HopelessError if the work directory was removed or replaced."""
     if not self._workdir.is_intact():
       raise HopelessError(
         f"{self._experiment.workdir}, or a part of it, was removed or replaced"
@@ -100,9 +108,14 @@ class Checkpoints:
         " checkpoint are lost."
       )
 
-  def _save(self):
-    """Writes a checkpoint unless the newest one has the same step."""
-    self._check_workdir()
+  def save(self):
+    """Writes a checkpoint unless the newest one has the same step.
+
+    Raises:
+      OSError: if it cannot be written.
+      HopelessError: if the work directory has been removed or replaced.
+    """
+    self.check_workdir()
     if self._learner.num_steps == self.step:
       return
     self._last = time.monotonic()
@@ -118,7 +131,7 @@ class Checkpoints:
         "training_seconds": self._seconds_before + self._last - self._started,
         "environment_steps": step * experiment.config.steps_per_update,
       },
-      keep=experiment.checkpoints_to_keep,
+      keep=self._keep,
       keep_one_in=experiment.checkpoints_keep_one_in,
     )
     self._number += 1

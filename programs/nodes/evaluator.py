@@ -1,7 +1,7 @@
 """The evaluator node: plays episodes with the newest parameters."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,30 +68,16 @@ class Evaluator:
     evaluation = self._play()
     if evaluation is None:
       return
-    returns = [episode.episode_return for episode in evaluation.episodes]
-    lengths = [episode.length for episode in evaluation.episodes]
-    mean_return = float(np.mean(returns))
-    row = {}
-    game = scores.game_of(self._experiment.environment)
-    if game is not None:
-      row["human_normalised_score"] = scores.human_normalised_score(
-        game, mean_return
-      )
-    self._log.write({
-      **row,
-      "environment_steps": version * self._experiment.config.steps_per_update,
-      "learner_steps": version,
-      "episodes": len(returns),
-      "episodes_cut_off": evaluation.num_cut_off,
-      "episode_return_mean": mean_return,
-      "episode_return_std": float(np.std(returns)),
-      "episode_return_min": float(np.min(returns)),
-      "episode_return_max": float(np.max(returns)),
-      "episode_length_mean": float(np.mean(lengths)),
-      "greedy": int(self._experiment.evaluation_greedy),
-    })
+    row = make_row(
+      self._experiment,
+      version,
+      [episode.episode_return for episode in evaluation.episodes],
+      [episode.length for episode in evaluation.episodes],
+      evaluation.num_cut_off,
+    )
+    self._log.write(row)
     self._counter.report_evaluation(
-      mean_return, len(returns), evaluation.num_cut_off
+      row["episode_return_mean"], row["episodes"], row["episodes_cut_off"]
     )
 
   def _play(self) -> environment_loop.Evaluation | None:
@@ -134,3 +120,41 @@ class Evaluator:
       if status["finished"]:
         return
       time.sleep(_POLL_SECONDS)
+
+
+def make_row(
+  experiment: Experiment,
+  step: int,
+  returns: Sequence[float] | np.ndarray,
+  lengths: Sequence[int] | np.ndarray,
+  num_cut_off: int,
+) -> dict[str, Any]:
+  """Returns the row of the evaluator's log about one evaluation.
+
+  Args:
+    experiment: the run.
+    step: updates that the evaluated parameters have had.
+    returns: of the episodes.
+    lengths: of the episodes, in actions.
+    num_cut_off: episodes that reached the limit of actions.
+  """
+  mean_return = float(np.mean(returns))
+  row: dict[str, Any] = {}
+  game = scores.game_of(experiment.environment)
+  if game is not None:
+    row["human_normalised_score"] = scores.human_normalised_score(
+      game, mean_return
+    )
+  return {
+    **row,
+    "environment_steps": step * experiment.config.steps_per_update,
+    "learner_steps": step,
+    "episodes": len(returns),
+    "episodes_cut_off": num_cut_off,
+    "episode_return_mean": mean_return,
+    "episode_return_std": float(np.std(returns)),
+    "episode_return_min": float(np.min(returns)),
+    "episode_return_max": float(np.max(returns)),
+    "episode_length_mean": float(np.mean(lengths)),
+    "greedy": int(experiment.evaluation_greedy),
+  }

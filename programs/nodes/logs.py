@@ -58,7 +58,10 @@ def make_logger(
 
 
 class CsvLogger(Logger):
-  """Appends to a CSV file; the first row determines the columns."""
+  """Appends to a CSV file.
+
+  Its columns are those that the file has, or those of the first row.
+  """
 
   def __init__(self, path: pathlib.Path):
     """Opens the file."""
@@ -70,12 +73,17 @@ class CsvLogger(Logger):
     if self._writer is None:
       self._end_last_line()
       self._writer = csv.DictWriter(
-        self._file, sorted(data), extrasaction="ignore"
+        self._file, self._columns() or sorted(data), extrasaction="ignore"
       )
       if not self._file.tell():
         self._writer.writeheader()
     self._writer.writerow(data)
     self._file.flush()
+
+  def _columns(self) -> list[str]:
+    """Returns the columns of the file; [] if it is empty."""
+    with open(self._file.name, newline="") as file:
+      return next(csv.reader(file), [])
 
   def _end_last_line(self):
     """Ends a line that was cut off by a crash or a full disk."""

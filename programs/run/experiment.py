@@ -15,9 +15,10 @@ import ml_collections
 from ml_collections import config_dict
 
 import acme_stac
-from acme_stac import environments
+from acme_stac import environments, on_device
 from acme_stac.checks import IntegerRange, NumberRange, plain_type
 from acme_stac.environment_loop import MAX_EPISODE_STEPS
+from acme_stac.on_device import registry
 
 _COUNT = IntegerRange(1, 2**63)
 # The upper limit is about the longest time that a thread can wait.
@@ -145,6 +146,10 @@ class Experiment:
       self.environment, num_environments, seed, **self.environment_options
     )
 
+  def make_device_environment(self) -> on_device.Environment:
+    """Makes the run's environment as pure functions in JAX."""
+    return registry.make(self.environment, **self.environment_options)
+
   def check_ranges(self):
     """Raises FieldError for a field that is out of its range."""
     for field in dataclasses.fields(self):
@@ -216,7 +221,7 @@ def describe(
   config: ml_collections.ConfigDict,
   num_actors: int,
   workdir: str,
-  probe: environments.BatchedEnvironment,
+  probe: environments.BatchedEnvironment | on_device.Environment,
 ) -> Experiment:
   """Describes the run of a configuration; `validation` also checks it.
 
@@ -224,7 +229,8 @@ def describe(
     config: a configuration with the fields of `base_config`.
     num_actors: number of actors.
     workdir: directory of the run.
-    probe: the configuration's environment, for its specs.
+    probe: the configuration's environment, for its specs. If it is in JAX, a
+      whole batch of environments steps together by default.
 
   Raises:
     ValueError: if the agent's configuration is wrong.
@@ -238,8 +244,9 @@ def describe(
     f"evaluation_{name}": value for name, value in config.evaluation.items()
   }
   if given["environments_per_actor"] is None:
+    most = agent.batch_size if isinstance(probe, on_device.Environment) else 16
     given["environments_per_actor"] = max(
-      n for n in range(1, 17) if agent.batch_size % n == 0
+      n for n in range(1, most + 1) if agent.batch_size % n == 0
     )
   return Experiment(
     config=agent,

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -45,6 +46,13 @@ def prepare_workdir(experiment: Experiment) -> Prepared:
   Raises:
     UserError: if the directory cannot be written, or holds another run.
   """
+  prepared = check_workdir(experiment)
+  record_settings(prepared)
+  return prepared
+
+
+def check_workdir(experiment: Experiment) -> Prepared:
+  """Does what `prepare_workdir` does, without writing the run's settings."""
   directory = experiment.workdir
   workdir.make(directory)
   paths.make_directory(experiment.checkpoints, "--workdir")
@@ -72,13 +80,81 @@ def prepare_workdir(experiment: Experiment) -> Prepared:
     except checkpointing.CheckpointError as error:
       raise _cannot_be_resumed(directory, error, changes) from error
     step = int(state.step)
+  return Prepared(experiment, step, changes)
+
+
+def record_settings(prepared: Prepared):
+  """Writes config.json.
+
+  Raises:
+    UserError: if it cannot be written.
+  """
+  experiment = prepared.experiment
+  path = experiment.workdir / "config.json"
   # A finished run keeps the settings that it was trained with.
-  if step < experiment.config.num_updates or not path.exists():
+  if prepared.step < experiment.config.num_updates or not path.exists():
     try:
       write_config(experiment)
     except OSError as error:
       raise paths.cannot_be_written(path, error, "--workdir") from error
-  return Prepared(experiment, step, changes)
+
+
+def common_step(runs: Sequence[Prepared]) -> int:
+  """Returns the newest step that several runs can be resumed at together.
+
+  A run that was killed while checkpoints were written is one behind others. One
+  that has a single checkpoint can begin anew.
+
+  Raises:
+    UserError: if they have no step in common.
+  """
+  if len({run.step for run in runs}) == 1:
+    return runs[0].step
+  files = {
+    run.experiment.workdir: {
+      checkpointing.step_of(path): path
+      for path in checkpointing.list_checkpoints(run.experiment.checkpoints)
+    }
+    for run in runs
+  }
+  shared = set.intersection(*[
+    {*steps, *([0] if len(steps) < 2 else [])} for steps in files.values()
+  ])
+  for step in sorted(shared, reverse=True):
+    found = [steps[step] for steps in files.values() if step in steps]
+    if all(map(_is_intact, found)):
+      return step
+  listed = "\n".join(
+    f"  {directory}: {sorted(steps) or 'none'}"
+    for directory, steps in files.items()
+  )
+  raise UserError(
+    "These runs cannot go on side by side, because their checkpoints have no"
+    f" number of updates in common:\n{listed}\nContinue those that have (with"
+    " other --seeds, or each by itself), or choose another --workdir."
+  )
+
+
+def _is_intact(path: pathlib.Path) -> bool:
+  try:
+    checkpointing.read(path)
+  except checkpointing.CheckpointError:
+    return False
+  return True
+
+
+def remove_later_checkpoints(experiment: Experiment, step: int):
+  """Removes the checkpoints after a step that the run goes back to.
+
+  Raises:
+    UserError: if they cannot be removed.
+  """
+  for path in checkpointing.list_checkpoints(experiment.checkpoints):
+    if checkpointing.step_of(path) > step:
+      try:
+        path.unlink()
+      except OSError as error:
+        raise paths.cannot_be_written(path, error, "--workdir") from error
 
 
 def with_specs_of_run(experiment: Experiment) -> Experiment:

@@ -9,8 +9,10 @@ import jax
 import ml_collections
 import numpy as np
 
-from acme_stac import core, environments
+from acme_stac import core, environments, on_device
 from acme_stac.checks import FieldError
+from acme_stac.on_device import registry
+from acme_stac.on_device.check import check
 from programs.run.errors import UserError
 from programs.run.experiment import (
   Experiment,
@@ -23,7 +25,10 @@ from programs.run.experiment import (
 
 
 def make_experiment(
-  config: ml_collections.ConfigDict, num_actors: int, workdir: str
+  config: ml_collections.ConfigDict,
+  num_actors: int,
+  workdir: str,
+  is_on_device: bool = False,
 ) -> Experiment:
   """Checks a configuration and returns its experiment.
 
@@ -31,17 +36,26 @@ def make_experiment(
     config: the result of a configuration file's get_config().
     num_actors: number of actors.
     workdir: directory of the run.
+    is_on_device: whether environments step inside the compiled program.
 
   Raises:
     UserError: if the run cannot work.
   """
   try:
     _check_fields(config)
-    # Two environments, to catch errors that occur only in a batch.
-    with _probe(config.environment, 2, environment_options(config)) as probe:
-      _check_action_repeat(config, probe)
-      environments.check(probe)
-      experiment = describe(config, num_actors, workdir, probe)
+    options = environment_options(config)
+    if is_on_device:
+      environment = _make_on_device(config.environment, options)
+      _check_action_repeat(config, environment)
+      check(environment)
+      experiment = describe(config, num_actors, workdir, environment)
+      _check_num_environments(experiment)
+    else:
+      # Two environments, to catch errors that occur only in a batch.
+      with _probe(config.environment, 2, options) as probe:
+        _check_action_repeat(config, probe)
+        environments.check(probe)
+        experiment = describe(config, num_actors, workdir, probe)
     experiment.check_ranges()
     _check_values(experiment)
     _check_networks(experiment)
@@ -102,8 +116,41 @@ def _probe(
     environments.errors.close(environment)
 
 
+def _make_on_device(
+  name: str, options: dict[str, Any]
+) -> on_device.Environment:
+  """Makes an environment written in JAX.
+
+  Raises:
+    ValueError: if it cannot be made, or is not written in JAX.
+    ImportError: if its package is missing.
+  """
+  try:
+    return registry.make(name, **options)
+  except ValueError as error:
+    if registry.is_on_device(name):
+      raise
+    raise ValueError(
+      f"--launch=on_device takes environments written in JAX. {error} The other"
+      " layouts (--launch=serial, colocated, local_mp, ...) take those that are"
+      " not."
+    ) from error
+
+
+def _check_num_environments(experiment: Experiment):
+  """Raises ValueError unless batches are whole steps of the environments."""
+  number = experiment.environments_per_actor
+  if experiment.config.batch_size % number:
+    raise ValueError(
+      f"--config.environments_per_actor ({number}) must divide"
+      f" --config.stac.batch_size ({experiment.config.batch_size}) with"
+      " --launch=on_device."
+    )
+
+
 def _check_action_repeat(
-  config: ml_collections.ConfigDict, probe: environments.BatchedEnvironment
+  config: ml_collections.ConfigDict,
+  probe: environments.BatchedEnvironment | on_device.Environment,
 ):
   """Raises ValueError if the action repeat differs from the environment's."""
   given = agent_overrides(config).get("action_repeat", probe.action_repeat)

@@ -110,6 +110,15 @@ def compare(tmp_path, described):
   return Comparison(runs.find([tmp_path])[0])
 
 
+def test_runs_side_by_side_have_a_log_of_the_sweep_above_them(tmp_path):
+  for seed in range(2):
+    workdirs.make(tmp_path / "pair" / str(seed), "catch", "stac", seed, 1.0)
+  (tmp_path / "pair" / "sweep.log").write_text("Done.")
+  found, problems = runs.find([tmp_path])
+  assert [run.seed for run in found] == [0, 1]
+  assert not problems
+
+
 def test_what_cannot_be_read_is_left_out_and_said(tmp_path):
   workdirs.make(tmp_path / "good", "catch", "stac", 0, 1.0)
   bad = {

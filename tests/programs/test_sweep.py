@@ -15,6 +15,7 @@ import pytest
 
 from acme_stac import environments
 from programs import sweep
+from programs.launch import ending
 from programs.launch import flags as run_flags
 from programs.run import machine, validation
 from programs.run.errors import UserError
@@ -116,7 +117,10 @@ def test_runs_end_with_the_sweep(tmp_path, monkeypatch):
 def make_run(directory, steps, budget=100):
   """Writes what a run that has made so many steps has written."""
   (directory / "logs").mkdir(parents=True, exist_ok=True)
-  described = {"config": {"num_environment_steps": budget}}
+  described = {
+    "agent": "stac", "environment": "catch",
+    "config": {"num_environment_steps": budget},
+  }
   (directory / "config.json").write_text(json.dumps(described))
   log = f"learner_steps,environment_steps\r\n1,{steps}\r\n"
   (directory / "logs" / "learner.csv").write_text(log)
@@ -187,6 +191,83 @@ def test_the_summary_is_of_logs_that_can_be_read(tmp_path, capsys):
   ]
   (row,) = averages
   assert (row["group"], row["runs"], row["final_return"]) == ("a", "2", "0.5")
+
+
+def test_runs_side_by_side_are_runs_of_the_tables(tmp_path):
+  directory = tmp_path / "tuned"
+  names = [f"tuned/discount=0.{d}/{seed}" for d in (8, 9) for seed in (2, 10)]
+  for number, name in enumerate(names):
+    make_run(tmp_path / name, 25 * number)
+    log = tmp_path / name / "logs" / "learner.csv"
+    test_summary.write(log, [test_summary.learner_row(1, 0.5, float(number))])
+  found = sweep.members(directory)
+  assert [str(path.relative_to(tmp_path)) for path in found] == names
+  (directory / "finished.json").write_text('["--seeds=2"]')
+  sweep.write_summary({"tuned": ["--seeds=2"]}, tmp_path)
+  summary, averages = [
+    list(csv.DictReader((tmp_path / name).read_text().splitlines()))
+    for name in ("summary.csv", "averages.csv")
+  ]
+  assert [(row["run"], row["finished"]) for row in summary] == [
+    (name, "True") for name in names
+  ]
+  assert [(row["group"], row["runs"]) for row in averages] == [
+    ("tuned/discount=0.8", "2"), ("tuned/discount=0.9", "2")
+  ]
+
+
+def test_a_sweep_ends_when_its_minutes_are_over(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(sweep, "check_flags", lambda *_: None)
+  write(tmp_path / "s.py", done=1280, begun=1280, waiting=1280)
+  runs = sweep.load_runs(str(tmp_path / "s.py"))
+  make_run(tmp_path / "done", 100)
+  (tmp_path / "done" / "finished.json").write_text(json.dumps(runs["done"]))
+  make_run(tmp_path / "begun", 40)
+  started = []
+  monkeypatch.setattr(sweep.Sweep, "_start", lambda *_: started.append(1))
+  arguments = [str(tmp_path / "s.py"), f"--workdir={tmp_path}"]
+  assert sweep.main([*arguments, "--minutes=1e-9"]) == 0
+  assert not started
+  assert (
+    "Ended after 1e-09 minutes: 1 of 3 runs done, 47% of all steps. The same"
+    " command continues."
+  ) in capsys.readouterr().out
+  for wrong in ("0", "-1", "nan"):
+    with pytest.raises(UserError, match="--minutes must be more than 0"):
+      sweep.main([*arguments, f"--minutes={wrong}"])
+
+
+@pytest.mark.slow
+def test_runs_side_by_side_save_their_checkpoints_when_the_minutes_are_over(
+  tmp_path, monkeypatch
+):
+  runs = {"pair": [
+    "--config=configs/small.py:catch", "--config.agent=impala",
+    "--launch=on_device", "--seeds=2", "--config.stac.torso_sizes=(8,)",
+    "--config.stac.head_sizes=(8,)", "--config.log_every_seconds=0.05",
+    "--config.num_environment_steps=1000000000",
+  ]}
+  directory = tmp_path / "pair"
+  directory.mkdir()
+  ours = sweep.Sweep(runs, tmp_path)
+  log = directory / "1" / "logs" / "learner.csv"
+
+  def show(_):
+    if log.exists() and log.read_text().count("\n") > 3:
+      ours._started = float("-inf")
+
+  monkeypatch.setattr(ours._progress, "show", show)
+  monkeypatch.setattr(os, "environ", environment())
+  with ending.StopRequest() as stop:
+    ours.run(1, stop, seconds=600)
+  assert ours.out_of_time and not ours.failed
+  assert ours.summarise().startswith("0 of 1 run done")
+  first, second = [
+    [path.name for path in (directory / name / "checkpoints").iterdir()]
+    for name in "01"
+  ]
+  assert first == second != []
+  assert not sweep.is_done(directory, runs["pair"])
 
 
 class Failed:
