@@ -150,21 +150,19 @@ class STACConfig:
   )
   outer_critic: bool = _field(
     False, None,
-    "The outer loss has a value head of its own, which learns with the outer"
-    " hyperparameters. An average ensemble always has it; an agent that tunes"
-    " nothing has no outer loss and no critic for it.",
+    "The outer loss has a value head of its own, as an average ensemble always"
+    " has, which learns with the outer hyperparameters.",
     "Bonnet et al. (2022)",
   )
   bootstrap_steps: int = _field(
     1, IntegerRange(1, 1000),
-    "Steps L from θ' to the target: L − 1 further inner updates on the outer"
-    " loss's experience, and one step down the loss of Algorithm 1.",
+    "Steps L from θ' to the target: L − 1 inner updates, then one step down"
+    " Algorithm 1's outer loss.",
     _FLENNERHAG,
   )
   bootstrap_value_cost: float = _field(
     0.0, _NOT_NEGATIVE,
-    "Weight of the squared differences of values in the distance to the target,"
-    " beside KL(π_target ‖ π_θ').",
+    "Weight of squared value differences in that distance, beside its KL.",
     _FLENNERHAG,
   )
   # Embedding of metaparameters.
@@ -184,16 +182,16 @@ class STACConfig:
     "sigmoid", Choice(
       sigmoid="hyperparameters are σ(η)",
       clip="they are η itself, projected to [0, 1] after each update",
-      double="as `sigmoid`, but loss weights are 2σ(η) times their outer value"
-      " and start at η = 0, a factor of 1, from where they can rise",
+      double="the same, but 2σ(η) for loss weights, which start at η = 0 and"
+      " can rise",
     ),
     "From metaparameters η to hyperparameters.",
     f"Algorithm 2, line 10; Kao et al.; {_OURS}",
   )
   metaparameter_init: float = _field(
     4.6, NumberRange(),
-    "Initial value of every η, but not of loss weights in the range `double`;"
-    " σ(4.6) ≈ 0.99.",
+    "Initial value of every η, save weights in the range `double`; σ(4.6) ≈"
+    " 0.99.",
     "Table 3, η init",
   )
   meta_optimizer: str = _field(

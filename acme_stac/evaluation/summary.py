@@ -1,5 +1,6 @@
 """Summarises the logs of a run as one row of figures."""
 
+import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -74,8 +75,9 @@ def summarise_run(workdir: pathlib.Path) -> dict[str, Any]:
     ),
     "finite": bool(np.isfinite(learner.filter(like="_loss")).all(axis=None)),
   }
-  sigmas = learner.filter(regex="^sigma_").to_numpy()
-  if sigmas.size:
+  values = learner.filter(regex="^sigma_")
+  if values.size:
+    sigmas = values.to_numpy() / _factors(workdir, values)
     logits = special.logit(sigmas.clip(1e-6, 1 - 1e-6))
     summary |= {
       "largest_change": float(np.abs(logits - logits[0]).max()),
@@ -83,6 +85,17 @@ def summarise_run(workdir: pathlib.Path) -> dict[str, Any]:
       "largest_sigma": float(sigmas.max()),
     }
   return summary
+
+
+def _factors(workdir: pathlib.Path, values: pd.DataFrame) -> np.ndarray:
+  """Returns what a log's columns of metaparameters are multiples of σ(η) by."""
+  try:
+    run = json.loads(logs.read_text(workdir / "config.json"))
+    is_doubled = run["config"]["metaparameter_range"] == "double"
+  except (OSError, ValueError, KeyError, TypeError):
+    is_doubled = False  # A log alone, or of an old version.
+  weights = values.columns.str.contains("_cost_head")
+  return np.where(is_doubled & weights, 2.0, 1.0)
 
 
 def write_csv(

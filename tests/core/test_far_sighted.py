@@ -14,7 +14,7 @@ import pytest
 from acme_stac import core
 from acme_stac.core import losses
 from tests.core.test_update import metagradient, setup, to_float64, unroll
-from tests.support import helpers
+from tests.support import helpers, myopia
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -225,3 +225,34 @@ def test_without_metaparameters_the_remedies_change_nothing():
     _, update, state, trajectory = setup(config)
     states.append(jax.jit(update.update)(state, trajectory))
   jax.tree_util.tree_map(np.testing.assert_array_equal, *states)
+
+
+# One update ahead, by the policy's loss alone, as Xu et al. (2018) have it.
+MYOPIC = {"outer_loss": "policy_gradient"}
+FAR_SIGHTED = {
+  "outer_critic": {**MYOPIC, "outer_critic": True},
+  "bootstrap": {"outer_loss": "bootstrap", "bootstrap_steps": 64},
+}
+
+
+def test_a_metagradient_of_one_update_takes_the_wrong_way():
+  """γ must not fall: with a fixed one, the return rises with it."""
+  returns = [
+    myopia.train(400, meta_learning_rate=0.0, metaparameter_init=eta)
+    .episode_return[-1]
+    for eta in (1.0, 3.0)
+  ]
+  assert returns[0] < 1.2 < 1.3 < returns[1]
+  for fields in (MYOPIC, {"outer_loss": "bootstrap"}):
+    found = myopia.train(400, **fields)
+    # The first update has no values to discount.
+    assert np.all(np.diff(found.discount[2:50]) < 0.0)
+    assert found.discount[-1] < 0.1
+    assert found.episode_return[-1] < returns[0]
+
+
+@pytest.mark.parametrize("remedy", FAR_SIGHTED)
+def test_a_far_sighted_metagradient_takes_the_right_way(remedy):
+  found = myopia.train(400, **FAR_SIGHTED[remedy])
+  assert found.discount[-1] > 0.99
+  assert found.episode_return[-1] > 1.35

@@ -56,6 +56,19 @@ def test_summary_of_a_run(tmp_path):
   assert summary.summarise_run(tmp_path / "nothing") == {}
 
 
+def test_doubled_weights_are_no_further_from_their_start(tmp_path):
+  """2σ(η) of a loss weight starts at 1, where η is 0."""
+  rows = [learner_row(step, 0.5, 1.0) for step in (1, 2)]
+  for row, eta in zip(rows, (0.0, 0.7), strict=True):
+    row["sigma_value_cost_head0"] = 2 / (1 + math.exp(-eta))
+  write(tmp_path / "logs" / "learner.csv", rows)
+  (tmp_path / "config.json").write_text(
+    '{"config": {"metaparameter_range": "double"}}'
+  )
+  found = summary.summarise_run(tmp_path)
+  np.testing.assert_allclose(found["largest_change"], 0.7, rtol=1e-6)
+
+
 def test_mean_return_is_one_over_steps_not_over_rows(tmp_path):
   rows = [learner_row(1, 0.5, 0.0), learner_row(2, 0.5, 10.0),
           learner_row(11, 0.5, 10.0)]

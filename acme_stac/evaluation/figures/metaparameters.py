@@ -24,6 +24,8 @@ def metaparameters(
 ) -> Figure | None:
   """Draws σ(η) of every head, one panel per metaparameter (Figs. 5a, 9-19).
 
+  Of weights in the range "double" it is 2σ(η).
+
   Args:
     tables: logs of runs, of which the means and ranges are drawn.
     title: title of the figure.
@@ -139,5 +141,8 @@ def _sigma_axes(grid: Sequence[Axes]):
   margin = 0.03 * (high - low)
   for axes in grid:
     axes.set_ylim(low - margin, high + margin)
-    axes.set_ylabel("σ(η), same axis in all", fontsize="small")
+    axes.set_ylabel(
+      "σ(η), same axis in all" if high <= 1.0 else "same axis in all",
+      fontsize="small",
+    )
     axes.ticklabel_format(axis="y", useOffset=False)
