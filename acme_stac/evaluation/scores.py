@@ -3,12 +3,13 @@
 import csv
 import functools
 import importlib.resources
+import math
 from typing import Any, NamedTuple
 
 from acme_stac import checks
 
 # Families of environments whose episodes have returns in [0, 1000].
-CONTROL_FAMILIES = ("control", "control_pixels", "rwrl")
+CONTROL_FAMILIES = ("control", "control_pixels", "playground", "rwrl")
 
 
 class Scale(NamedTuple):
@@ -33,6 +34,16 @@ _CONTROL = Scale(0.0, 1000.0, "share of the largest return, 1000")
 _SCALES = {
   "catch": Scale(-1.0, 1.0, "return −1 is 0, return 1 is 1"),
   "gymnasium:CartPole-v1": Scale(0.0, 500.0, "share of the 500 steps"),
+}
+# MinAtar's games -> mean return of uniformly random actions, of 4,096 episodes
+# (docs/data/minatar_random.py). Young & Tian (2019) give no other returns than
+# curves.
+_MINATAR_RANDOM = {
+  "gymnax:Asterix-MinAtar": 0.49,
+  "gymnax:Breakout-MinAtar": 0.40,
+  "gymnax:Freeway-MinAtar": 0.42,
+  "gymnax:Seaquest-MinAtar": 0.10,
+  "gymnax:SpaceInvaders-MinAtar": 4.25,
 }
 
 
@@ -81,6 +92,11 @@ def game_of(task: str) -> str | None:
   return game if game in _atari_scales() else None
 
 
+def is_minatar(task: str) -> bool:
+  """Returns whether a task is one of MinAtar's games."""
+  return task in _MINATAR_RANDOM
+
+
 def scale_of(task: str) -> Scale | None:
   """Returns the scale of a task's returns, None if none is defined.
 
@@ -91,3 +107,23 @@ def scale_of(task: str) -> Scale | None:
     return _CONTROL
   game = game_of(task)
   return _SCALES.get(task) if game is None else _atari_scales()[game]
+
+
+def relative_scale(
+  task: str, agent: str, mean: float, low: float = math.nan
+) -> Scale | None:
+  """Returns the scale of a game of MinAtar on which an agent scores 1.
+
+  Args:
+    task: name of the environment.
+    agent: name of the agent.
+    mean: its return.
+    low: lower end of that return's interval; NaN without one.
+
+  Returns:
+    None for other tasks, and if the agent is not better than random play.
+  """
+  random = _MINATAR_RANDOM.get(task, math.inf)
+  if not mean > random or low <= random:
+    return None
+  return Scale(random, mean, f"random play is 0, the mean of {agent} is 1")

@@ -15,4 +15,5 @@ from acme_stac.on_device.loop import (
   Trainer,
   make_trainer,
 )
+from acme_stac.on_device.runs import map_runs
 from acme_stac.on_device.sharding import shard_batch, shard_runs

@@ -5,14 +5,15 @@
   python -m programs.benchmark pipeline
   python -m programs.benchmark peers --rllib=rllib/bin/python
   python -m programs.benchmark device --output=device.json
+  python -m programs.benchmark on_device --agents impala --seeds 1 8
   python -m programs.benchmark environments
   python -m programs.benchmark soak --workdir=runs/soak --minutes=60
 
 learner times every agent's update, actor a step outside the learner, pipeline
 the whole program, peers other libraries beside it, device one host with its
-accelerator in under four minutes, and environments every environment of the
-papers. soak kills and freezes processes of a run for an hour.
-docs/performance.md has results.
+accelerator in under four minutes, on_device training that is one compiled
+program, and environments every environment of the papers. soak kills and
+freezes processes of a run for an hour. docs/performance.md has results.
 """
 
 import argparse
@@ -28,7 +29,8 @@ from programs.run.errors import UserError
 
 # Each is a module with `add_arguments`, `run` and `table`.
 BENCHMARKS = (
-  "learner", "actor", "pipeline", "peers", "device", "environments", "soak"
+  "learner", "actor", "pipeline", "peers", "device", "on_device",
+  "environments", "soak",
 )
 # Those with `plot` too.
 _DRAWN = ("peers", "soak")

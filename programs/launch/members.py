@@ -127,8 +127,7 @@ def check_place(workdir: pathlib.Path, experiments: Sequence[Experiment]):
       " runs have directories below it. Choose another --workdir, or leave"
       " --seeds and --vary out."
     )
-  below = sorted(workdir.glob("*/config.json"))
-  below += sorted(workdir.glob("*=*/**/config.json"))
+  below = [*workdir.glob("0/config.json"), *workdir.glob("*=*/**/config.json")]
   if len(experiments) == 1 and not is_run and below:
     raise UserError(
       f"{workdir} has runs in directories below it, such as"
@@ -169,11 +168,10 @@ def prepare(
     changes = _list_changes({name: run.changes for name, run in runs.items()})
     ahead = {name: run for name, run in runs.items() if run.step > step}
     if ahead:
+      most = max(run.step for run in ahead.values())
       changes.append(
-        f"{_named(ahead)} had done more updates, up to"
-        f" {max(run.step for run in ahead.values()):,}, and"
-        f" {'goes' if len(ahead) == 1 else 'go'} back to what all have done:"
-        f" {counted(step, 'update')}"
+        f"{_named(ahead)}: {counted(most, 'update')} -> {step:,}, which every"
+        " run has done"
       )
     for run in runs.values():
       resume.remove_later_checkpoints(run.experiment, step)

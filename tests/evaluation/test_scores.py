@@ -27,6 +27,7 @@ def test_the_benchmark():
     ("atari:MsPacman", 400.0, (400.0 - 307.3) / (6951.6 - 307.3)),
     ("control:cheetah/run", 250.0, 0.25),
     ("rwrl:walker/walk/easy", 500.0, 0.5),
+    ("playground:CheetahRun", 250.0, 0.25),
     ("catch", 0.0, 0.5),
     ("gymnasium:CartPole-v1", 475.0, 0.95),
   ],
@@ -44,3 +45,15 @@ def test_scores_share_a_scale(task, value, score):
 def test_what_has_no_scale(task):
   assert scores.scale_of(task) is None
   assert scores.game_of(task) is None
+
+
+def test_minatar_is_relative_to_random_play_and_an_agent():
+  task = "gymnax:Breakout-MinAtar"
+  scale = scores.relative_scale(task, "impala", mean=10.4)
+  assert scale.normalised(0.4) == pytest.approx(0.0)
+  assert scale.normalised(5.4) == pytest.approx(0.5)
+  assert "impala" in scale.meaning
+  # An agent that may be no better than random play is no unit.
+  assert scores.relative_scale(task, "impala", mean=0.5, low=0.3) is None
+  assert scores.relative_scale(task, "impala", mean=float("nan")) is None
+  assert scores.relative_scale("catch", "impala", mean=0.5) is None

@@ -190,6 +190,22 @@ def test_a_seed_among_others_gives_the_results_that_it_gives_alone():
     )
 
 
+@pytest.mark.parametrize(
+  "backend, devices", [("cpu", 1), ("cpu", 2), ("gpu", 1)]
+)
+def test_runs_are_mapped_as_vmap_maps_them(backend, devices, monkeypatch):
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
+  rows = jnp.arange(6.0).reshape(3, 2)
+
+  def function(tree, row):
+    return {"sum": tree["a"] + row.sum()}, row[0]
+
+  expected = jax.vmap(function)({"a": rows[:, 1]}, rows)
+  assert_equal(
+    on_device.map_runs(function, devices)({"a": rows[:, 1]}, rows), expected
+  )
+
+
 def test_hyperparameters_can_differ_within_a_program():
   values = {
     "learning_rate": [1e-3, 2e-3], "kl_cost": [0.0, 1.0],

@@ -64,6 +64,24 @@ def test_learner_on_several_devices(tmp_path):
   assert one["gigaflops"] is None
 
 
+def test_on_device(tmp_path, capsys):
+  code, result = measure(
+    tmp_path, "on_device", "--cases=catch", "--agents=impala", "--seeds=2",
+    "--batch=2", "--length=3", "--updates=1", "--rounds=1", "--seconds=0.01",
+  )
+  assert code == 0
+  (row,) = result["rows"]
+  # Two seeds of 2 × 3 steps.
+  assert row["steps_per_second"] * row["loop_milliseconds"] == pytest.approx(
+    12_000
+  )
+  for part in ("update", "inference", "environment"):
+    assert row[f"{part}_milliseconds"] > 0
+  assert "| catch | `impala` | 2 |" in capsys.readouterr().out
+  with pytest.raises(UserError, match="'bracout'. Did you mean 'breakout'"):
+    benchmark.main(["on_device", "--cases=bracout"])
+
+
 def test_more_devices_than_there_are():
   with pytest.raises(UserError, match="xla_force_host_platform_device_count"):
     benchmark.main(["learner", "--devices=64"])

@@ -255,6 +255,35 @@ def test_runs_that_differ_in_several_settings_are_drawn(tmp_path, undrawn):
   assert (output / "learning_curves_varied.png").exists()
 
 
+def test_games_of_minatar_are_averaged_and_searches_ranked(tmp_path, undrawn):
+  """IMPALA scores 1, half of its gain over random play 0.5."""
+  for game, random, gain in (("Breakout", 0.40, 10.0), ("Asterix", 0.49, 4.0)):
+    for seed in range(2):
+      for agent, share, settings in (
+        ("impala", 1.0, {}),
+        ("stacx", 0.5, {}),
+        ("stacx", 0.75, {"learning_rate": 1e-3, "discount": 0.9}),
+        ("stacx", 0.25, {"learning_rate": 1e-4, "kl_cost": 0.0}),
+      ):
+        workdirs.make(
+          tmp_path / "runs" / f"{game}{share}" / str(seed),
+          f"gymnax:{game}-MinAtar", agent, seed, random + share * gain,
+          **settings,
+        )
+  output = tmp_path / "out"
+  assert report.main([str(tmp_path / "runs"), f"--output={output}"]) == 0
+  page = output / "index.html"
+  assert "Normalised scores: MinAtar, 2 tasks together" in text_of(page)
+  for agent, score in (("impala", "1.00"), ("stacx", "0.500")):
+    (row,) = cells(page, agent, "2×2")
+    assert row[2].startswith(score), row
+  ranked = [row for row in cells(page) if row and "kl_cost=1.0" in row[0]]
+  assert [(row[0], row[2].split(" ")[0]) for row in ranked] == [
+    ("discount=0.9, kl_cost=1.0, learning_rate=0.001", "0.750"),
+    ("discount=0.99, kl_cost=1.0, learning_rate=0.004", "0.500"),
+  ]
+
+
 def test_mean_over_training_ends_where_runs_are_compared(tmp_path, undrawn):
   for agent, steps in (("impala", 16_000), ("stac", 64_000)):
     workdirs.make(

@@ -48,8 +48,8 @@ _SIZES = {"labelsize": "medium", "ticklabelsize": "medium"}
 
 
 def short(task: str) -> str:
-  """Returns a task's name without "gymnasium:"."""
-  return task.removeprefix("gymnasium:")
+  """Returns a task's name without "gymnasium:" or "gymnax:"."""
+  return task.removeprefix("gymnasium:").removeprefix("gymnax:")
 
 
 def curves(

@@ -1,7 +1,7 @@
 """The report's analyses: scores over tasks, improvement, metaparameters."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,11 +21,15 @@ from acme_stac.evaluation.runs import ALPHA_ORDER
 from acme_stac.evaluation.statistics import Estimate, mean_interval
 from acme_stac.evaluation.text import counted, listed, shortened
 
+# Settings of a search that are not folded.
+_BEST = 10
+
 
 def write(page: Page, comparison: Comparison):
   """Adds the analyses for which there are runs."""
   for suite in dict.fromkeys(map(comparison.suite, comparison.tasks)):
     _normalised_scores(page, comparison, suite)
+    _search(page, comparison, suite)
   _improvement(page, comparison)
   _ladder(page, comparison)
   for setting, values in comparison.perturbed().items():
@@ -50,8 +54,12 @@ def _normalised_scores(page: Page, comparison: Comparison, suite: str):
     f"Normalised scores: {suite}"
     + (f", {len(tasks)} tasks together" if together else "")
   )
+  meanings: dict[str, list[str]] = {}
+  for task in tasks:
+    meaning = comparison.scales[task].meaning
+    meanings.setdefault(meaning, []).append(short(task))
   page.text("Normalised scores: " + "; ".join(
-    f"{short(task)}: {comparison.scales[task].meaning}" for task in tasks
+    f"{listed(of)}: {meaning}" for meaning, of in meanings.items()
   ) + ".")
   _say_left_out(page, comparison, tasks, agents, matrices)
   aggregates = statistics.aggregate(several)
@@ -92,6 +100,65 @@ def _normalised_scores(page: Page, comparison: Comparison, suite: str):
       + "; ".join(f"{agent} {found}" for agent, found in estimates.items())
       + ".",
     )
+
+
+def _search(page: Page, comparison: Comparison, suite: str):
+  """Adds the settings of agents of which several were varied, best first."""
+  tasks = [t for t in comparison.tasks if comparison.suite(t) == suite]
+  for agent in comparison.agents:
+    mine = [
+      group for group in comparison.groups
+      if group.agent == agent and group.task in tasks and group.counted
+    ]
+    if not any(len(group.variation) > 1 for group in mine):
+      continue
+    names = sorted({name for group in mine for name, _ in group.variation})
+    found: dict[str, dict[str, Group]] = {}
+    for group in mine:
+      values = {**group.usual, **dict(group.variation)}
+      setting = ", ".join(f"{name}={values.get(name)}" for name in names)
+      found.setdefault(setting, {})[group.task] = group
+    everywhere = {
+      setting: of for setting, of in found.items() if len(of) == len(tasks)
+    }
+    if len(everywhere) > 1:
+      _rank(page, comparison, agent, everywhere)
+
+
+def _rank(
+  page: Page,
+  comparison: Comparison,
+  agent: str,
+  settings: Mapping[str, Mapping[str, Group]],
+):
+  """Adds a table of an agent's settings, which were run on the same tasks."""
+  scores = {}
+  for setting, of in settings.items():
+    seeds = min(len(group.counted) for group in of.values())
+    scores[setting] = np.stack([
+      comparison.scales[task].normalised(group.returns[:seeds])
+      for task, group in of.items()
+    ], axis=1)
+  means = statistics.mean_curves({x: y[..., None] for x, y in scores.items()})
+  best_first = sorted(scores, key=lambda x: -means.values[x][0])
+  rows = [
+    (
+      setting, "×".join(map(str, scores[setting].shape)), means.at(setting),
+      *[mean_interval(group.returns) for group in settings[setting].values()],
+    )
+    for setting in best_first
+  ]
+  page.section(f"Settings of {agent}, best first")
+  page.text(
+    "Mean normalised scores, of the settings that were run on all tasks, and"
+    " returns. The best of many is partly luck: train it again with other"
+    " seeds."
+  )
+  tasks = next(iter(settings.values()))
+  page.tables(
+    ("setting", "seeds × tasks", "mean score", *map(short, tasks)),
+    rows[:_BEST], rows[_BEST:], "The others",
+  )
 
 
 def _say_left_out(

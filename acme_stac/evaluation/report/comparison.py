@@ -28,9 +28,10 @@ _SUITES = {
   "atari": _ATARI,
   "control": "DM control, features",
   "control_pixels": "DM control, pixels",
+  "playground": "MuJoCo Playground",
   "rwrl": "Real-World RL",
 }
-_OTHER_TASKS = "Small tasks"
+_MINATAR, _OTHER_TASKS = "MinAtar", "Small tasks"
 # Agents that are only shown as steps of the ladder.
 ABLATIONS = {
   agent for ladder in LADDER.values() for agent in ladder.values()
@@ -217,11 +218,7 @@ class Comparison:
     }
     for group in self.groups:
       self._count(group)
-    self.scales = {
-      task: scores.scale_of(task)
-      or _range([run for run in runs if run.task == task])
-      for task in self.tasks
-    }
+    self.scales = {task: self._scale(task) for task in self.tasks}
 
   def group(self, task: str, agent: str) -> Group:
     """Returns an agent's runs of usual settings; an empty group without any."""
@@ -235,6 +232,17 @@ class Comparison:
     """Returns a run's return at the horizon, or at its own earlier end."""
     end = min(self.horizon(run.task, axis), run.end(axis))
     return run.return_at(end, axis)
+
+  def _scale(self, task: str) -> scores.Scale:
+    """Returns the scale of a task's returns."""
+    mean, low, _ = statistics.mean_interval(
+      self.group(task, self.baseline).returns
+    )
+    return (
+      scores.scale_of(task)
+      or scores.relative_scale(task, self.baseline, mean, low)
+      or _range([run for run in self.runs if run.task == task])
+    )
 
   def _count(self, group: Group):
     """Fills in the counted runs of a group, and their returns."""
@@ -280,6 +288,8 @@ class Comparison:
 
     Games of different protocols are not averaged.
     """
+    if scores.is_minatar(task):
+      return _MINATAR
     suite = _SUITES.get(task.partition(":")[0], _OTHER_TASKS)
     if suite == _ATARI:
       return f"{suite}, protocol {self.protocol(task)}"

@@ -23,6 +23,8 @@ from acme_stac.evaluation.text import counted, listed, named_seeds, range_of
 
 # More warnings than these are folded.
 _FEW_WARNINGS = 3
+# A panel of more learning curves cannot be read.
+_MOST_LINES = 12
 # With fewer seeds the page says that bootstrap intervals are too narrow.
 _FEW_SEEDS = 10
 
@@ -131,7 +133,7 @@ def learning_curves(page: Page, comparison: Comparison):
     names = [name for name, _ in group.variation]
     if len(names) > 1 or (names and names[0] not in grids):
       varied.setdefault(group.task, {})[group.label] = group.runs
-  if varied:
+  if varied and max(map(len, varied.values())) <= _MOST_LINES:
     page.figure(
       figures.learning_curves(varied), "learning_curves_varied",
       "Return over environment steps of runs with other settings than the"

@@ -6,6 +6,7 @@ import shutil
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from programs.launch import progress, session
 from programs.nodes.device_program import Chunk, DeviceProgram
 from programs.run.errors import UserError
 from tests.support import runs
+from tests.support.jax_environments import Corridor
 
 SMALL = (
   "--launch=on_device",
@@ -226,8 +228,7 @@ def test_a_run_that_was_killed_while_it_saved_holds_the_others_back(
   described = describe(directory, *arguments)
   assert described.step == 20
   assert described.changes[-1] == (
-    f"{ahead} had done more updates, up to 30, and goes back to what all have"
-    " done: 20 updates"
+    f"{ahead}: 30 updates -> 20, which every run has done"
   )
   assert [steps(directory / name) for name in NAMES] == [[10, 20]] * 2
   # Nothing is thrown away for a run that has lost everything.
@@ -350,6 +351,26 @@ def test_an_environment_that_is_not_in_jax(tmp_path):
   assert "--launch=on_device takes environments written in JAX" in message
   assert "'gymnasium:CartPole-v1'" in message
   assert "--launch=serial, colocated" in message
+
+
+def test_an_environment_whose_shapes_change(tmp_path):
+  config = "configs/small.py:python:tests.programs.launch.test_on_device:Bad"
+  with pytest.raises(UserError) as error:
+    describe(tmp_path / "run", config=config)
+  assert "'bad' cannot be trained" in str(error.value)
+  assert "float32[6], as its spec says, got float32[7]" in str(error.value)
+  assert not (tmp_path / "run").exists()
+
+
+class Bad(Corridor):
+  """Its observations after the first are longer."""
+
+  name = "bad"
+
+  def step(self, state, action, key):
+    state, timestep = super().step(state, action, key)
+    longer = jnp.append(timestep.observation, 0.0)
+    return state, timestep._replace(observation=longer)
 
 
 def test_directories_of_another_arrangement(trained, tmp_path):
