@@ -35,6 +35,7 @@ HYPERPARAMETERS = (
   "policy_cost",
   "entropy_cost",
   "kl_cost",
+  "bootstrap_value_cost",
   "clip_rho_threshold",
   "clip_c_threshold",
   "metaparameter_init",

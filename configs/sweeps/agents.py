@@ -1,4 +1,4 @@
-"""Every agent of the papers on CartPole-v1, and some with continuous actions.
+"""Every preset on CartPole-v1, and some with continuous actions.
 
 A run takes about five minutes when six share two cores.
 """

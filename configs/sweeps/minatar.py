@@ -10,7 +10,7 @@ side by side in one program, in directories game/agent/seed.
 Parts, as configs/sweeps/minatar.py:PART; give each a --workdir, or give
 ablations that of the study, whose report then has both:
   study      five games, four agents, 16 seeds; the default.
-  small      the same with 3 seeds of a million steps, for two cores.
+  small      the same with 3 seeds of 1,000 updates: half an hour of two cores.
   search     IMPALA's step size, entropy cost and RMSProp's ε, every
              combination. The best over games belongs in the preset "minatar",
              from which all the parts take their settings.
@@ -71,7 +71,7 @@ def _small() -> _Runs:
   return {
     f"{game}/{agent}": _flags(
       game, agent, 3,
-      "--config.num_environment_steps=1000000",
+      "--config.num_environment_steps=640000",
       "--config.evaluation.episodes=0",
     )
     for game in _GAMES

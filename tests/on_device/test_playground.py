@@ -12,6 +12,8 @@ import pytest
 pytest.importorskip("mujoco_playground")
 
 from acme_stac.on_device import playground
+from configs import playground as playground_config
+from programs.run import validation
 
 KEY = jax.random.PRNGKey(0)
 
@@ -105,6 +107,16 @@ def test_specs(task):
   np.testing.assert_array_equal(action.maximum, [1.0, 1.0])
   assert action.dtype == np.float32
   assert (task.reward_spec().minimum, task.reward_spec().maximum) == (0.0, 1.0)
+
+
+def test_a_run_has_the_values_of_table_3(tmp_path, monkeypatch, task):
+  monkeypatch.setattr(playground, "make", lambda level: task)
+  config = playground_config.get_config("CheetahRun")
+  run = validation.make_experiment(config, 1, str(tmp_path), is_on_device=True)
+  agent = run.config
+  assert run.environments_per_actor == agent.batch_size == 24
+  assert (agent.trajectory_length, agent.trajectory_overlap) == (40, 30)
+  assert agent.num_environment_steps == 30_000_000
 
 
 def test_an_unknown_task_has_near_matches():

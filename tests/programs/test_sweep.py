@@ -15,7 +15,7 @@ import pytest
 
 from acme_stac import environments
 from programs import sweep
-from programs.launch import ending
+from programs.launch import ending, members
 from programs.launch import flags as run_flags
 from programs.run import machine, validation
 from programs.run.errors import UserError
@@ -365,6 +365,37 @@ def test_the_study_is_of_what_it_says(tmp_path, monkeypatch):
       assert run.seed == 0 and run.config.variable_update_period == 4
       checked += 1
   assert checked > 20
+
+
+def test_parts_of_the_study_of_minatar_can_be_started(tmp_path):
+  pytest.importorskip("gymnax")
+  for part, agents, number in (
+    ("study", 4, 16), ("small", 4, 3), ("search", 1, 48 * 2)
+  ):
+    runs = sweep.load_runs(f"configs/sweeps/minatar.py:{part}")
+    # Every agent of a game comes before the next game.
+    assert [name.split("/")[0] for name in runs] == [
+      game for game in (
+        "asterix", "breakout", "freeway", "seaquest", "space_invaders"
+      ) for _ in range(agents)
+    ]
+    experiments = members_of(tmp_path, runs["breakout/impala"])
+    assert len(experiments) == number
+  ablations = sweep.load_runs("configs/sweeps/minatar.py:ablations")
+  assert not set(ablations) & set(sweep.load_runs("configs/sweeps/minatar.py"))
+  costs = {
+    run.config.value_cost
+    for run in members_of(
+      tmp_path, ablations["breakout/value_cost/stacx"]
+    )
+  }
+  assert costs == {0.15, 0.2, 0.3, 0.35}
+
+
+def members_of(tmp_path, flags):
+  """Returns the runs side by side of a run of a sweep."""
+  parsed = run_flags.parse([f"--workdir={tmp_path}", *flags])
+  return members.make_experiments(parsed, parsed.num_actors)
 
 
 @pytest.mark.parametrize("flags,message", [
