@@ -124,17 +124,21 @@ def measure(row: Row, options: argparse.Namespace) -> Row:
   )
   try:
     parts = _compile(case, config, row["seeds"], options.updates)
-    seconds = _time(parts, options)
+    costs = _time(parts, options)
   except RuntimeError as error:  # Out of memory, for example.
     return {**row, "error": str(error).partition("\n")[0]}
   steps = row["seeds"] * config.batch_size * config.trajectory_length
-  return {
+  loop_seconds = costs["loop"].seconds
+  result = {
     **row,
-    "steps_per_second": steps * config.action_repeat / seconds["loop"],
-    "of_update_alone": seconds["update"] / seconds["loop"],
-    **{f"{name}_milliseconds": 1e3 * x for name, x in seconds.items()},
+    "steps_per_second": steps * config.action_repeat / loop_seconds,
     "compile_seconds": parts["loop"].compile_seconds,
   }
+  for name, cost in costs.items():
+    result[f"{name}_milliseconds"] = 1e3 * cost.seconds
+    result[f"{name}_cpu_milliseconds"] = 1e3 * cost.cpu_seconds
+    result[f"{name}_share"] = cost.seconds / loop_seconds
+  return result
 
 
 def _compile(
@@ -256,17 +260,22 @@ class _Compiled:
 
 def _time(
   parts: Mapping[str, _Compiled], options: argparse.Namespace
-) -> dict[str, float]:
-  """Returns the seconds of each part for one update of all seeds.
+) -> dict[str, measuring.Cost]:
+  """Returns the least cost of each part for one update of all seeds.
 
   The parts take turns, so that all of them see the machine's fast moments.
   """
-  best = dict.fromkeys(parts, float("inf"))
+  calls = {}
+  for name, part in parts.items():
+    part()  # Warms it up.
+    once = measuring.cost_of(part, 1)
+    calls[name] = max(1, int(options.seconds / once.seconds))
+  costs: dict[str, list[measuring.Cost]] = {name: [] for name in parts}
   for _ in range(options.rounds):
     for name, part in parts.items():
-      cost = measuring.steady_cost(part, options.seconds)
-      best[name] = min(best[name], cost.seconds / options.updates)
-  return best
+      cost = measuring.cost_of(part, calls[name])
+      costs[name].append(cost.per(options.updates))
+  return {name: min(of_part) for name, of_part in costs.items()}
 
 
 _COLUMNS = {
@@ -274,11 +283,10 @@ _COLUMNS = {
   "agent": "`{agent}`",
   "seeds": "{seeds}",
   "steps/s": "{steps_per_second:,.0f}",
-  "of the update alone": "{of_update_alone:.2f}",
-  "update, ms": "{update_milliseconds:.2f}",
-  "inference, ms": "{inference_milliseconds:.2f}",
-  "environment, ms": "{environment_milliseconds:.2f}",
-  "whole loop, ms": "{loop_milliseconds:.2f}",
+  "an update of all seeds, ms": "{loop_milliseconds:.2f}",
+  "alone: update, inference, environment": (
+    "{update_share:.0%}, {inference_share:.0%}, {environment_share:.0%}"
+  ),
   "compiled, s": "{compile_seconds:.1f}",
 }
 

@@ -146,7 +146,9 @@ class DeviceProgram:
   ) -> tuple[on_device.LoopState, dict[str, Array], dict[str, Array]]:
     # One program for any number of updates: the number is no constant of it.
     def update(state: on_device.LoopState) -> Chunk:
-      state, metrics = jax.vmap(lambda one: self._trainer.train(one, 1))(state)
+      state, metrics = on_device.map_runs(
+        lambda one: self._trainer.train(one, 1), len(self.devices)
+      )(state)
       newest = {name: value[:, 0] for name, value in metrics.items()}
       ended = {name: newest.pop(name) for name in Ended._fields}
       return Chunk(state, newest, ended)
