@@ -216,7 +216,7 @@ class _Algorithm2:
     From θ'(η), L − 1 more updates with the same η, then one step down the outer
     loss. All are steps of OPT from its state after the inner step, at this
     update's rate; the last has no momentum, so that it vanishes with the outer
-    gradient.
+    gradient. NaN if a gradient's norm overflows, which clipping would hide.
 
     Args:
       inner: the step to θ'(η).
@@ -228,24 +228,32 @@ class _Algorithm2:
       (inner.params, inner.optimizer_state, eta)
     )
 
+    norm = jnp.zeros([])
+
     def step_further(
-      _: int, reached: tuple[Params, optax.OptState]
-    ) -> tuple[Params, optax.OptState]:
-      before = state._replace(params=reached[0], optimizer_state=reached[1])
+      _: int, reached: tuple[Params, optax.OptState, Array]
+    ) -> tuple[Params, optax.OptState, Array]:
+      params, optimizer_state, norm = reached
+      before = state._replace(params=params, optimizer_state=optimizer_state)
       step = self._step_params(eta, before, trajectory)
-      return step.params, step.optimizer_state
+      norm += optax.global_norm(step.gradient)
+      return step.params, step.optimizer_state, norm
 
     if self._config.bootstrap_steps > 1:
-      params, optimizer_state = jax.lax.fori_loop(
+      params, optimizer_state, norm = jax.lax.fori_loop(
         0, self._config.bootstrap_steps - 1, step_further,
-        (params, optimizer_state),
+        (params, optimizer_state, norm),
       )
     gradient, _ = jax.grad(self._measure, has_aux=True)(params, eta, trajectory)
+    norm += optax.global_norm(gradient)
     direction, _ = self._target_opt.update(gradient, optimizer_state)
     rate = optimizers.learning_rate(state.step, self._config)
     target = optimizers.descend(params, direction, rate)
     _, (output, _) = self._measure(target, eta, trajectory)
-    return jax.lax.stop_gradient(output)
+    output = jax.lax.stop_gradient(output)
+    return jax.tree_util.tree_map(
+      lambda x: jnp.where(jnp.isfinite(norm), x, jnp.nan), output
+    )
 
   def _next_state(
     self, state: TrainingState, inner: InnerStep, outer: OuterStep | None

@@ -7,6 +7,7 @@ library when a name asks for it. Writing logs and checkpoints does not belong
 here: `programs.launch.on_device` does that.
 """
 
+from acme_stac.on_device.check import check
 from acme_stac.on_device.environment import Environment, restart, transition
 from acme_stac.on_device.evaluation import Evaluation, make_evaluator
 from acme_stac.on_device.loop import (
@@ -15,5 +16,6 @@ from acme_stac.on_device.loop import (
   Trainer,
   make_trainer,
 )
+from acme_stac.on_device.registry import NAME_FORMS, is_on_device, make
 from acme_stac.on_device.runs import map_runs
 from acme_stac.on_device.sharding import shard_batch, shard_runs

@@ -1,7 +1,7 @@
 """Prints the mean returns of uniformly random actions in MinAtar's games.
 
 Standard errors are 0.01, and 0.05 in Space Invaders. Takes minutes on a CPU:
-python docs/data/minatar_random.py
+PYTHONPATH=. python docs/data/minatar_random.py
 """
 
 import jax

@@ -15,13 +15,15 @@ from acme_stac.checks import FieldError, unknown
 from acme_stac.evaluation.text import counted
 from acme_stac.on_device import HYPERPARAMETERS
 from programs.launch import modes
-from programs.run import resume, validation
+from programs.run import machine, resume, validation
 from programs.run import workdir as workdir_lib
 from programs.run.errors import UserError
 from programs.run.experiment import Experiment
 
-# Members named in a message.
+# Runs named in a message.
 _NAMED = 3
+# Files that a run has open, and the process beside its runs.
+_FILES, _OTHER_FILES = 10, 500
 
 
 class Prepared(NamedTuple):
@@ -152,6 +154,7 @@ def prepare(
     UserError: if one of them cannot be written, holds another run, or has no
       step in common with the others.
   """
+  machine.allow_open_files(_FILES * len(experiments) + _OTHER_FILES)
   with contextlib.ExitStack() as stack:
     locks = []
     for experiment in experiments:

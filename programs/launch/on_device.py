@@ -23,6 +23,9 @@ from programs.run.experiment import Experiment
 
 # Bounds of the seconds that a call of the program should take.
 _SHORTEST, _LONGEST = 0.05, 5.0
+# Rows of many runs are so far apart that writing them takes at most this share
+# of the time.
+_ROW_SHARE = 0.05
 # A call has at most so many times the updates of the one that was measured.
 _GROWTH = 10
 
@@ -98,6 +101,8 @@ class _Training:
     self._cut_off = (0, 0)
     now = time.monotonic()
     self._received = self._last_row = self._last_save = now
+    # Seconds between rows.
+    self._row_seconds = self._experiment.log_every_seconds
     # Since the last row.
     self._updates, self._seconds = 0, 0.0
     self._ended: dict[str, np.ndarray] = {}
@@ -165,7 +170,7 @@ class _Training:
     self._ended = {
       name: self._ended.get(name, 0) + of for name, of in ended.items()
     }
-    if now - self._last_row >= self._experiment.log_every_seconds:
+    if now - self._last_row >= self._row_seconds:
       self._write_rows(call.step)
     for member in self._members:
       member.checkpoints.check_workdir()
@@ -173,6 +178,7 @@ class _Training:
     self._progress.show(self._status(call.step))
 
   def _write_rows(self, step: int | None = None):
+    started = time.monotonic()
     for number, member in enumerate(self._members):
       member.write_rows(Interval(
         self._step if step is None else step,
@@ -184,6 +190,10 @@ class _Training:
         int(self._ended["episode_length_sum"][number]),
       ))
     self._last_row = time.monotonic()
+    self._row_seconds = max(
+      self._experiment.log_every_seconds,
+      (self._last_row - started) / _ROW_SHARE,
+    )
     self._updates, self._seconds, self._ended = 0, 0.0, {}
 
   def _status(self, step: int | None = None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pathlib
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 from acme_stac import accelerator, checkpointing
@@ -22,6 +22,8 @@ from programs.run import workdir as workdir_lib
 from programs.run.errors import UserError
 
 _MAX_ACTORS = 1000
+# Runs side by side that get plots, which take about a second each.
+_MAX_DRAWN = 16
 
 
 class Run(NamedTuple):
@@ -191,9 +193,22 @@ def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:
     print(f"Done. {kept} are in {printable(run.workdir)}")
     code = 0
   if run.learns_here:
-    for experiment in run.experiments:
-      report(experiment, len(run.experiments) == 1)
+    _report_all(run.experiments)
   return code
+
+
+def _report_all(experiments: Sequence[experiment_lib.Experiment]):
+  """Reports on runs side by side; on many of them, draws the first ones."""
+  for number, experiment in enumerate(experiments):
+    report(
+      experiment,
+      draws=number < _MAX_DRAWN,
+      names_plots=len(experiments) == 1,
+    )
+  if len(experiments) > _MAX_DRAWN:
+    print(
+      f"Plots are of the first {_MAX_DRAWN} runs; programs.report draws all."
+    )
 
 
 def _print_start(run: Run):
@@ -237,12 +252,17 @@ def _report_stop(run: Run, request: ending.Interrupted) -> int:
   return 128 + signal.SIGTERM if told_to_go else 0
 
 
-def report(experiment: experiment_lib.Experiment, names_plots: bool = True):
+def report(
+  experiment: experiment_lib.Experiment,
+  draws: bool = True,
+  names_plots: bool = True,
+):
   """Warns of skipped updates and dropped trajectories, and draws the plots.
 
   Args:
     experiment: the run.
-    names_plots: whether to print the plots' names.
+    draws: whether to draw them.
+    names_plots: whether to print their names.
   """
   try:
     result = summary.summarise_run(experiment.workdir)
@@ -257,7 +277,7 @@ def report(experiment: experiment_lib.Experiment, names_plots: bool = True):
         f"Warning: dropped {dropped:,} of the trajectories, for numbers that"
         " are not finite. logs/nodes/learner.log says what in them."
       )
-    for path in figures.plot_run(experiment.workdir):
+    for path in figures.plot_run(experiment.workdir) if draws else ():
       if names_plots:
         print(f"  {printable(path)}")
   # Logs may be damaged, or another program's.

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import pathlib
 import platform
+import resource
 import socket
 import struct
 import sys
@@ -21,6 +22,15 @@ _MODULES = (
   "numpy", "jax", "haiku", "ml_collections", "gymnasium", "ale_py"
 )
 _DISTRIBUTED_MODULES = ("reverb", "launchpad", "courier", "acme")
+
+
+def allow_open_files(number: int):
+  """Lets this process have so many files open, as far as the host allows."""
+  allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+  if most != resource.RLIM_INFINITY:
+    number = min(number, most)
+  if allowed != resource.RLIM_INFINITY and allowed < number:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, most))
 
 
 def has_distributed_layer() -> bool:

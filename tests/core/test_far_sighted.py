@@ -145,6 +145,23 @@ def test_target_that_is_where_the_inner_step_leads_moves_no_metaparameter():
   )
 
 
+def test_overflow_on_the_way_to_the_target_is_a_skipped_update():
+  """Clipping would make the step to the target 0, and count nothing."""
+  config = helpers.small_config(
+    "stac_bootstrap", outer_batch="next", max_gradient_norm=40.0
+  )
+  _, update, state, trajectory = setup(config)
+  held_out = helpers.trajectory(config, 1)
+  step = jax.jit(update.update)
+  for reward, skipped in ((1.0, 0), (1e19, 1)):
+    new, _ = step(
+      state, trajectory,
+      held_out._replace(reward=np.full_like(held_out.reward, reward)),
+    )
+    assert new.skipped_updates == skipped
+  jax.tree_util.tree_map(np.testing.assert_array_equal, new[:4], state[:4])
+
+
 def test_distance_to_a_target_has_a_gradient_in_the_head_alone():
   rng = np.random.default_rng(0)
   policy, target = rng.normal(size=(2, 3, 2, 4))

@@ -330,11 +330,11 @@ AGENTS = [
   }),
   ("stacx_bootstrap_outer_critic", {
     "behaviour": "random_head", "bootstrap_steps": 3, "outer_batch": "next",
-    "embedded": ("discount",),
+    "embedded": ("discount",), "num_heads": 2,
   }),
   ("stacx_average_ensemble", {
     "outer_loss": "bootstrap", "bootstrap_steps": 2, "optimizer": "adam",
-    "max_gradient_norm": 0.5,
+    "max_gradient_norm": 0.5, "num_heads": 2,
   }),
 ]
 
