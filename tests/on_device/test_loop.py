@@ -20,7 +20,7 @@ def make(agent="impala", num_environments=None, **overrides):
   spec = environments.environment_spec(environment)
   config = acme_stac.make_config(agent, "small", **{
     "batch_size": 4, "trajectory_length": 5, "torso_sizes": (8,),
-    "head_sizes": (8,), "num_environment_steps": 200, **overrides,
+    "head_sizes": (), "num_environment_steps": 200, **overrides,
   })
   networks = acme_stac.make_networks(spec, config)
   trainer = on_device.make_trainer(
@@ -105,10 +105,10 @@ def test_ended_episodes_are_counted():
 @pytest.mark.parametrize(
   "agent, overrides",
   [
-    (
-      "stacx_random_ensemble",
-      {"num_heads": 2, "lstm_size": 4, "trajectory_overlap": 3},
-    ),
+    ("impala", {
+      "num_heads": 2, "behaviour": "random_head", "lstm_size": 4,
+      "trajectory_overlap": 3,
+    }),
     ("metagradient_impala", {}),  # Its outer batch is the next one.
     ("a2c_meta_gamma", {"batch_size": 2, "trajectory_length": 4}),
     ("gamma_embedding", {}),
@@ -136,7 +136,7 @@ def test_an_update_is_that_of_the_core_on_the_collected_batch(agent, overrides):
 
 
 def test_learning_is_on_policy():
-  trainer, _, _ = make("stac", lstm_size=4)
+  trainer, _, _ = make("impala", lstm_size=4)
   state = jax.jit(trainer.init)(jax.random.PRNGKey(3))
   _, metrics = jax.jit(trainer.train, static_argnums=1)(state, 10)
   np.testing.assert_allclose(metrics["importance_weight_mean"], 1.0, rtol=1e-5)
@@ -262,7 +262,7 @@ def test_an_evaluation_plays_whole_episodes():
 
 def test_it_learns_to_reach_the_end():
   trainer, _, _ = make(
-    "stac", batch_size=16, num_environment_steps=60_000, trajectory_length=10,
+    "impala", batch_size=16, num_environment_steps=60_000, trajectory_length=10,
     max_abs_reward=None, learning_rate=3e-3,
   )
   state = jax.jit(trainer.init)(jax.random.PRNGKey(10))

@@ -14,7 +14,7 @@ from tests.support.jax_environments import Corridor
 def make(agent, **overrides):
   config = acme_stac.make_config(
     agent, "small", batch_size=4, trajectory_length=5, torso_sizes=(8,),
-    head_sizes=(8,), num_environment_steps=200, **overrides,
+    head_sizes=(), num_environment_steps=200, **overrides,
   )
   spec = environments.environment_spec(Corridor())
   networks = acme_stac.make_networks(spec, config)
@@ -31,9 +31,7 @@ def assert_same(sharded, single, devices):
 
 
 def test_the_batch_of_a_run_can_be_spread_over_devices():
-  trainer = make(
-    "metagradient_impala", lstm_size=4, trajectory_overlap=2
-  )
+  trainer = make("impala", lstm_size=4, trajectory_overlap=2)
   train = jax.jit(trainer.train, static_argnums=1)
   state = trainer.init(jax.random.PRNGKey(0))
   single, _ = train(state, 3)
@@ -42,6 +40,13 @@ def test_the_batch_of_a_run_can_be_spread_over_devices():
       on_device.shard_batch(state, jax.devices()[:devices]), 3
     )
     assert_same(sharded.training, single.training, devices)
+
+
+def test_a_batch_that_was_collected_ahead_is_spread_too():
+  state = make("metagradient_impala", lstm_size=4).init(jax.random.PRNGKey(0))
+  ahead = on_device.shard_batch(state, jax.devices()[:2]).ahead
+  assert ahead.reward.addressable_shards[0].data.shape == (6, 2)
+  assert ahead.core_state[0].addressable_shards[0].data.shape == (2, 4)
 
 
 def test_runs_can_be_spread_over_devices():
