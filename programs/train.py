@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
   if mode.has_processes:
     os.environ["JAX_PLATFORMS"] = "cpu"
   machine.check(mode.is_distributed)
-  if not machine.has_distributed_layer():
+  if not (machine.has_distributed_layer() or mode.is_on_device):
     print(
       "Launchpad and Reverb are not installed: learner and actors share one"
       f" process (--launch={parsed.launch})."

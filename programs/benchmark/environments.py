@@ -91,8 +91,9 @@ def _steps_per_second(name: str, members: int, steps: int) -> float:
   try:
     if members == 1:
       environments.check(environment, max_seconds=0.1)
-    actions = iter(random_actions(environment, steps))
+    actions = iter(random_actions(environment, steps + 1))
     environment.reset()
+    environment.step(next(actions))  # Those in JAX compile it.
     cost = measuring.cost_of(lambda: environment.step(next(actions)), steps)
     return members * environment.action_repeat / cost.seconds
   finally:

@@ -153,6 +153,15 @@ def test_parameter_counts_of_control():
   assert count(jax.eval_shape(networks.init, key)) == pixels
 
 
+def test_parameter_counts_of_young_and_tian():
+  """MinAtar's: a convolution, a layer and a linear policy and value."""
+  config = acme_stac.make_config("impala", "minatar")
+  networks = helpers.networks(config, observation=(10, 10, 4), dtype=bool)
+  params = jax.eval_shape(networks.init, jax.random.PRNGKey(0))
+  torso = (9 * 4 * 16 + 16) + (8 * 8 * 16 * 128 + 128)
+  assert count(params) == torso + (128 + 1) * (helpers.NUM_ACTIONS + 1)
+
+
 def test_actor_and_critic_without_a_shared_torso():
   """The replication's networks: three layers each, 40 hidden units."""
   config = acme_stac.make_config("a2c_meta_gamma", "small")

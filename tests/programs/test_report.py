@@ -284,6 +284,23 @@ def test_games_of_minatar_are_averaged_and_searches_ranked(tmp_path, undrawn):
   ]
 
 
+def test_a_sweep_under_way_compares_what_all_agents_have(tmp_path, undrawn):
+  for name, agents in (
+    ("Breakout", ("impala", "stac", "stacx")), ("Asterix", ("impala",))
+  ):
+    for agent in agents:
+      for seed in range(2):
+        workdirs.make(
+          tmp_path / "runs" / name / agent / str(seed),
+          f"gymnax:{name}-MinAtar", agent, seed, 5.0,
+        )
+  output = tmp_path / "out"
+  assert report.main([str(tmp_path / "runs"), f"--output={output}"]) == 0
+  text = " ".join(text_of(output / "index.html").split())
+  assert "some agent, and left out: Asterix-MinAtar." in text
+  assert cells(output / "index.html", "stacx", "2×1")
+
+
 def test_mean_over_training_ends_where_runs_are_compared(tmp_path, undrawn):
   for agent, steps in (("impala", 16_000), ("stac", 64_000)):
     workdirs.make(

@@ -39,12 +39,13 @@ def write(page: Page, comparison: Comparison):
 
 def _normalised_scores(page: Page, comparison: Comparison, suite: str):
   """Adds aggregates over the tasks of a suite, and rliable's figures."""
-  tasks = [
+  every = [
     task for task in comparison.tasks
     if comparison.suite(task) == suite
     and math.isfinite(comparison.horizon(task))
   ]
   agents = [a for a in comparison.agents if a not in ABLATIONS]
+  tasks = _most_comparable(comparison, every, agents)
   matrices = comparison.matrix(tasks, agents) if tasks else {}
   several = {a: matrix for a, matrix in matrices.items() if len(matrix) > 1}
   if not several:
@@ -61,6 +62,10 @@ def _normalised_scores(page: Page, comparison: Comparison, suite: str):
   page.text("Normalised scores: " + "; ".join(
     f"{listed(of)}: {meaning}" for meaning, of in meanings.items()
   ) + ".")
+  if without := [short(task) for task in every if task not in tasks]:
+    page.text(
+      f"Without a finished run of some agent, and left out: {listed(without)}."
+    )
   _say_left_out(page, comparison, tasks, agents, matrices)
   aggregates = statistics.aggregate(several)
   page.table(
@@ -100,6 +105,24 @@ def _normalised_scores(page: Page, comparison: Comparison, suite: str):
       + "; ".join(f"{agent} {found}" for agent, found in estimates.items())
       + ".",
     )
+
+
+def _most_comparable(
+  comparison: Comparison, tasks: Sequence[str], agents: Sequence[str]
+) -> Sequence[str]:
+  """Returns all tasks, or those of all agents if that compares more.
+
+  Only agents with a run on every task are compared, and a sweep that is under
+  way has a task which only its first agents have finished.
+  """
+  shared = [
+    task for task in tasks
+    if all(comparison.group(task, agent).counted for agent in agents)
+  ]
+  return max(
+    tasks, shared,
+    key=lambda of: len(of) * len(comparison.matrix(of, agents) if of else ()),
+  )
 
 
 def _search(page: Page, comparison: Comparison, suite: str):

@@ -92,6 +92,13 @@ def test_evaluations_of_which_episodes_were_cut_off_say_so():
   assert "eval 12345.7 (3 of 10 cut off)" in cut_off
 
 
+def test_the_rate_of_runs_side_by_side_is_that_of_all():
+  status = {**STATUS, "steps": 100, "budget": 400, "rate": 20, "runs": 4}
+  parts = progress.format_status(status)
+  assert parts[:2] == ["4 × 100/400 steps (25%)", "0:01:00 left"]
+  assert parts[-1] == "20/s"
+
+
 def test_a_shorter_line_erases_a_longer_one(terminal):
   shown = progress.Progress(terminal.stream, lambda text: [text])
   shown.show("long " * 10)

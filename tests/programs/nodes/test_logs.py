@@ -142,3 +142,13 @@ def test_tensorboard_keeps_no_numbers(tmp_path):
   growth = write(800) - before
   logger.close()
   assert growth < 10e6
+
+
+def test_rows_are_appended_under_the_columns_of_the_file(tmp_path):
+  experiment = runs.make_experiment(tmp_path)
+  for row in ({"b": 1, "c": 2}, {"c": 4, "a": 5}, {"b": 6, "c": 7, "d": 8}):
+    logger = logs.make_logger(experiment, "episodes_actor_0")
+    logger.write(row)
+    logger.close()
+  text = (experiment.logs / "episodes_actor_0.csv").read_text()
+  assert text.splitlines() == ["b,c", "1,2", ",4", "6,7"]
