@@ -25,6 +25,10 @@ from acme_stac.core.types import (
   Update,
 )
 
+# Steps to a target that are compiled one after the other. More are a loop, in
+# which XLA's convolutions for the CPU take ten times as long.
+_MAX_UNROLLED = 8
+
 
 def make_update(networks: Networks, config: STACConfig) -> Update:
   """Returns the update of a configuration, to be jitted by the caller.
@@ -228,8 +232,6 @@ class _Algorithm2:
       (inner.params, inner.optimizer_state, eta)
     )
 
-    norm = jnp.zeros([])
-
     def step_further(
       _: int, reached: tuple[Params, optax.OptState, Array]
     ) -> tuple[Params, optax.OptState, Array]:
@@ -239,11 +241,14 @@ class _Algorithm2:
       norm += optax.global_norm(step.gradient)
       return step.params, step.optimizer_state, norm
 
-    if self._config.bootstrap_steps > 1:
-      params, optimizer_state, norm = jax.lax.fori_loop(
-        0, self._config.bootstrap_steps - 1, step_further,
-        (params, optimizer_state, norm),
-      )
+    reached = params, optimizer_state, jnp.zeros([])
+    further = self._config.bootstrap_steps - 1
+    if further <= _MAX_UNROLLED:
+      for number in range(further):
+        reached = step_further(number, reached)
+    else:
+      reached = jax.lax.fori_loop(0, further, step_further, reached)
+    params, optimizer_state, norm = reached
     gradient, _ = jax.grad(self._measure, has_aux=True)(params, eta, trajectory)
     norm += optax.global_norm(gradient)
     direction, _ = self._target_opt.update(gradient, optimizer_state)

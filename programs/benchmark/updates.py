@@ -98,7 +98,7 @@ class MeasuredUpdate:
 
   Attributes:
     flops: FLOPs of an update on all devices together; None if unknown, and with
-      an LSTM or several steps to a target, loops that XLA counts once.
+      an LSTM or many steps to a target, loops that XLA counts once.
     memory_bytes: memory on each device.
   """
 
@@ -127,7 +127,7 @@ class MeasuredUpdate:
     lowered = parallel.update.lower(self._state, *self._data)
     self.flops = (
       _count_flops(update, self._state, *self._data)
-      if config.lstm_size is None and config.bootstrap_steps <= 2 else None
+      if config.lstm_size is None and config.bootstrap_steps <= 8 else None
     )
     compiled = lowered.compile()
     self._update = compiled
