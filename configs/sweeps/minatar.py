@@ -21,7 +21,7 @@ ablations that of the study, whose report then has both:
 
 from collections.abc import Sequence
 
-_GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
+GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 _AGENTS = ("impala", "impala_aux", "stac", "stacx")
 _LADDER = tuple(
   f"{agent}_{names}"
@@ -35,7 +35,7 @@ _SEARCHED = {
   "rmsprop_eps": (0.1, 0.01, 0.001),
 }
 # The best of 8 for IMPALA in Breakout after 750 updates (docs/data/results.md).
-_FAST = {"learning_rate": 3e-3, "entropy_cost": 0.01, "rmsprop_eps": 0.001}
+FAST = {"learning_rate": 3e-3, "entropy_cost": 0.01, "rmsprop_eps": 0.001}
 # Name -> agents and values other than the preset's. Those of γ and g_v are the
 # papers' wrong ones, of an outer 0.995 and 0.25.
 _VARIED = {
@@ -48,14 +48,29 @@ _VARIED = {
 _Runs = dict[str, list[str]]
 
 
-def _flags(game: str, agent: str, seeds: int, *flags: str) -> list[str]:
+def flags(game: str, seeds: int, *more: str) -> list[str]:
+  """Returns the flags of runs side by side at the whole budget."""
   return [
     f"--config=configs/minatar.py:{game}",
-    f"--config.agent={agent}",
     "--launch=on_device",
     f"--seeds={seeds}",
-    *flags,
+    *more,
   ]
+
+
+def fast_flags(game: str, *more: str) -> list[str]:
+  """Returns the flags of three seeds of 1,000 updates, for two cores."""
+  return flags(
+    game, 3,
+    *[f"--config.stac.{name}={value}" for name, value in FAST.items()],
+    "--config.num_environment_steps=640000",
+    "--config.evaluation.episodes=0",
+    *more,
+  )
+
+
+def _agent(name: str) -> str:
+  return f"--config.agent={name}"
 
 
 def _vary(name: str, values: Sequence[float]) -> str:
@@ -64,46 +79,41 @@ def _vary(name: str, values: Sequence[float]) -> str:
 
 def _study() -> _Runs:
   return {
-    f"{game}/{agent}": _flags(game, agent, 16)
-    for game in _GAMES
+    f"{game}/{agent}": flags(game, 16, _agent(agent))
+    for game in GAMES
     for agent in _AGENTS
   }
 
 
 def _small() -> _Runs:
   return {
-    f"{game}/{agent}": _flags(
-      game, agent, 3,
-      *[f"--config.stac.{name}={value}" for name, value in _FAST.items()],
-      "--config.num_environment_steps=640000",
-      "--config.evaluation.episodes=0",
-    )
-    for game in _GAMES
+    f"{game}/{agent}": fast_flags(game, _agent(agent))
+    for game in GAMES
     for agent in _AGENTS
   }
 
 
 def _search() -> _Runs:
   return {
-    f"{game}/impala": _flags(
-      game, "impala", 2,
+    f"{game}/impala": flags(
+      game, 2, _agent("impala"),
       *[_vary(name, values) for name, values in _SEARCHED.items()],
       "--config.num_environment_steps=10000000",
       "--config.evaluation.episodes=0",
     )
-    for game in _GAMES
+    for game in GAMES
   }
 
 
 def _ablations() -> _Runs:
   runs = {}
-  for game in _GAMES:
+  for game in GAMES:
     for agent in _LADDER:
-      runs[f"{game}/{agent}"] = _flags(game, agent, 16)
+      runs[f"{game}/{agent}"] = flags(game, 16, _agent(agent))
     for name, (agents, values) in _VARIED.items():
       for agent in agents:
-        runs[f"{game}/{name}/{agent}"] = _flags(
-          game, agent, 8, _vary(name, values)
+        runs[f"{game}/{name}/{agent}"] = flags(
+          game, 8, _agent(agent), _vary(name, values)
         )
   return runs
 

@@ -12,7 +12,6 @@ import numpy as np
 from acme_stac import core, environments, on_device
 from acme_stac.checks import FieldError
 from acme_stac.on_device import registry
-from acme_stac.on_device.check import check
 from programs.run.errors import UserError
 from programs.run.experiment import (
   Experiment,
@@ -47,7 +46,7 @@ def make_experiment(
     if is_on_device:
       environment = _make_on_device(config.environment, options)
       _check_action_repeat(config, environment)
-      check(environment)
+      on_device.check(environment)
       experiment = describe(config, num_actors, workdir, environment)
       _check_num_environments(experiment)
     else:

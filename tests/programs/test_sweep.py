@@ -13,7 +13,7 @@ import time
 import psutil
 import pytest
 
-from acme_stac import environments
+from acme_stac import environments, on_device
 from programs import sweep
 from programs.launch import ending, members
 from programs.launch import flags as run_flags
@@ -367,8 +367,10 @@ def test_the_study_is_of_what_it_says(tmp_path, monkeypatch):
   assert checked > 20
 
 
-def test_parts_of_the_study_of_minatar_can_be_started(tmp_path):
+def test_parts_of_the_study_of_minatar_can_be_started(tmp_path, monkeypatch):
   pytest.importorskip("gymnax")
+  # Tests of the games do it.
+  monkeypatch.setattr(on_device, "check", lambda environment: None)
   for part, agents, number in (
     ("study", 4, 16), ("small", 4, 3), ("search", 1, 48 * 2)
   ):
@@ -390,6 +392,28 @@ def test_parts_of_the_study_of_minatar_can_be_started(tmp_path):
     )
   }
   assert costs == {0.15, 0.2, 0.3, 0.35}
+
+
+def test_far_sighted_agents_can_be_started(tmp_path, monkeypatch):
+  pytest.importorskip("gymnax")
+  # Tests of the games do it.
+  monkeypatch.setattr(on_device, "check", lambda environment: None)
+  parts = {
+    part: sweep.load_runs(f"configs/sweeps/far_sighted.py:{part}")
+    for part in ("right", "wrong", "small")
+  }
+  assert len(parts["right"]) == 5 * 9 and len(parts["wrong"]) == 5 * 9 * 6
+  assert not set(parts["right"]) & set(parts["wrong"])
+  horizons = set()
+  for value in (0.975, 0.999):
+    name = f"breakout/discount={value}/stacx_bootstrap_4"
+    (run, *_) = members_of(tmp_path, parts["wrong"][name])
+    assert run.config.bootstrap_steps == 4
+    horizons.add(round(1 / (1 - run.config.discount)))
+  assert horizons == {200 // 5, 200 * 5}
+  small = parts["small"]["breakout/entropy_cost=0.002/stacx_double"]
+  members = members_of(tmp_path, small)
+  assert len(members) == 3 and members[0].config.entropy_cost == 0.002
 
 
 def members_of(tmp_path, flags):

@@ -1,0 +1,107 @@
+"""Metagradients that look further than one update, on MinAtar.
+
+  python -m programs.sweep configs/sweeps/far_sighted.py \
+    --workdir=runs/far_sighted --minutes=10
+  python -m programs.report runs/far_sighted --output=report
+
+The same command resumes, on any device, in slices of any length. Games, seeds
+and budgets are those of configs/sweeps/minatar.py, whose settings are the right
+start. Runs are named game/agent/seed, and game/field=value/agent/seed if they
+start from a wrong value of one field.
+
+Parts, as configs/sweeps/far_sighted.py:PART; give them one --workdir:
+  right  every agent from the right start; the default.
+  wrong  every agent from a fifth and from five times the entropy cost, the
+         horizon 1 / (1 − γ) and the value cost.
+  small  Breakout with 3 seeds of 1,000 updates, from the right start and with
+         the wrong entropy costs, for two cores.
+"""
+
+import acme_stac
+from configs.sweeps import minatar
+
+_BOOTSTRAP = ["--config.agent=stacx_bootstrap"]
+# Name -> flags of the agent.
+_AGENTS = {
+  "impala": ["--config.agent=impala"],
+  "impala_aux": ["--config.agent=impala_aux"],
+  "stacx": ["--config.agent=stacx"],
+  "stacx_no_kl": ["--config.agent=stacx", "--config.stac.kl_cost=0"],
+  "stacx_outer_critic": ["--config.agent=stacx_outer_critic"],
+  "stacx_bootstrap_1": [*_BOOTSTRAP, "--config.stac.bootstrap_steps=1"],
+  "stacx_bootstrap_4": [*_BOOTSTRAP, "--config.stac.bootstrap_steps=4"],
+  "stacx_bootstrap_outer_critic": [
+    "--config.agent=stacx_bootstrap_outer_critic"
+  ],
+  "stacx_double": [
+    "--config.agent=stacx", "--config.stac.metaparameter_range=double"
+  ],
+}
+_FACTORS = (0.2, 5.0)
+
+_Runs = dict[str, list[str]]
+
+
+def _wrong_values(entropy_cost: float) -> dict[str, list[float]]:
+  """Returns the wrong values of each field.
+
+  Args:
+    entropy_cost: the right one.
+  """
+  right = acme_stac.make_config("stacx", "minatar")
+  return {
+    "entropy_cost": [factor * entropy_cost for factor in _FACTORS],
+    "discount": [1.0 - (1.0 - right.discount) / f for f in _FACTORS],
+    "value_cost": [factor * right.value_cost for factor in _FACTORS],
+  }
+
+
+def _right() -> _Runs:
+  return {
+    f"{game}/{name}": minatar.flags(game, 16, *flags)
+    for game in minatar.GAMES
+    for name, flags in _AGENTS.items()
+  }
+
+
+def _wrong() -> _Runs:
+  right = acme_stac.make_config("stacx", "minatar")
+  return {
+    f"{game}/{field}={value:.4g}/{name}": minatar.flags(
+      game, 16, *flags, f"--config.stac.{field}={value:.4g}"
+    )
+    for field, values in _wrong_values(right.entropy_cost).items()
+    for value in values
+    for game in minatar.GAMES
+    for name, flags in _AGENTS.items()
+  }
+
+
+def _small() -> _Runs:
+  entropy_cost = minatar.FAST["entropy_cost"]
+  wrong = _wrong_values(entropy_cost)["entropy_cost"]
+  starts = {"": [], **{
+    f"entropy_cost={value:.4g}/": [f"--config.stac.entropy_cost={value:.4g}"]
+    for value in wrong
+  }}
+  return {
+    f"breakout/{start}{name}": minatar.fast_flags(
+      "breakout", *flags, *changes
+    )
+    for start, changes in starts.items()
+    for name, flags in _AGENTS.items()
+  }
+
+
+_PARTS = {"right": _right, "wrong": _wrong, "small": _small}
+
+
+def get_runs(part: str = "right") -> _Runs:
+  """Returns a part's runs.
+
+  Raises:
+    ValueError: if there is no such part.
+  """
+  if part not in _PARTS:
+    raise ValueError(f"There is no part {part!r}. Parts: {', '.join(_PARTS)}.")
+  return _PARTS[part]()
