@@ -115,7 +115,7 @@ def test_cartpole_time_limit_bootstraps():
     ("atari:pongg", "Did you mean 'pong'"),
     ("gymnasium:CartPole-v9", "Did you mean 'CartPole-v1'"),
     ("catch:deep", "no levels"),
-    ("", "Known: atari, catch, control, control_pixels, gymnasium, python"),
+    ("", "Known: atari, catch, control, control_pixels, gymnasium, gymnax"),
   ],
 )
 def test_unknown_names(name, message):
