@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import types
@@ -200,7 +201,10 @@ def test_distributed_layout(tmp_path, changes):
     text = text.replace(old, new)
   result = run_script(tmp_path, text)
   said = result.stdout + result.stderr
-  assert result.returncode == 0, said[-3000:]
+  # Launchpad gives its threads 10 s to end and then kills their process, which
+  # on a busy machine is in the middle of an update.
+  ended = "Killing entire runtime" in said and -signal.SIGKILL
+  assert result.returncode == int(ended), said[-3000:]
   assert "[Learner] " in said and "[Evaluator] " in said
   assert list(tmp_path.glob("runs/acme_distributed/checkpoints/learner/ckpt-*"))
 
