@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from acme_stac import accelerator
-from programs.launch import flags, session
+from programs.launch import flags, members, session
 
 TRAIN = ["--config=configs/small.py:catch", "--num_actors=1"]
 # Two GPUs; other processes hold some of the first one, and most of the second.
@@ -69,7 +69,7 @@ def test_training_is_refused_before_environments_are_made(
     raise AssertionError("made environments")
 
   monkeypatch.setattr(accelerator, "check", check)
-  monkeypatch.setattr(session.validation, "make_experiment", make)
+  monkeypatch.setattr(members, "make_experiments", make)
   parsed = flags.parse([*TRAIN, f"--workdir={tmp_path}", f"--launch={mode}"])
   reason = "the reason" if mode == "serial" else "No plugin for NVIDIA GPUs"
   with pytest.raises(session.UserError, match=reason):
