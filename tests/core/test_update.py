@@ -311,13 +311,11 @@ def metagradient(update, config, state, trajectory, *held_out):
 # Every agent whose update differs from the others', and what else changes it.
 AGENTS = [
   ("stacx", {}),
-  ("stac", {"lstm_size": 6}),
   ("stac_no_alpha", {"max_gradient_norm": 0.5}),
   ("stacx_gamma", {"kl_cost": 0.3}),
   ("stacx_split_alpha", {"num_heads": 2}),
   ("stacx_truncation", {"num_heads": 2}),
   ("stacx_random_ensemble", {}),
-  ("stacx_average_ensemble", {}),
   ("metagradient_impala", {}),
   ("gamma_embedding", {"embedded": ("discount", "lambda_")}),
   ("stacx_gamma_embedding", {"embedding_per_head": True}),
