@@ -6,8 +6,8 @@
 #   xm           XManager alone, in .venv-xm, for Python 3.10
 # Does nothing if the environment already has these versions.
 # PYTHON is the Python to use; by default, the script looks for one (python3.x,
-# uv, pyenv). ACCELERATOR is cpu, cuda12, cuda13 or tpu; by default, it is chosen
-# according to nvidia-smi.
+# uv, pyenv). ACCELERATOR is cpu, cuda12, cuda13 or tpu; by default, it is that of
+# the environment, or, for a new one, chosen according to nvidia-smi.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -38,10 +38,12 @@ Training on one host needs neither: make train STACK=current."
 fi
 
 find_accelerator() {
-  local driver
+  local driver kept
   # XManager only launches; it needs no accelerator.
   [ "$stack" != xm ] || { echo cpu; return; }
   [ -z "${ACCELERATOR:-}" ] || { echo "$ACCELERATOR"; return; }
+  kept=$(sed -n 2p "$directory/.complete" 2>/dev/null || true)
+  [ -z "$kept" ] || { echo "$kept"; return; }
   driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader \
     2>/dev/null) || { echo cpu; return; }
   driver=${driver%%.*}
@@ -63,7 +65,13 @@ case $stack-$accelerator in
 esac
 
 stamp=$(cat "${locks[@]}" pyproject.toml setup.sh | sha256sum)
-if [ -z "${2:-}" ] && [ "$(cat "$directory/.complete" 2>/dev/null)" = "$stamp" ]
+has_asked_python() {
+  [ -z "${PYTHON:-}" ] || [ "$("$PYTHON" --version 2>/dev/null || true)" = \
+    "$("$directory/bin/python" --version 2>/dev/null || true)" ]
+}
+
+if [ -z "${2:-}" ] && has_asked_python \
+  && [ "$(sed -n 1p "$directory/.complete" 2>/dev/null || true)" = "$stamp" ]
 then exit 0; fi
 
 is_right_python() {
@@ -121,5 +129,5 @@ done
 if [ "$stack" != xm ]; then
   install --no-deps --no-build-isolation --editable "$PWD"
 fi
-echo "$stamp" > "$directory/.complete"
+printf '%s\n' "$stamp" "$accelerator" > "$directory/.complete"
 echo "Ready: $directory/bin/python"

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 _DOCUMENTATION = "docs/gpu.md explains how to set up a GPU."
 # Libraries that JAX loads first and that another CUDA installation may shadow.
 _CUDA_LIBRARIES = ("libcudnn*", "libcublas.*", "libcudart.*")
+# CUDA 13 needs this driver.
+_CUDA_13_DRIVER = 580
 # A learner needs at least this much free memory; JAX itself starts with less.
 _LEAST_FREE_MIB = 2048
 
@@ -58,7 +60,10 @@ def warning() -> str | None:
     return None
   if jax.devices()[0].platform != "cpu":
     return "\n".join(_memory_held()) or None
-  reasons = " ".join(_faults()) or "JAX's warnings above say why."
+  if _visible() == []:
+    reasons = "CUDA_VISIBLE_DEVICES hides it."
+  else:
+    reasons = " ".join(_faults()) or "JAX's warnings above say why."
   return (
     f"This host has an NVIDIA GPU, but JAX has the CPU only. {reasons} Set"
     f" JAX_PLATFORMS=cpu to use the CPU on purpose. {_DOCUMENTATION}"
@@ -104,16 +109,20 @@ def _plugin_faults() -> list[str]:
     name: version for name, version in versions.items()
     if name in ("jax-cuda12-plugin", "jax-cuda13-plugin")
   }
+  is_current = "dm-launchpad-nightly" not in versions
+  cuda = "cuda13" if is_current and _driver() >= _CUDA_13_DRIVER else "cuda12"
+  if _asks_for("tpu") and "libtpu" not in versions:
+    return [_missing("TPUs", "tpu", versions["jax"], is_current)]
   if not plugins:
     return [
-      "No plugin for NVIDIA GPUs is installed: 'make setup ACCELERATOR=cuda12'"
-      " in a clone of the project, or pip install"
-      f" \"jax[cuda12]=={versions['jax']}\"."
-    ] if has_gpu() or _asks_for_gpu() else []
+      _missing("NVIDIA GPUs", cuda, versions["jax"], is_current)
+    ] if has_gpu() or _asks_for("cuda", "gpu") else []
   if len(plugins) > 1:
+    other = "cuda12" if cuda == "cuda13" else "cuda13"
     return [
       f"{' and '.join(plugins)} are both installed, with two versions of CUDA's"
-      f" libraries: pip uninstall {min(plugins)}."
+      f" libraries: pip uninstall jax-{other}-plugin jax-{other}-pjrt, or"
+      f" install jax[{cuda}] alone in a new environment."
     ]
   ((name, version),) = plugins.items()
   if version != versions["jaxlib"]:
@@ -124,9 +133,35 @@ def _plugin_faults() -> list[str]:
   return []
 
 
-def _asks_for_gpu() -> bool:
+def _missing(devices: str, extra: str, jax_version: str, current: bool) -> str:
+  """Returns how to install the plugin that JAX has as `extra`."""
+  stack = " STACK=current" if current else ""
+  return (
+    f"No plugin for {devices} is installed: 'make setup{stack}"
+    f" ACCELERATOR={extra}' in a clone of the project, or, in an environment of"
+    f" your own, pip install \"jax[{extra}]=={jax_version}\"."
+  )
+
+
+def _asks_for(*names: str) -> bool:
   platforms = os.environ.get("JAX_PLATFORMS", "").split(",")
-  return bool({"cuda", "gpu"} & set(platforms))
+  return bool(set(names) & set(platforms))
+
+
+def _driver() -> int:
+  """Returns the main version of NVIDIA's driver; 0 without one."""
+  rows = _nvidia_smi("--query-gpu=driver_version")
+  return _number(rows[0][0].partition(".")[0]) if rows else 0
+
+
+def _visible() -> list[str] | None:
+  """Returns the indices and UUIDs of visible GPUs; None if all are."""
+  names = os.environ.get("CUDA_VISIBLE_DEVICES")
+  if names is None:
+    return None
+  visible = [name.strip() for name in names.split(",")]
+  # What follows a name that CUDA does not know is hidden, too.
+  return [] if visible[0] in ("", "-1") else visible
 
 
 def _library_faults() -> list[str]:
@@ -149,32 +184,37 @@ def _memory_held(least_free: int | None = None) -> list[str]:
     least_free: report a GPU if less memory than this is left, in MiB; by
       default, if other processes hold more than half of it.
   """
-  visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+  visible = _visible()
   gpus = _nvidia_smi("--query-gpu=uuid,index,memory.used,memory.total")
   faults = []
   for uuid, index, used, total in gpus:
-    if visible is not None and not {uuid, index} & set(visible.split(",")):
+    # CUDA takes the beginning of a UUID for all of it.
+    if visible is not None and not any(
+      name == index or uuid.startswith(name) for name in visible
+    ):
       continue
-    least = _mib(total) / 2 if least_free is None else least_free
-    if _mib(total) - _mib(used) >= least:
+    least = _number(total) / 2 if least_free is None else least_free
+    if _number(total) - _number(used) >= least:
       continue
     apps = _nvidia_smi("--query-compute-apps=gpu_uuid,pid,used_memory,name")
     here = [app for app in apps if app[0] == uuid]
-    own = sum(_mib(mib) for _, pid, mib, _ in here if pid == str(os.getpid()))
-    held = _mib(used) - own
-    if _mib(total) - held < least:
+    own = sum(
+      _number(mib) for _, pid, mib, _ in here if pid == str(os.getpid())
+    )
+    held = _number(used) - own
+    if _number(total) - held < least:
       holders = ", ".join(
         f"{pid} ({name})" for _, pid, _, name in here if pid != str(os.getpid())
       )
       faults.append(
-        f"Other processes hold {held:,} of the {_mib(total):,} MiB of GPU"
+        f"Other processes hold {held:,} of the {_number(total):,} MiB of GPU"
         f" {index}: {holders or 'nvidia-smi does not name them'}. End them, or"
         " take another GPU with CUDA_VISIBLE_DEVICES."
       )
   return faults
 
 
-def _mib(text: str) -> int:
+def _number(text: str) -> int:
   # Some drivers do not report single processes: "[N/A]".
   return int(text) if text.isdigit() else 0
 

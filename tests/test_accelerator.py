@@ -78,7 +78,7 @@ def test_training_is_refused_before_environments_are_made(
 
 @pytest.mark.parametrize(("versions", "said"), [
   ({"jax_cuda12_plugin": "0.6.2", "jax_cuda13_plugin": "0.11.2"},
-   "pip uninstall jax-cuda12-plugin"),
+   "pip uninstall jax-cuda13-plugin jax-cuda13-pjrt"),
   ({"jax_cuda12_plugin": "0.6.1"},
    "jax-cuda12-plugin 0.6.1 does not fit jaxlib 0.6.2"),
 ])

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -18,9 +19,9 @@ LOCKS = {
 }
 
 
-def setup(*arguments, **variables):
+def setup(*arguments, clone=ROOT, **variables):
   return subprocess.run(
-    ["bash", ROOT / "setup.sh", *arguments],
+    ["bash", clone / "setup.sh", *arguments],
     env={**os.environ, **variables}, capture_output=True, text=True,
   )
 
@@ -62,10 +63,24 @@ def tools(tmp_path):
 
   write("python", "echo Python 3.x")
 
-  def run(stack, driver, **variables):
+  # Without the environments of this clone.
+  clone = tmp_path / "clone"
+  clone.mkdir()
+  shutil.copy(ROOT / "setup.sh", clone)
+  for name in (
+    "locks", "pyproject.toml", "requirements.lock", "requirements-current.lock",
+    "xm_launch",
+  ):
+    (clone / name).symlink_to(ROOT / name)
+
+  def run(stack, driver, kept="", **variables):
     write("nvidia-smi", f"echo {driver}" if driver else "exit 9")
+    if kept:
+      (clone / ".venv-current").mkdir(exist_ok=True)
+      (clone / ".venv-current" / ".complete").write_text(f"old\n{kept}\n")
     return setup(
-      stack, "--dry-run", PATH=f"{tmp_path}:{os.environ['PATH']}",
+      stack, "--dry-run", clone=clone,
+      PATH=f"{tmp_path}:{os.environ['PATH']}",
       PYTHON=str(tmp_path / "python"), **variables,
     )
 
@@ -95,6 +110,14 @@ def test_accelerator_is_the_one_asked_for_or_found(
   assert result.returncode == 0, result.stderr
   assert result.stdout.endswith(f", from {locks}\n")
   assert all((ROOT / lock).is_file() for lock in locks.split())
+
+
+def test_the_accelerator_of_an_environment_is_kept(tools):
+  for driver in ("", "580.95.05"):
+    result = tools("current", driver, kept="cuda12", ACCELERATOR="")
+    assert result.stdout.endswith("locks/current-cuda12.lock\n")
+  result = tools("current", "580.95.05", ACCELERATOR="cpu")
+  assert result.stdout.endswith(", from requirements-current.lock\n")
 
 
 @pytest.mark.parametrize("stack,asked,allowed", [

@@ -121,7 +121,7 @@ def _trace(
   except Exception as error:  # JAX has no type of its own for leaks.
     return None, [
       f"{name}() keeps values of one call (tracers) beyond its end, for example"
-      " in an attribute; they belong into the state that it returns. JAX says:"
+      " in an attribute; they belong in the state that it returns. JAX says:"
       f" {error}"
     ]
   return results, []
@@ -185,7 +185,7 @@ def _of_timestep(
 
 
 def _of_purity(environment: Environment) -> list[str]:
-  """Returns whether calls with equal arguments have different results."""
+  """Returns what shows that reset or step is not pure."""
   keys = jax.random.split(jax.random.PRNGKey(_SEED), _MEMBERS)
   action, _ = _arguments(environment)
   action = jax.ShapeDtypeStruct((_MEMBERS, *action.shape), action.dtype)

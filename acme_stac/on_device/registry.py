@@ -135,12 +135,13 @@ def _import(name: str) -> Any:
 
 def _not_on_device(name: str) -> str:
   """Returns the message for a name of no environment written in JAX."""
-  problem = f"Environment {name!r} is not written in JAX"
   if name.startswith(f"{_PYTHON}:"):
     return (
-      f"{problem}: it is no subclass of acme_stac.on_device.Environment, whose"
-      " reset and step are functions that JAX can compile."
+      f"{name!r} is no subclass of acme_stac.on_device.Environment, whose reset"
+      " and step are functions that JAX can compile. Name the class itself, not"
+      " a function that makes one."
     )
+  problem = f"Environment {name!r} is not written in JAX"
   near = _similar(name)
   mean = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
   return f"{problem}.{mean} Those that are: {', '.join(NAME_FORMS)}."

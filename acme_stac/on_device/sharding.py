@@ -26,6 +26,7 @@ def shard_runs(state: Any, devices: Sequence[jax.Device]) -> Any:
   Raises:
     ValueError: if the runs cannot be spread evenly.
   """
+  _check_even(len(jax.tree_util.tree_leaves(state)[0]), "runs", devices)
   return jax.device_put(state, _sharding(devices, _AXIS))
 
 
@@ -42,6 +43,7 @@ def shard_batch(state: LoopState, devices: Sequence[jax.Device]) -> LoopState:
   Raises:
     ValueError: if the environments cannot be spread evenly.
   """
+  _check_even(len(state.environments.length), "environments", devices)
   replicated = _sharding(devices)
   members = _sharding(devices, _AXIS)
   rows = _sharding(devices, None, _AXIS)
@@ -63,6 +65,14 @@ def shard_batch(state: LoopState, devices: Sequence[jax.Device]) -> LoopState:
     overlap=put(state.overlap, rows),
     ahead=ahead,
   )
+
+
+def _check_even(number: int, what: str, devices: Sequence[jax.Device]):
+  if number % len(devices):
+    raise ValueError(
+      f"{number} {what} cannot be spread evenly over {len(devices)} devices:"
+      " the number of devices must divide it."
+    )
 
 
 def _sharding(

@@ -123,14 +123,15 @@ def check_place(workdir: pathlib.Path, experiments: Sequence[Experiment]):
       or the other way round.
   """
   is_run = (workdir / "config.json").exists()
-  if len(experiments) > 1 and is_run:
+  are_below = experiments[0].workdir != workdir
+  if are_below and is_run:
     raise UserError(
       f"{workdir} is the work directory of one run; with --seeds and --vary,"
       " runs have directories below it. Choose another --workdir, or leave"
       " --seeds and --vary out."
     )
   below = [*workdir.glob("0/config.json"), *workdir.glob("*=*/**/config.json")]
-  if len(experiments) == 1 and not is_run and below:
+  if not are_below and not is_run and below:
     raise UserError(
       f"{workdir} has runs in directories below it, such as"
       f" {below[0].parent.relative_to(workdir)}. Give the --seeds and --vary"

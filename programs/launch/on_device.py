@@ -17,6 +17,7 @@ from programs.launch.ending import Interrupted, StopRequest
 from programs.launch.modes import Launch
 from programs.launch.progress import Progress
 from programs.nodes.device_program import Chunk, DeviceProgram
+from programs.nodes.failures import HopelessError
 from programs.nodes.member import Interval, Member
 from programs.nodes.rate import MovingRate
 from programs.run.experiment import Experiment
@@ -279,11 +280,17 @@ class _Training:
     training = jax.device_get(self._state.training)
     for number, member in enumerate(self._members):
       member.restore(_of_run(training, number))
+    failure: Exception | None = None
     for member in sorted(self._members, key=lambda m: m.checkpoints.step):
-      if is_last:
-        member.checkpoints.save_last()
-      else:
+      if not is_last:
         member.checkpoints.save()
+        continue
+      try:
+        member.checkpoints.save_last()
+      except HopelessError as error:
+        failure = failure or error  # The others may fit on their disks.
+    if failure:
+      raise failure
 
 
 def _of_run(tree: Any, number: int) -> Any:

@@ -97,7 +97,7 @@ def describe(
   lock = workdir_lib.lock(workdir)
   try:
     members.check_place(workdir, experiments)
-    if len(experiments) > 1:
+    if experiments[0].workdir != workdir:
       several = members.prepare(workdir, experiments)
       return Run(
         workdir, several.experiments, several.step, several.changes, None,
@@ -162,7 +162,7 @@ def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:
     return 0
   if run.cluster is not None and run.learns_here:
     machine.check_ports(run.cluster.ports(experiment.num_queues))
-  watch = workdir_lib.Watch(experiment.workdir)
+  watches = [workdir_lib.Watch(each.workdir) for each in run.experiments]
   progress = Progress()
   try:
     modes.run(parsed.launch, modes.Launch(
@@ -182,7 +182,7 @@ def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:
   except (ending.NodeDiedError, SilentError, HopelessError) as error:
     progress.close()
     ending.say(str(error))
-    if watch.is_intact():
+    if all(watch.is_intact() for watch in watches):
       ending.say("The same command resumes.")
     code = 1
   else:
@@ -227,8 +227,8 @@ def _print_start(run: Run):
     print(f"This is {run.cluster.describe(experiment.num_queues)}.")
   if run.step:
     print(f"Resuming after {counted(run.step, 'update')}.")
-    for change in run.changes:
-      print(f"  changed: {printable(change)}")
+  for change in run.changes:
+    print(f"  changed: {printable(change)}")
 
 
 def _report_stop(run: Run, request: ending.Interrupted) -> int:

@@ -95,8 +95,8 @@ class Checkpoints:
       self.save()
     except OSError as error:
       raise HopelessError(
-        f"The last checkpoint could not be written: {error}. Updates since the"
-        " previous one are lost."
+        f"The last checkpoint of {self._experiment.workdir} could not be"
+        f" written: {error}. Updates since the previous one are lost."
       ) from error
 
   def check_workdir(self):

@@ -91,6 +91,13 @@ class Member:
     self._state = state
     self.num_steps = int(state.step)
 
+  @property
+  def _policy_age(self) -> int:
+    """Updates between acting in a trajectory's first row and learning."""
+    config = self.experiment.config
+    fresh = config.trajectory_length - config.trajectory_overlap
+    return config.batches_ahead - (-config.trajectory_overlap // fresh)
+
   def write_rows(self, interval: Interval):
     """Writes a row about the learner, and one about the episodes that ended."""
     step = interval.step
@@ -105,9 +112,10 @@ class Member:
       "updates_per_second": rate,
       "environment_steps_per_second": rate * steps,
       "episode_return": self.episode_return,
-      # Nothing is queued, and the policy that acts is the newest.
-      "policy_age_mean": 0.0,
-      "policy_age_max": 0,
+      # Nothing is queued. As elsewhere, the age of what acted in a
+      # trajectory's first row.
+      "policy_age_mean": float(self._policy_age),
+      "policy_age_max": self._policy_age,
       "share_waiting_for_data": 0.0,
       "queue_fill": 0.0,
       "dropped_trajectories": 0,

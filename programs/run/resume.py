@@ -30,11 +30,13 @@ class Prepared(NamedTuple):
     experiment: the run to start or resume.
     step: learner steps that are already done.
     changes: settings that differ from those the run began with, as text.
+    is_new: whether the directory held no run before.
   """
 
   experiment: Experiment
   step: int
   changes: list[str]
+  is_new: bool
 
 
 def prepare_workdir(experiment: Experiment) -> Prepared:
@@ -64,6 +66,7 @@ def check_workdir(experiment: Experiment) -> Prepared:
     raise _cannot_be_resumed(directory, error) from error
   path = directory / "config.json"
   changes = []
+  is_new = newest is None and not os.path.lexists(path)
   if os.path.lexists(path):
     changes = _changes(str(directory), _read_config(path), new)
   elif newest is not None:
@@ -80,7 +83,7 @@ def check_workdir(experiment: Experiment) -> Prepared:
     except checkpointing.CheckpointError as error:
       raise _cannot_be_resumed(directory, error, changes) from error
     step = int(state.step)
-  return Prepared(experiment, step, changes)
+  return Prepared(experiment, step, changes, is_new)
 
 
 def record_settings(prepared: Prepared):
@@ -102,14 +105,23 @@ def record_settings(prepared: Prepared):
 def common_step(runs: Sequence[Prepared]) -> int:
   """Returns the newest step that several runs can be resumed at together.
 
-  A run that was killed while checkpoints were written is one behind others. One
-  that has a single checkpoint can begin anew.
+  A run that was killed while checkpoints were written is one behind others; if
+  they were the first, those that have one begin anew.
 
   Raises:
-    UserError: if they have no step in common.
+    UserError: if they have no step in common, or some have only just been
+      added.
   """
   if len({run.step for run in runs}) == 1:
     return runs[0].step
+  new = [str(run.experiment.workdir) for run in runs if run.is_new]
+  if new:
+    seed = next(run.experiment.seed for run in runs if run.is_new)
+    raise UserError(
+      f"The runs beside {new[0]}, which is new, have done"
+      f" {max(run.step for run in runs):,} updates. To add runs, start them in"
+      f" another --workdir, for example with --config.seed={seed}."
+    )
   files = {
     run.experiment.workdir: {
       checkpointing.step_of(path): path

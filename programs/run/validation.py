@@ -102,6 +102,8 @@ def _probe(
   """
   try:
     environment = environments.make_batched(name, number, seed=0, **options)
+  except FieldError as error:
+    raise _wrong_option(error) from error
   except (ValueError, ImportError):
     raise
   except Exception as error:  # Environments may raise anything.
@@ -115,6 +117,12 @@ def _probe(
     environments.errors.close(environment)
 
 
+def _wrong_option(error: FieldError) -> ValueError:
+  """Returns the error of an environment's option, with its flag."""
+  flags = [f"--config.environment_options.{name}" for name in error.fields]
+  return ValueError(f"{', '.join(flags)}: {error}")
+
+
 def _make_on_device(
   name: str, options: dict[str, Any]
 ) -> on_device.Environment:
@@ -126,6 +134,8 @@ def _make_on_device(
   """
   try:
     return registry.make(name, **options)
+  except FieldError as error:
+    raise _wrong_option(error) from error
   except ValueError as error:
     if registry.is_on_device(name):
       raise

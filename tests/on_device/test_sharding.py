@@ -64,5 +64,7 @@ def test_runs_can_be_spread_over_devices():
 
 def test_what_cannot_be_spread_evenly_is_refused():
   state = make("impala").init(jax.random.PRNGKey(0))
-  with pytest.raises(ValueError, match="divisible by 3"):
+  with pytest.raises(ValueError, match="4 environments .* over 3 devices"):
     on_device.shard_batch(state, jax.devices()[:3])
+  with pytest.raises(ValueError, match="2 runs .* over 3 devices"):
+    on_device.shard_runs({"x": np.zeros([2, 5])}, jax.devices()[:3])

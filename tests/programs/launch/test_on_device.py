@@ -384,6 +384,24 @@ def test_directories_of_another_arrangement(trained, tmp_path):
     describe(directory, *SEVERAL, "--config.agent=impala")
   assert f"{NAMES[0]} holds a run of agent 'stac'" in str(error.value)
   # Runs that are further than the one that is added.
+  # Nothing of them is lost, be it only one checkpoint.
+  for path in (directory / NAMES[0] / "checkpoints").iterdir():
+    if not path.name.endswith("30.npz"):
+      path.unlink()
+  before = steps(directory / NAMES[0])
   with pytest.raises(UserError) as error:
     describe(directory, "--seeds=2", *SEVERAL, BUDGET.format(10**6))
-  assert "entropy_cost=0.01/1: none" in str(error.value)
+  assert "entropy_cost=0.01/1, which is new, have done 30" in str(error.value)
+  assert "--config.seed=1" in str(error.value)
+  assert before == steps(directory / NAMES[0]) == [30]
+
+
+def test_a_single_run_below_the_directory_goes_on(tmp_path):
+  arguments = (*SMALL, "--vary=entropy_cost=0.1", BUDGET.format(40))
+  assert runs.train(tmp_path, *arguments) == 0
+  described = describe(
+    tmp_path, "--vary=entropy_cost=0.1", BUDGET.format(10**6)
+  )
+  assert described.step == 2 and len(described.member_locks) == 1
+  with pytest.raises(UserError, match="is the work directory of one run"):
+    describe(tmp_path / "entropy_cost=0.1" / "0", "--vary=entropy_cost=0.1")
