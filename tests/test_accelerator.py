@@ -30,6 +30,7 @@ def run_check(**environment):
 
 def install(monkeypatch, **versions):
   """Pretends that these are the packages that are installed."""
+  jax.devices()  # JAX looks for its own plugins among them only once.
   packages = [
     type("Package", (), {"name": name.replace("_", "-"), "version": version})
     for name, version in versions.items()
