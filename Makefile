@@ -48,9 +48,11 @@ CURRENT_TESTS := tests/core/test_imports.py tests/core/test_vtrace.py \
   tests/environments/test_gymnasium.py tests/evaluation \
   tests/networks/test_networks.py tests/on_device \
   tests/programs/launch/test_colocated.py \
+  tests/programs/launch/test_on_device.py \
   tests/programs/launch/test_serial.py tests/programs/nodes/test_logs.py \
   tests/programs/test_report.py tests/test_accelerator.py \
-  tests/test_checkpointing.py tests/test_layers.py tests/training
+  tests/test_checkpointing.py tests/test_layers.py \
+  $(filter-out %/test_learner.py,$(wildcard tests/training/test_*.py))
 
 ifeq ($(STACK),current)
 test: setup

@@ -6,6 +6,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +69,33 @@ def warning() -> str | None:
     f"This host has an NVIDIA GPU, but JAX has the CPU only. {reasons} Set"
     f" JAX_PLATFORMS=cpu to use the CPU on purpose. {_DOCUMENTATION}"
   )
+
+
+def check_apart(environment: Mapping[str, str] | None = None) -> str:
+  """Checks in another process, so that this one takes no memory.
+
+  Args:
+    environment: environment variables beyond those of this process.
+
+  Returns:
+    The `warning`, "" if there is none or no accelerator is expected.
+
+  Raises:
+    AcceleratorError: as `check`.
+  """
+  variables = {**os.environ, **(environment or {})}
+  if not is_expected(variables.get("JAX_PLATFORMS", "")):
+    return ""
+  result = subprocess.run(
+    [sys.executable, "-m", "acme_stac.accelerator"],
+    env=variables, stdout=subprocess.PIPE, text=True,
+  )
+  said = result.stdout.strip()
+  if result.returncode:
+    raise AcceleratorError(
+      said or "JAX ended the process that looked for devices."
+    )
+  return said
 
 
 def has_gpu() -> bool:

@@ -369,7 +369,8 @@ def main(argv: list[str]) -> int:
       failed[check.name] = check
   if not distributed:
     works = (
-      "training with --launch=serial and colocated, evaluation and reports work"
+      "training with --launch=serial, colocated and on_device, evaluation and"
+      " reports work"
       if one_host else "acme_stac.core, networks and load_policy work"
     )
     print(

@@ -86,7 +86,7 @@ def _check(command: arguments.Parser, options: argparse.Namespace):
   for flag, value in vars(options).items():
     for number in value if isinstance(value, list) else [value]:
       is_number = isinstance(number, int | float) and flag != "seed"
-      if is_number and number is not False and number <= 0:
+      if is_number and number is not False and not number > 0:
         command.error(f"--{flag} must be positive, got {number}")
     if flag in ("output", "plot") and value:
       try:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from acme_stac import accelerator
 from programs.benchmark import measuring, parts
 from programs.benchmark.parts import PARTS, Options, Row
 
@@ -63,12 +64,19 @@ def run(options: Options) -> dict[str, Any]:
   if unknown:
     raise ValueError(f"--only has {unknown}, but the parts are {list(PARTS)}.")
   started = time.monotonic()
+  try:
+    advice = accelerator.check_apart()
+  except accelerator.AcceleratorError as error:
+    raise ValueError(str(error)) from error
+  if advice:
+    print(f"Warning: {advice}", flush=True)
   device = next(
     _apart("device", [{}], options, started + _DEVICE_SECONDS), None
   )
   if device is None:
     raise ValueError(
-      f"JAX has not used its device within {_DEVICE_SECONDS:.0f} s: see above."
+      f"JAX has not used its device within {_DEVICE_SECONDS:.0f} s, or has"
+      " failed: see above."
     )
   for name, value in device.items():
     print(f"{name}: {value}", flush=True)
@@ -123,7 +131,13 @@ def _apart(
     while receiver.poll(max(0.0, deadline - time.monotonic())):
       yield receiver.recv()
   except EOFError:
-    pass  # The process has ended, with all rows or with a traceback.
+    # The process has ended, with all rows or with a traceback.
+    process.join()
+    if process.exitcode:
+      print(
+        f"{name}: ended with exit code {process.exitcode}, see above.",
+        flush=True,
+      )
   finally:
     process.kill()
     process.join()
@@ -170,6 +184,6 @@ def table(result: dict[str, Any]) -> str:
       lines += ["", measuring.table(rows, part.columns)]
   lines += ["", f"{result['seconds']:.0f} s in all."]
   if result["skipped"]:
-    lines.append("Skipped, because the time was over:")
+    lines.append("Not measured, for want of time or after an error above:")
     lines += [" ".join(map(str, row.values())) for row in result["skipped"]]
   return "\n".join(lines)

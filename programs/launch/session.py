@@ -4,7 +4,6 @@ import csv
 import os
 import pathlib
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple
@@ -125,21 +124,14 @@ def _check_accelerator(learner_environment: Mapping[str, str], apart: bool):
   """
   if not accelerator.is_expected(learner_environment.get("JAX_PLATFORMS", "")):
     return
-  if apart:
-    result = subprocess.run(
-      [sys.executable, "-m", "acme_stac.accelerator"],
-      env={**os.environ, **learner_environment},
-      stdout=subprocess.PIPE, text=True,
-    )
-    said = result.stdout.strip()
-    if result.returncode:
-      raise UserError(said or "JAX ended the process that looked for devices.")
-  else:
-    try:
+  try:
+    if apart:
+      said = accelerator.check_apart(learner_environment)
+    else:
       accelerator.check()
-    except accelerator.AcceleratorError as error:
-      raise UserError(str(error)) from error
-    said = accelerator.warning() or ""
+      said = accelerator.warning() or ""
+  except accelerator.AcceleratorError as error:
+    raise UserError(str(error)) from error
   if said:
     print(f"Warning: {said}", file=sys.stderr)
 
