@@ -52,7 +52,8 @@ CURRENT_TESTS := tests/core/test_imports.py tests/core/test_vtrace.py \
   tests/programs/launch/test_serial.py tests/programs/nodes/test_logs.py \
   tests/programs/test_report.py tests/test_accelerator.py \
   tests/test_checkpointing.py tests/test_layers.py \
-  $(filter-out %/test_learner.py,$(wildcard tests/training/test_*.py))
+  tests/training/test_actor.py tests/training/test_adder.py \
+  tests/training/test_imports.py tests/training/test_local_queue.py
 
 ifeq ($(STACK),current)
 test: setup
