@@ -171,7 +171,7 @@ def test_a_checkpoint_alone_refuses_another_agent(tmp_path):
     with pytest.raises(UserError, match="metaparameter_range"):
       resume.prepare_workdir(experiment)
   assert not (tmp_path / "config.json").exists()
-  assert resume.prepare_workdir(first)[1:] == (3, [])
+  assert resume.prepare_workdir(first)[1:] == (3, [], False)
 
 
 def test_a_directory_in_use_is_left_as_it_is(tmp_path, monkeypatch):
