@@ -148,7 +148,8 @@ def running(
   with open(output, "w") as file:
     process = subprocess.Popen(
       command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-      env={**os.environ, **(environment or {})},
+      # Unbuffered, so that errors can quote its last lines.
+      env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
     )
   try:
     yield Program(process, output)

@@ -21,6 +21,11 @@ from programs.run.errors import UserError
 _MODULES = (
   "numpy", "jax", "haiku", "ml_collections", "gymnasium", "ale_py"
 )
+# The stack for this Python: the words of make, and its environment.
+_SETUP, _ENVIRONMENT = (
+  ("make setup", ".venv") if sys.version_info[:2] == (3, 10)
+  else ("make setup STACK=current", ".venv-current")
+)
 _DISTRIBUTED_MODULES = ("reverb", "launchpad", "courier", "acme")
 
 
@@ -54,9 +59,9 @@ def check(distributed: bool = True):
     version = ".".join(map(str, sys.version_info[:3]))
     raise UserError(
       f"This is Python {version} on {sys.platform}, but Launchpad and Reverb"
-      " exist for Python 3.10 on Linux x86-64 only. --launch=colocated and"
-      " serial need neither; 'make setup' makes an environment with both in"
-      " .venv."
+      " exist for Python 3.10 on Linux x86-64 only. --launch=colocated, serial"
+      " and on_device need neither; 'make setup' makes an environment with both"
+      " in .venv."
     )
   _check_modules(_MODULES + _DISTRIBUTED_MODULES)
 
@@ -67,15 +72,15 @@ def _check_modules(modules: Iterable[str]):
       importlib.import_module(module)
     except ModuleNotFoundError as error:
       raise UserError(
-        f"{error}. 'make setup' installs everything in .venv; run"
-        " .venv/bin/python -m programs.train."
+        f"{error}. '{_SETUP}' installs everything in {_ENVIRONMENT}; run"
+        f" {_ENVIRONMENT}/bin/python -m programs.train."
       ) from error
     except ImportError as error:
       raise UserError(
         f"{module} cannot be loaded: {error}.\nIf this names a file such as"
         " libX.so.1, a system library is missing: install the package of your"
         " distribution that has it (on Debian and Ubuntu, 'apt-file search"
-        " libX.so.1' names it). Otherwise the versions do not fit: 'make setup'"
+        f" libX.so.1' names it). Otherwise the versions do not fit: '{_SETUP}'"
         " installs those that do."
       ) from error
 
