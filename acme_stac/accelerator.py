@@ -2,6 +2,7 @@
 
 import glob
 import importlib.metadata
+import itertools
 import os
 import pathlib
 import subprocess
@@ -138,14 +139,15 @@ def _plugin_faults() -> list[str]:
     if name in ("jax-cuda12-plugin", "jax-cuda13-plugin")
   }
   is_current = "dm-launchpad-nightly" not in versions
-  cuda = "cuda13" if is_current and _driver() >= _CUDA_13_DRIVER else "cuda12"
   if _asks_for("tpu") and "libtpu" not in versions:
     return [_missing("TPUs", "tpu", versions["jax"], is_current)]
   if not plugins:
-    return [
-      _missing("NVIDIA GPUs", cuda, versions["jax"], is_current)
-    ] if has_gpu() or _asks_for("cuda", "gpu") else []
+    if not (has_gpu() or _asks_for("cuda", "gpu")):
+      return []
+    cuda = _fitting_cuda(is_current)
+    return [_missing("NVIDIA GPUs", cuda, versions["jax"], is_current)]
   if len(plugins) > 1:
+    cuda = _fitting_cuda(is_current)
     other = "cuda12" if cuda == "cuda13" else "cuda13"
     return [
       f"{' and '.join(plugins)} are both installed, with two versions of CUDA's"
@@ -176,10 +178,11 @@ def _asks_for(*names: str) -> bool:
   return bool(set(names) & set(platforms))
 
 
-def _driver() -> int:
-  """Returns the main version of NVIDIA's driver; 0 without one."""
+def _fitting_cuda(is_current: bool) -> str:
+  """Returns the newest CUDA for stack and driver, as JAX's extras are named."""
   rows = _nvidia_smi("--query-gpu=driver_version")
-  return _number(rows[0][0].partition(".")[0]) if rows else 0
+  driver = _number(rows[0][0].partition(".")[0]) if rows else 0
+  return "cuda13" if is_current and driver >= _CUDA_13_DRIVER else "cuda12"
 
 
 def _visible() -> list[str] | None:
@@ -187,9 +190,10 @@ def _visible() -> list[str] | None:
   names = os.environ.get("CUDA_VISIBLE_DEVICES")
   if names is None:
     return None
-  visible = [name.strip() for name in names.split(",")]
   # What follows a name that CUDA does not know is hidden, too.
-  return [] if visible[0] in ("", "-1") else visible
+  return list(itertools.takewhile(
+    lambda name: name not in ("", "-1"), map(str.strip, names.split(","))
+  ))
 
 
 def _library_faults() -> list[str]:

@@ -119,8 +119,9 @@ def test_memory_that_other_processes_hold(tmp_path, monkeypatch):
   )
   assert "GPU 0" not in str(error.value)
   # The other one has enough left for a learner, but is worth a warning.
-  monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-  accelerator.check()
+  for visible in ("0", " 0 ", "0,", "0,-1,1", "A"):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    accelerator.check()
   fail(monkeypatch, "RESOURCE_EXHAUSTED")
   with pytest.raises(accelerator.AcceleratorError, match="GPU 0: 17 .python"):
     accelerator.check()
