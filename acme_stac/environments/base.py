@@ -11,7 +11,27 @@ from acme_stac.environments import precision
 NOT_DRAWN = "{} has no method render() that draws it."
 
 
-class BatchedEnvironment(abc.ABC):
+class HasSpecs(abc.ABC):
+  """The specs of an environment, or of one member of a batch."""
+
+  @abc.abstractmethod
+  def observation_spec(self) -> Any:
+    """Returns the spec of an observation."""
+
+  @abc.abstractmethod
+  def action_spec(self) -> Any:
+    """Returns the spec of an action."""
+
+  def reward_spec(self) -> dm_env.specs.Array:
+    """Returns the spec of a reward."""
+    return dm_env.specs.Array((), np.float32, name="reward")
+
+  def discount_spec(self) -> dm_env.specs.BoundedArray:
+    """Returns the spec of a discount."""
+    return dm_env.specs.BoundedArray((), np.float32, 0.0, 1.0, name="discount")
+
+
+class BatchedEnvironment(HasSpecs):
   """N environments that step together, with dm_env's semantics for each.
 
   Time steps are `dm_env.TimeStep`s whose leaves have a leading axis [N]. A
@@ -49,22 +69,6 @@ class BatchedEnvironment(abc.ABC):
     actions, self._sent = self._sent, None
     assert actions is not None, "send comes before receive"
     return self.step(actions)
-
-  @abc.abstractmethod
-  def observation_spec(self) -> Any:
-    """Returns the spec of one member's observation."""
-
-  @abc.abstractmethod
-  def action_spec(self) -> Any:
-    """Returns the spec of one member's action."""
-
-  def reward_spec(self) -> dm_env.specs.Array:
-    """Returns the spec of one member's reward."""
-    return dm_env.specs.Array((), np.float32, name="reward")
-
-  def discount_spec(self) -> dm_env.specs.BoundedArray:
-    """Returns the spec of one member's discount."""
-    return dm_env.specs.BoundedArray((), np.float32, 0.0, 1.0, name="discount")
 
   def render(self) -> np.ndarray:
     """Draws the first member as it is at its newest time step.

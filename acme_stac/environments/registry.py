@@ -3,7 +3,7 @@
 import functools
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import dm_env
@@ -50,15 +50,16 @@ _FAMILIES = {
   "gymnasium": _Family("ID", "gymnasium", "make"),
   "rwrl": _Family("DOMAIN/TASK/LEVEL", "rwrl", "RealWorld", "Challenges"),
 }
-# Families of environments written in JAX, which are not imported from here.
-_ON_DEVICE = {"gymnax": "ID", "playground": "TASK"}
+# Families of environments written in JAX, each with a module of its name in
+# acme_stac.on_device, which is not imported from here -> form of their names.
+ON_DEVICE: Mapping[str, str] = {"gymnax": "ID", "playground": "TASK"}
 _CATCH, _GYMNASIUM, _PYTHON = "catch", "gymnasium", "python"
 # How names are written.
 NAME_FORMS = tuple(sorted([
   _CATCH,
   f"{_PYTHON}:MODULE:FACTORY",
   *(f"{name}:{family.form}" for name, family in _FAMILIES.items()),
-  *(f"{name}:{form}" for name, form in _ON_DEVICE.items()),
+  *(f"{name}:{form}" for name, form in ON_DEVICE.items()),
 ]))
 _OPTION_TYPES = (bool, int, float, str, tuple)
 _NOT_OPTIONS = ("level", "num_environments", "seed")
@@ -196,7 +197,7 @@ def _resolve(environment: str | Callable[..., Any]) -> _Maker:
     name, _, level = environment.partition(":")
     if name in _FAMILIES:
       return _family_maker(_FAMILIES[name], level)
-    if name in _ON_DEVICE:
+    if name in ON_DEVICE:
       on_device = _on_device_batches()
       return _Maker(
         functools.partial(on_device.make, environment),
@@ -209,7 +210,7 @@ def _resolve(environment: str | Callable[..., Any]) -> _Maker:
     elif name == _PYTHON:
       factory = import_factory(level, "Environment", "a seed")
     else:
-      known = [*_FAMILIES, *_ON_DEVICE, _CATCH, _PYTHON]
+      known = [*_FAMILIES, *ON_DEVICE, _CATCH, _PYTHON]
       raise ValueError(checks.unknown("environment", name, known))
   return _Maker(
     functools.partial(_from_factory, factory), parameters(factory)

@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from acme_stac.environments import base
+
 Array = jax.Array
 # A nest of arrays.
 State = Any
 
 
-class Environment(abc.ABC):
+class Environment(base.HasSpecs):
   """An environment as pure functions of its state, the action and a key.
 
   `reset` and `step` describe one environment and are traced by JAX: they must
@@ -44,22 +46,6 @@ class Environment(abc.ABC):
     episode's last one. See `transition`.
     """
 
-  @abc.abstractmethod
-  def observation_spec(self) -> Any:
-    """Returns the spec of an observation."""
-
-  @abc.abstractmethod
-  def action_spec(self) -> Any:
-    """Returns the spec of an action."""
-
-  def reward_spec(self) -> dm_env.specs.Array:
-    """Returns the spec of a reward."""
-    return dm_env.specs.Array((), np.float32, name="reward")
-
-  def discount_spec(self) -> dm_env.specs.BoundedArray:
-    """Returns the spec of a discount."""
-    return dm_env.specs.BoundedArray((), np.float32, 0.0, 1.0, name="discount")
-
   def render(self, state: State) -> np.ndarray:
     """Draws a state; RGB, uint8 [height, width, 3].
 
@@ -67,6 +53,16 @@ class Environment(abc.ABC):
       NotImplementedError: if it cannot be drawn.
     """
     raise NotImplementedError(f"{self.name} cannot be drawn.")
+
+
+def strongly_typed(nest: Any) -> Any:
+  """Returns a nest of arrays none of which is weakly typed.
+
+  States that begin with Python numbers are, and would change in a step.
+  """
+  return jax.tree_util.tree_map(
+    lambda leaf: jax.lax.convert_element_type(leaf, jnp.result_type(leaf)), nest
+  )
 
 
 def restart(observation: Any) -> dm_env.TimeStep:

@@ -171,12 +171,12 @@ class Gymnax(environment.Environment):
 
   def observe(self, observation: Any) -> Any:
     """Returns what is observed of gymnax's observation."""
-    return jax.tree_util.tree_map(_strong, observation)
+    return environment.strongly_typed(observation)
 
   def reset(self, key: Array) -> tuple[Any, dm_env.TimeStep]:
     observation, state = self._game.reset_env(key, self._params)
     return (
-      jax.tree_util.tree_map(_strong, state),
+      environment.strongly_typed(state),
       environment.restart(self.observe(observation)),
     )
 
@@ -188,7 +188,7 @@ class Gymnax(environment.Environment):
     )
     truncated = self._game.is_truncated(state, self._params)
     return (
-      jax.tree_util.tree_map(_strong, state),
+      environment.strongly_typed(state),
       environment.transition(
         self.observe(observation), reward, terminated, truncated
       ),
@@ -213,11 +213,6 @@ class MinAtar(Gymnax):
     for channel in range(board.shape[2]):
       picture[board[..., channel]] = _COLOURS[channel]
     return picture.repeat(_CELL, axis=0).repeat(_CELL, axis=1)
-
-
-def _strong(leaf: Any) -> Array:
-  """Returns an array that is not weakly typed, as states of Python numbers."""
-  return jax.lax.convert_element_type(leaf, jax.numpy.result_type(leaf))
 
 
 def _spec(space: Any, shapes: Any) -> Any:

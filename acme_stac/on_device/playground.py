@@ -145,10 +145,7 @@ class Playground(environment.Environment):
     del key  # Only the initial state is random.
     # As those of `reset`, which came through NumPy, results are not weakly
     # typed.
-    inner = jax.tree_util.tree_map(
-      lambda leaf: jax.lax.convert_element_type(leaf, jnp.result_type(leaf)),
-      self._inner.step(state.inner, action),
-    )
+    inner = environment.strongly_typed(self._inner.step(state.inner, action))
     steps = state.steps + 1
     return State(inner, steps), environment.transition(
       _finite(inner.obs),

@@ -12,29 +12,12 @@ from acme_stac.environments import registry as host_registry
 from acme_stac.on_device.catch import Catch
 from acme_stac.on_device.environment import Environment
 
-
-class _Family(NamedTuple):
-  """A family of environments, of a library that is imported if a name asks.
-
-  Attributes:
-    form: how its names are written after the family's own.
-    module: has `names()`, `option_types(level)` and `make(level, **options)`.
-  """
-
-  form: str
-  module: str
-
-
-_FAMILIES = {
-  "gymnax": _Family("ID", "acme_stac.on_device.gymnax"),
-  "playground": _Family("TASK", "acme_stac.on_device.playground"),
-}
 _CATCH, _PYTHON = "catch", "python"
 # How names are written.
 NAME_FORMS = tuple(sorted([
   _CATCH,
   f"{_PYTHON}:MODULE:CLASS",
-  *(f"{name}:{family.form}" for name, family in _FAMILIES.items()),
+  *(f"{name}:{form}" for name, form in host_registry.ON_DEVICE.items()),
 ]))
 
 
@@ -59,7 +42,7 @@ def is_on_device(name: str) -> bool:
   family, _, level = name.partition(":")
   if family == _PYTHON:
     return is_class(_import(level))
-  return name == _CATCH or family in _FAMILIES
+  return name == _CATCH or family in host_registry.ON_DEVICE
 
 
 def is_class(factory: Any) -> bool:
@@ -108,8 +91,8 @@ def make_from_class(cls: Callable[..., Environment], **options: Any) -> Any:
 def _resolve(name: str) -> _Maker:
   """Returns the maker of a name; see `make` for what it raises."""
   family, _, level = name.partition(":")
-  if family in _FAMILIES:
-    module = importlib.import_module(_FAMILIES[family].module)
+  if family in host_registry.ON_DEVICE:
+    module = _module(family)
     return _Maker(
       functools.partial(module.make, level),
       host_registry.Parameters(module.option_types(level), takes_any=False),
@@ -126,6 +109,14 @@ def _resolve(name: str) -> _Maker:
     functools.partial(make_from_class, factory),
     host_registry.parameters(factory),
   )
+
+
+def _module(family: str) -> Any:
+  """Imports a family's module, and with it the family's library.
+
+  It has `names()`, `option_types(level)` and `make(level, **options)`.
+  """
+  return importlib.import_module(f"acme_stac.on_device.{family}")
 
 
 def _import(name: str) -> Any:
@@ -153,9 +144,9 @@ def _similar(name: str) -> list[str]:
   Looks into installed libraries only.
   """
   known: dict[str, str] = {}
-  for family, (_, module_name) in _FAMILIES.items():
+  for family in host_registry.ON_DEVICE:
     try:
-      levels = importlib.import_module(module_name).names()
+      levels = _module(family).names()
     except ImportError:
       continue
     for level in levels:
