@@ -18,6 +18,7 @@ Parts, as configs/sweeps/far_sighted.py:PART; give them one --workdir:
 """
 
 import acme_stac
+from configs import sweeps
 from configs.sweeps import minatar
 
 _BOOTSTRAP = ["--config.agent=stacx_bootstrap"]
@@ -102,6 +103,4 @@ def get_runs(part: str = "right") -> _Runs:
   Raises:
     ValueError: if there is no such part.
   """
-  if part not in _PARTS:
-    raise ValueError(f"There is no part {part!r}. Parts: {', '.join(_PARTS)}.")
-  return _PARTS[part]()
+  return sweeps.choose(_PARTS, part)()

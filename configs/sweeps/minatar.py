@@ -21,6 +21,8 @@ ablations that of the study, whose report then has both:
 
 from collections.abc import Sequence
 
+from configs import sweeps
+
 GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 _AGENTS = ("impala", "impala_aux", "stac", "stacx")
 _LADDER = tuple(
@@ -132,6 +134,4 @@ def get_runs(part: str = "study") -> _Runs:
   Raises:
     ValueError: if there is no such part.
   """
-  if part not in _PARTS:
-    raise ValueError(f"There is no part {part!r}. Parts: {', '.join(_PARTS)}.")
-  return _PARTS[part]()
+  return sweeps.choose(_PARTS, part)()

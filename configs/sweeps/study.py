@@ -12,6 +12,8 @@ diverging in control). Runs are named task/variant/agent/seed.
 import math
 from collections.abc import Sequence
 
+from configs import sweeps
+
 # Environment steps, and the right g_v of the small configuration.
 _CHEAP = {"gymnasium:CartPole-v1": (250_000, 1.0), "catch": (100_000, 0.25)}
 _CONTROL = {
@@ -209,10 +211,9 @@ def get_runs(part: str = "") -> _Runs:
   Raises:
     ValueError: if there is no such part.
   """
-  if part and part not in _PARTS:
-    raise ValueError(f"There is no part {part!r}. Parts: {', '.join(_PARTS)}.")
   runs = {}
   for name in [part] if part else _PARTS:
+    make_runs = sweeps.choose(_PARTS, name)
     for seed in range(3 if name in _DEAR else 5):
-      runs.update(_PARTS[name](seed))
+      runs.update(make_runs(seed))
   return runs
