@@ -89,8 +89,8 @@ def _check_members(parsed: argparse.Namespace):
     raise UserError(
       "--launch=on_device has no actors, as environments step inside the"
       " compiled program. Leave --num_actors out;"
-      " --config.environments_per_actor says how many environments step"
-      " together."
+      " --config.environments_per_actor sets the number of environments that"
+      " step together."
     )
   if not 1 <= parsed.seeds <= _MAX_SEEDS:
     raise UserError(f"--seeds must be from 1 to {_MAX_SEEDS:,}.")

@@ -64,24 +64,27 @@ class Launch:
   """What is launched, and how; every mode takes from it what it needs.
 
   Attributes:
-    experiment: the run.
+    experiments: the run, or those that go side by side.
     progress: where the state of the run is shown.
     cluster: the hosts of the run, if there are several.
     restart: key of `RESTARTED`.
     threads_per_actor: XLA's threads in each process that acts.
     learner_environment: environment variables of the learner's process alone.
     learner_files: descriptors that the learner's process inherits.
-    members: the runs that go side by side; `experiment` is the first of them.
   """
 
-  experiment: Experiment
+  experiments: tuple[Experiment, ...]
   progress: Progress
   cluster: Cluster | None = None
   restart: str = "workers"
   threads_per_actor: int = 1
   learner_environment: dict[str, str] = dataclasses.field(default_factory=dict)
   learner_files: tuple[int, ...] = ()
-  members: tuple[Experiment, ...] = ()
+
+  @property
+  def experiment(self) -> Experiment:
+    """The run, or the first of several."""
+    return self.experiments[0]
 
 
 def run(name: str, launch: Launch):

@@ -38,10 +38,10 @@ def run(launch: Launch):
     Interrupted: after SIGINT or SIGTERM, with the checkpoints written.
     HopelessError: if they cannot go on.
   """
-  several = len(launch.members) > 1
+  several = len(launch.experiments) > 1
   saved = "checkpoints are" if several else "checkpoint is"
   with StopRequest(f"Stopping; the {saved} being saved.") as stop:
-    training = _Training(launch.members, launch.progress, stop)
+    training = _Training(launch.experiments, launch.progress, stop)
     try:
       training.run()
     finally:
@@ -130,9 +130,9 @@ class _Training:
     if last is not None:
       self._receive(last)
     if self._updates:
-      self._write_rows()
+      self._write_rows(self._step)
     self._save(is_last=True)
-    self._progress.show(self._status())
+    self._progress.show(self._status(self._step))
 
   def close(self):
     """Closes the logs."""
@@ -178,11 +178,12 @@ class _Training:
     self._rate.add(call.step)
     self._progress.show(self._status(call.step))
 
-  def _write_rows(self, step: int | None = None):
+  def _write_rows(self, step: int):
+    """Writes the runs' rows after so many updates of each."""
     started = time.monotonic()
     for number, member in enumerate(self._members):
       member.write_rows(Interval(
-        self._step if step is None else step,
+        step,
         self._updates,
         self._seconds,
         {name: value[number] for name, value in self._metrics.items()},
@@ -197,8 +198,8 @@ class _Training:
     )
     self._updates, self._seconds, self._ended = 0, 0.0, {}
 
-  def _status(self, step: int | None = None) -> dict[str, Any]:
-    step = self._step if step is None else step
+  def _status(self, step: int) -> dict[str, Any]:
+    """Returns the state of the runs after so many updates of each."""
     config = self._experiment.config
     runs = len(self._members)
     returns = [

@@ -158,7 +158,7 @@ def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:
   progress = Progress()
   try:
     modes.run(parsed.launch, modes.Launch(
-      experiment,
+      run.experiments,
       progress,
       run.cluster,
       parsed.restart,
@@ -166,7 +166,6 @@ def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:
       learner_environment,
       # The learner holds the lock too, should this process be killed.
       (run.lock.fileno(),) if run.lock else (),
-      run.experiments,
     ))
   except ending.Interrupted as request:
     progress.close()
@@ -230,11 +229,9 @@ def _report_stop(run: Run, request: ending.Interrupted) -> int:
   """
   saved = ""
   if run.learns_here:
+    of = " of every run" if len(run.experiments) > 1 else ""
     saved = (
-      "; the checkpoint of every run is saved"
-      if len(run.experiments) > 1
-      and checkpointing.list_checkpoints(run.experiment.checkpoints)
-      else "; the checkpoint is saved"
+      f"; the checkpoint{of} is saved"
       if checkpointing.list_checkpoints(run.experiment.checkpoints)
       else " before anything was learned"
     )

@@ -21,12 +21,12 @@ from programs.run.errors import UserError
 _MODULES = (
   "numpy", "jax", "haiku", "ml_collections", "gymnasium", "ale_py"
 )
-# The stack for this Python: the words of make, and its environment.
+_DISTRIBUTED_MODULES = ("reverb", "launchpad", "courier", "acme")
+# The command that sets up the stack of this Python, and its environment.
 _SETUP, _ENVIRONMENT = (
   ("make setup", ".venv") if sys.version_info[:2] == (3, 10)
   else ("make setup STACK=current", ".venv-current")
 )
-_DISTRIBUTED_MODULES = ("reverb", "launchpad", "courier", "acme")
 
 
 def allow_open_files(number: int):

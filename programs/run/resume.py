@@ -114,13 +114,12 @@ def common_step(runs: Sequence[Prepared]) -> int:
   """
   if len({run.step for run in runs}) == 1:
     return runs[0].step
-  new = [str(run.experiment.workdir) for run in runs if run.is_new]
-  if new:
-    seed = next(run.experiment.seed for run in runs if run.is_new)
+  new = next((run.experiment for run in runs if run.is_new), None)
+  if new is not None:
     raise UserError(
-      f"The runs beside {new[0]}, which is new, have done"
+      f"The runs beside {new.workdir}, which is new, have done"
       f" {max(run.step for run in runs):,} updates. To add runs, start them in"
-      f" another --workdir, for example with --config.seed={seed}."
+      f" another --workdir, for example with --config.seed={new.seed}."
     )
   files = {
     run.experiment.workdir: {
