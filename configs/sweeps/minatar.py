@@ -15,6 +15,7 @@ ablations that of the study, whose report then has both:
   search     IMPALA's step size, entropy cost and RMSProp's ε, every
              combination. The best over games belongs in the preset "minatar",
              from which all the parts take their settings.
+  small_search  the same for `small`, one seed of each; the best is its FAST.
   ablations  what is self-tuned; the KL cost g_kl; η's step size; a wrong γ and
              a wrong g_v, in IMPALA's loss and in the outer loss of STACX.
 """
@@ -36,8 +37,16 @@ _SEARCHED = {
   "entropy_cost": (0.01, 0.02, 0.05, 0.1),
   "rmsprop_eps": (0.1, 0.01, 0.001),
 }
+_SEARCHED_FAST = {
+  "learning_rate": (1.2e-3, 2.4e-3, 4.8e-3),
+  "entropy_cost": (0.01, 0.05),
+  "rmsprop_eps": (0.01, 0.001),
+}
 # The best of 8 for IMPALA in Breakout after 750 updates (docs/data/results.md).
 FAST = {"learning_rate": 3e-3, "entropy_cost": 0.01, "rmsprop_eps": 0.001}
+_BRIEF = (
+  "--config.num_environment_steps=640000", "--config.evaluation.episodes=0"
+)
 # Name -> agents and values other than the preset's. Those of γ and g_v are the
 # papers' wrong ones, of an outer 0.995 and 0.25.
 _VARIED = {
@@ -65,8 +74,7 @@ def fast_flags(game: str, *more: str) -> list[str]:
   return flags(
     game, 3,
     *[f"--config.stac.{name}={value}" for name, value in FAST.items()],
-    "--config.num_environment_steps=640000",
-    "--config.evaluation.episodes=0",
+    *_BRIEF,
     *more,
   )
 
@@ -107,6 +115,17 @@ def _search() -> _Runs:
   }
 
 
+def _small_search() -> _Runs:
+  return {
+    f"{game}/impala": flags(
+      game, 1, _agent("impala"),
+      *[_vary(name, values) for name, values in _SEARCHED_FAST.items()],
+      *_BRIEF,
+    )
+    for game in GAMES
+  }
+
+
 def _ablations() -> _Runs:
   runs = {}
   for game in GAMES:
@@ -124,6 +143,7 @@ _PARTS = {
   "study": _study,
   "small": _small,
   "search": _search,
+  "small_search": _small_search,
   "ablations": _ablations,
 }
 
