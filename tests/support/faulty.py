@@ -1,4 +1,4 @@
-"""Catch that goes wrong; environments of processes that the tests start."""
+"""Catch that goes wrong or slowly; environments of what the tests start."""
 
 import os
 import pathlib
@@ -61,6 +61,17 @@ class Faulty(catch.Catch):
     if fault == "shape":
       return timestep._replace(observation=timestep.observation[:, :-1])
     raise ValueError(fault)
+
+
+class Paced(catch.Catch):
+  """Catch in which a step takes a while, for runs that are only watched.
+
+  They leave the processors to others, such as the processes they wait for.
+  """
+
+  def step(self, actions: np.ndarray) -> dm_env.TimeStep:
+    time.sleep(0.004)
+    return super().step(actions)
 
 
 class Endless(catch.Catch):

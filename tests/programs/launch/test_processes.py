@@ -22,6 +22,7 @@ from tests.support import runs
 
 LONG = ("--config.num_environment_steps=100000000", *runs.SMALL)
 FAULTY = "configs/small.py:python:tests.support.faulty:Faulty"
+PACED = "configs/small.py:python:tests.support.faulty:Paced"
 
 
 @pytest.mark.slow
@@ -85,7 +86,7 @@ def test_a_killed_launcher_leaves_no_node_and_the_run_resumes(tmp_path):
   logs = workdir / "logs" / "learner.csv"
   checkpoints = workdir / "checkpoints"
   ports_before = listening("self")
-  with runs.Running(workdir, *arguments) as running:
+  with runs.Running(workdir, *arguments, config=PACED) as running:
     running.wait_for(
       lambda: len(checkpointing.list_checkpoints(checkpoints)) > 1
     )
@@ -98,7 +99,7 @@ def test_a_killed_launcher_leaves_no_node_and_the_run_resumes(tmp_path):
   eta = runs.states(workdir)[".metaparams['discount']"]
   before = runs.rows(logs)
 
-  with runs.Running(workdir, *arguments) as running:
+  with runs.Running(workdir, *arguments, config=PACED) as running:
     running.wait_for(lambda: len(runs.rows(logs)) > len(before) + 2)
     running.process.send_signal(signal.SIGINT)
     assert running.end() == 0, running.text
@@ -149,7 +150,7 @@ def test_whatever_dies_or_freezes_the_run_goes_on(tmp_path):
     "--num_actors=2", "--restart=all", "--config.checkpoint_every_seconds=1.",
     *LONG,
   )
-  with runs.Running(tmp_path / "run", *arguments) as running:
+  with runs.Running(tmp_path / "run", *arguments, config=PACED) as running:
     logs = running.workdir / "logs"
     checkpoints = running.workdir / "checkpoints"
     episodes = logs / "episodes_actor_1.csv"
@@ -350,7 +351,7 @@ def test_full_disk_ends_neither_training_nor_the_last_checkpoint(tmp_path):
   disk, saved = tmp_path / "disk", tmp_path / "saved"
   disk.mkdir()
   command = runs.command(
-    disk / "run", "--config.checkpoint_every_seconds=1.", *LONG
+    disk / "run", "--config.checkpoint_every_seconds=1.", *LONG, config=PACED
   )
   script = (
     'mount -t tmpfs -o size=4m none "$1"; disk=$1; saved=$2; shift 2; "$@";'
