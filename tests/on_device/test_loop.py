@@ -26,15 +26,19 @@ def make(agent="impala", num_environments=None, **overrides):
   trainer = on_device.make_trainer(
     environment, networks, config, num_environments
   )
-  return trainer, networks, config
+  # Compiled once for all calls of a test.
+  return trainer._replace(
+    init=jax.jit(trainer.init),
+    collect=jax.jit(trainer.collect),
+    train=jax.jit(trainer.train, static_argnames="num_updates"),
+  ), networks, config
 
 
 def collect_many(trainer, state, number):
   """Returns the batches of `number` calls of collect, and the last state."""
-  collect = jax.jit(trainer.collect)
   batches = []
   for _ in range(number):
-    state, trajectory, ended = collect(state)
+    state, trajectory, ended = trainer.collect(state)
     batches.append((jax.device_get(trajectory), jax.device_get(ended)))
   return batches, state
 
@@ -116,20 +120,19 @@ def test_ended_episodes_are_counted():
 )
 def test_an_update_is_that_of_the_core_on_the_collected_batch(agent, overrides):
   trainer, networks, config = make(agent, **overrides)
-  state = jax.jit(trainer.init)(jax.random.PRNGKey(2))
+  state = trainer.init(jax.random.PRNGKey(2))
   # From the second update on, overlapping and held batches have been in use.
-  state, _ = jax.jit(trainer.train, static_argnums=1)(state, 1)
-  collect = jax.jit(trainer.collect)
-  collected, newest, _ = collect(state)
+  state, _ = trainer.train(state, 1)
+  collected, newest, _ = trainer.collect(state)
   if config.batches_ahead:
     batches = [state.ahead, newest]
   elif config.batches_per_update == 2:
-    batches = [newest, collect(collected)[1]]
+    batches = [newest, trainer.collect(collected)[1]]
   else:
     batches = [newest]
   update = jax.jit(core.make_update(networks, config).update)
   expected, expected_metrics = update(state.training, *batches)
-  actual, metrics = jax.jit(trainer.train, static_argnums=1)(state, 1)
+  actual, metrics = trainer.train(state, 1)
   assert_equal(actual.training, expected)
   for name, value in expected_metrics.items():
     assert_equal(metrics[name][0], value, rtol=1e-4)
@@ -137,8 +140,8 @@ def test_an_update_is_that_of_the_core_on_the_collected_batch(agent, overrides):
 
 def test_learning_is_on_policy():
   trainer, _, _ = make("impala", lstm_size=4)
-  state = jax.jit(trainer.init)(jax.random.PRNGKey(3))
-  _, metrics = jax.jit(trainer.train, static_argnums=1)(state, 10)
+  state = trainer.init(jax.random.PRNGKey(3))
+  _, metrics = trainer.train(state, 10)
   np.testing.assert_allclose(metrics["importance_weight_mean"], 1.0, rtol=1e-5)
   np.testing.assert_allclose(metrics["importance_weight_max"], 1.0, rtol=1e-5)
   assert not np.any(metrics["importance_weight_clipped"])
@@ -168,7 +171,7 @@ def test_overlapping_trajectories_share_their_decisions_and_core_states():
 def test_a_batch_can_be_made_of_consecutive_trajectories():
   trainer, _, _ = make("impala", num_environments=2, lstm_size=4)
   state = trainer.init(jax.random.PRNGKey(5))
-  state, batch, _ = jax.jit(trainer.collect)(state)
+  state, batch, _ = trainer.collect(state)
   assert batch.reward.shape == (6, 4)
   assert batch.core_state[0].shape == (4, 4)
   assert_equal(batch.observation[-1, :2], batch.observation[0, 2:])
@@ -223,7 +226,7 @@ def test_hyperparameters_can_differ_within_a_program():
     functools.partial(trainer.train, num_updates=3)
   ))(states)
   fixed, _, _ = make("stac", **{name: pair[0] for name, pair in values.items()})
-  alone, _ = jax.jit(fixed.train, static_argnums=1)(fixed.init(key), 3)
+  alone, _ = fixed.train(fixed.init(key), 3)
   one = jax.tree_util.tree_map(lambda x: x[0], together.training)
   assert_equal(one, alone.training, rtol=1e-4)
 
@@ -265,8 +268,8 @@ def test_it_learns_to_reach_the_end():
     "impala", batch_size=16, num_environment_steps=60_000, trajectory_length=10,
     max_abs_reward=None, learning_rate=3e-3,
   )
-  state = jax.jit(trainer.init)(jax.random.PRNGKey(10))
-  _, metrics = jax.jit(trainer.train, static_argnums=1)(state, 300)
+  state = trainer.init(jax.random.PRNGKey(10))
+  _, metrics = trainer.train(state, 300)
   returns = metrics["episode_return_sum"] / metrics["episodes"]
   assert np.mean(returns[:10]) < 0.4
   assert np.mean(returns[-30:]) > 0.7

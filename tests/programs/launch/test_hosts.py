@@ -45,7 +45,10 @@ APART = "10.98.0.3"
 RELAY = "10.98.0.254"
 # The first actor of each host.
 FIRST = {"near": 0, "far": 1000}
-ENDLESS = "--config.num_environment_steps=100000000"
+ENDLESS = (
+  "--config.environment=python:tests.support.faulty:Paced",
+  "--config.num_environment_steps=100000000",
+)
 RELAY_SCRIPT = pathlib.Path(namespaces.__file__).with_name("relay.py")
 # What a host says of one that is silent, after a minute of silence.
 SILENT = "has not been heard of"
@@ -302,7 +305,7 @@ def cut_off_for_half_a_minute(network, hosts):
 @pytest.mark.timeout(1200)
 def test_hosts_come_late_are_cut_off_go_and_come_back(network, tmp_path):
   make_network_of_three(network)
-  hosts = Hosts(network, tmp_path, ENDLESS, "--config.evaluation.episodes=0")
+  hosts = Hosts(network, tmp_path, *ENDLESS, "--config.evaluation.episodes=0")
   learner, near, far = (hosts[name] for name in ADDRESSES)
 
   # The actors' host is first; it waits, and so do its actors.
