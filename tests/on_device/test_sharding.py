@@ -10,6 +10,8 @@ import acme_stac
 from acme_stac import environments, on_device
 from tests.support.jax_environments import Corridor
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def make(agent, **overrides):
   config = acme_stac.make_config(
@@ -18,7 +20,8 @@ def make(agent, **overrides):
   )
   spec = environments.environment_spec(Corridor())
   networks = acme_stac.make_networks(spec, config)
-  return on_device.make_trainer(Corridor(), networks, config)
+  trainer = on_device.make_trainer(Corridor(), networks, config)
+  return trainer._replace(init=jax.jit(trainer.init))
 
 
 def assert_same(sharded, single, devices):

@@ -63,7 +63,7 @@ def test_stop_ends_what_waits():
   assert not reader.is_alive()
 
 
-def test_actors_and_learner_on_devices_of_their_own():
+def test_actors_and_learner_on_devices_of_their_own(quick_compilation):
   *learners, acting = jax.local_devices()[:3]
   config = helpers.small_config(
     "stac", lstm_size=4, batch_size=4, num_environment_steps=2000
