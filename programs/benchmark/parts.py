@@ -6,7 +6,6 @@ Every measurement is a generator of rows that stops at a deadline.
 import argparse
 import itertools
 import os
-import subprocess
 import tempfile
 import threading
 import time
@@ -18,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acme_stac import environments
+from acme_stac import accelerator, environments
 from acme_stac.environments.check import random_action
 from acme_stac.networks import torsos
 from programs.benchmark import colocated, measuring, peaks, updates
@@ -75,14 +74,11 @@ def describe(
 
 
 def _driver() -> str:
-  try:
-    return subprocess.run(
-      ["nvidia-smi", "--query-gpu=name,driver_version,memory.total",
-       "--format=csv,noheader"],
-      capture_output=True, text=True, check=True,
-    ).stdout.strip()
-  except (OSError, subprocess.CalledProcessError):
-    return "no NVIDIA driver"
+  gpus = [
+    f"{', '.join(gpu)} MiB" for gpu in
+    accelerator.nvidia_smi("--query-gpu=name,driver_version,memory.total")
+  ]
+  return "; ".join(gpus) or "no NVIDIA driver"
 
 
 def _pooling_cases(options: Options) -> list[Row]:
