@@ -15,6 +15,8 @@ Parts, as configs/sweeps/far_sighted.py:PART; give them one --workdir:
          horizon 1 / (1 − γ) and the value cost.
   small  Breakout with 3 seeds of 1,000 updates, from the right start and with
          the wrong entropy costs, for two cores.
+  tasks  CartPole and control's swingup with the small settings, 3 seeds each,
+         by the program of several processes.
 """
 
 import acme_stac
@@ -39,6 +41,8 @@ _AGENTS = {
   ],
 }
 _FACTORS = (0.2, 5.0)
+# Environment -> steps.
+_TASKS = {"gymnasium:CartPole-v1": 200_000, "control:cartpole/swingup": 100_000}
 
 _Runs = dict[str, list[str]]
 
@@ -94,7 +98,24 @@ def _small() -> _Runs:
   }
 
 
-_PARTS = {"right": _right, "wrong": _wrong, "small": _small}
+def _tasks() -> _Runs:
+  return {
+    f"{environment.partition(':')[2]}/{agent}/{seed}": [
+      f"--config=configs/small.py:{environment}",
+      *_AGENTS[agent],
+      f"--config.seed={seed}",
+      f"--config.num_environment_steps={steps}",
+    ]
+    for environment, steps in _TASKS.items()
+    for agent in (
+      "stacx", "stacx_outer_critic", "stacx_bootstrap_1",
+      "stacx_bootstrap_outer_critic", "stacx_double",
+    )
+    for seed in range(3)
+  }
+
+
+_PARTS = {"right": _right, "wrong": _wrong, "small": _small, "tasks": _tasks}
 
 
 def get_runs(part: str = "right") -> _Runs:
