@@ -363,7 +363,7 @@ def main(argv: list[str]) -> int:
   paths.check_files((workdir / name for name in _SUMMARIES), "--workdir")
   sweep = Sweep(runs, workdir)
   with ending.StopRequest(
-    "Stopping; the runs are saving their checkpoints.", sweep.end_at_once
+    "Stopping; what the runs have learned is being saved.", sweep.end_at_once
   ) as stop:
     sweep.run(options.parallel, stop, 60.0 * options.minutes)
     for name in sweep.failed:

@@ -45,7 +45,7 @@ class StopRequest:
 
   def __init__(
     self,
-    message: str = "Stopping; the checkpoint is being saved.",
+    message: str = "Stopping; what has been learned is being saved.",
     at_once: Callable[[], Any] = lambda: None,
   ):
     """Prepares to catch signals.

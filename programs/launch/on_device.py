@@ -39,9 +39,7 @@ def run(launch: Launch):
     Interrupted: after SIGINT or SIGTERM, with the checkpoints written.
     HopelessError: if they cannot go on.
   """
-  several = len(launch.experiments) > 1
-  saved = "checkpoints are" if several else "checkpoint is"
-  with StopRequest(f"Stopping; the {saved} being saved.") as stop:
+  with StopRequest() as stop:
     stop.has_work = False  # While the program is compiled.
     training = _Training(launch.experiments, launch.progress, stop)
     stop.has_work = True
