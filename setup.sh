@@ -44,14 +44,21 @@ find_accelerator() {
   [ -z "${ACCELERATOR:-}" ] || { echo "$ACCELERATOR"; return; }
   kept=$(sed -n 2p "$directory/.complete" 2>/dev/null || true)
   [ -z "$kept" ] || { echo "$kept"; return; }
-  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader \
-    2>/dev/null) || { echo cpu; return; }
+  # WSL's is not always on the path.
+  driver=$(PATH="$PATH:/usr/lib/wsl/lib" nvidia-smi \
+    --query-gpu=driver_version --format=csv,noheader 2>/dev/null) \
+    || { echo cpu; return; }
   driver=${driver%%.*}
-  # CUDA 13 needs driver 580. The distributed stack's JAX 0.6.2 supports only
-  # CUDA 12.
+  # The drivers are those of acme_stac/accelerator.py. The distributed stack's
+  # JAX 0.6.2 supports only CUDA 12.
   if [[ ! $driver =~ ^[0-9]+$ ]]; then echo cpu
   elif [[ $stack = current && $driver -ge 580 ]]; then echo cuda13
-  else echo cuda12; fi
+  elif [[ $driver -ge 525 ]]; then echo cuda12
+  else
+    echo "NVIDIA's driver $driver is too old for CUDA 12, which needs 525, so \
+the CPU is used. Update the driver, then add ACCELERATOR=cuda12." >&2
+    echo cpu
+  fi
 }
 
 accelerator=$(find_accelerator)

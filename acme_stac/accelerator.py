@@ -1,10 +1,10 @@
 """Checks that JAX's accelerator works, and explains failures."""
 
 import glob
-import importlib.metadata
 import itertools
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,11 +12,17 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from acme_stac.requirements import unmet, version_of
+
 _DOCUMENTATION = "docs/gpu.md explains how to set up a GPU."
 # Libraries that JAX loads first and that another CUDA installation may shadow.
 _CUDA_LIBRARIES = ("libcudnn*", "libcublas.*", "libcudart.*")
-# CUDA 13 needs this driver.
-_CUDA_13_DRIVER = 580
+# Oldest major version of NVIDIA's driver for each CUDA, named as JAX's extras;
+# setup.sh has the same.
+DRIVERS = {"cuda12": 525, "cuda13": 580}
+# Where WSL has a GPU.
+_WSL_DEVICE = pathlib.Path("/dev/dxg")
+_WSL_NVIDIA_SMI = pathlib.Path("/usr/lib/wsl/lib/nvidia-smi")
 # A learner needs at least this much free memory; JAX itself starts with less.
 _LEAST_FREE_MIB = 2048
 
@@ -61,7 +67,7 @@ def warning() -> str | None:
   if not is_expected(os.environ.get("JAX_PLATFORMS", "")) or not has_gpu():
     return None
   if jax.devices()[0].platform != "cpu":
-    return "\n".join(_memory_held()) or None
+    return "\n".join([*_plugin_faults(), *_memory_held()]) or None
   if _visible() == []:
     reasons = "CUDA_VISIBLE_DEVICES hides it."
   else:
@@ -100,8 +106,10 @@ def check_apart(environment: Mapping[str, str] | None = None) -> str:
 
 
 def has_gpu() -> bool:
-  """Returns whether the kernel lists an NVIDIA GPU."""
-  return bool(glob.glob("/dev/nvidia[0-9]*"))
+  """Returns whether this host has an NVIDIA GPU, natively or through WSL."""
+  return bool(glob.glob("/dev/nvidia[0-9]*")) or (
+    _WSL_DEVICE.exists() and _WSL_NVIDIA_SMI.exists()
+  )
 
 
 def is_expected(platforms: str) -> bool:
@@ -126,50 +134,69 @@ def _explain(error: Exception) -> str:
 
 def _faults() -> list[str]:
   """Returns known reasons why JAX has no accelerator, each with a remedy."""
-  return [*_plugin_faults(), *_library_faults(), *_memory_held()]
+  return [
+    *_driver_faults(), *_plugin_faults(), *_library_faults(), *_memory_held()
+  ]
+
+
+def _plugins() -> list[str]:
+  """Returns the CUDAs for which JAX's plugin is installed."""
+  return [cuda for cuda in DRIVERS if version_of(f"jax-{cuda}-plugin")]
+
+
+def _driver_faults() -> list[str]:
+  driver = _driver()
+  # Without a plugin, whatever the driver can run may be installed.
+  cudas = _plugins() or [min(DRIVERS)]
+  return [
+    f"NVIDIA's driver {driver} is too old for {cuda}, which needs"
+    f" {DRIVERS[cuda]}: update the driver"
+    + (", or install jax[cuda12]." if driver >= DRIVERS["cuda12"] else ".")
+    for cuda in cudas if 0 < driver < DRIVERS[cuda]
+  ]
 
 
 def _plugin_faults() -> list[str]:
-  versions = {
-    distribution.name.lower(): distribution.version
-    for distribution in importlib.metadata.distributions()
-  }
-  plugins = {
-    name: version for name, version in versions.items()
-    if name in ("jax-cuda12-plugin", "jax-cuda13-plugin")
-  }
-  is_current = "dm-launchpad-nightly" not in versions
-  if _asks_for("tpu") and "libtpu" not in versions:
-    return [_missing("TPUs", "tpu", versions["jax"], is_current)]
+  is_current = version_of("dm-launchpad-nightly") is None
+  if _asks_for("tpu") and version_of("libtpu") is None:
+    return [_missing("TPUs", "tpu", is_current)]
+  plugins = _plugins()
   if not plugins:
     if not (has_gpu() or _asks_for("cuda", "gpu")):
       return []
-    cuda = _fitting_cuda(is_current)
-    return [_missing("NVIDIA GPUs", cuda, versions["jax"], is_current)]
+    return [_missing("NVIDIA GPUs", _fitting_cuda(is_current), is_current)]
   if len(plugins) > 1:
     cuda = _fitting_cuda(is_current)
     other = "cuda12" if cuda == "cuda13" else "cuda13"
+    names = " and ".join(f"jax-{each}-plugin" for each in plugins)
     return [
-      f"{' and '.join(plugins)} are both installed, with two versions of CUDA's"
-      f" libraries: pip uninstall jax-{other}-plugin jax-{other}-pjrt, or"
-      f" install jax[{cuda}] alone in a new environment."
+      f"{names} are both installed, with two versions of CUDA's libraries: pip"
+      f" uninstall jax-{other}-plugin jax-{other}-pjrt, or install jax[{cuda}]"
+      " alone in a new environment."
     ]
-  ((name, version),) = plugins.items()
-  if version != versions["jaxlib"]:
-    return [
-      f"{name} {version} does not fit jaxlib {versions['jaxlib']}: pip install"
-      f" \"{name}[with_cuda]=={versions['jaxlib']}\"."
-    ]
-  return []
+  name = f"jax-{plugins[0]}-plugin"
+  version, jaxlib = version_of(name), version_of("jaxlib")
+  repair = f"pip install \"{name}[with_cuda]=={jaxlib}\"."
+  if version != jaxlib:
+    return [f"{name} {version} does not fit jaxlib {jaxlib}: {repair}"]
+  wrong = [
+    *unmet(name),
+    # CUDA's libraries need not come from pip, but those that do must fit.
+    *(each for each in unmet(name, "with_cuda") if each.version),
+  ]
+  if not wrong:
+    return []
+  listed = "; ".join(map(str, wrong))
+  return [f"{name} {version} lacks packages that fit ({listed}): {repair}"]
 
 
-def _missing(devices: str, extra: str, jax_version: str, current: bool) -> str:
+def _missing(devices: str, extra: str, current: bool) -> str:
   """Returns how to install the plugin that JAX has as `extra`."""
   stack = " STACK=current" if current else ""
   return (
     f"No plugin for {devices} is installed: 'make setup{stack}"
     f" ACCELERATOR={extra}' in a clone of the project, or, in an environment of"
-    f" your own, pip install \"jax[{extra}]=={jax_version}\"."
+    f" your own, pip install \"jax[{extra}]=={version_of('jax')}\"."
   )
 
 
@@ -180,9 +207,14 @@ def _asks_for(*names: str) -> bool:
 
 def _fitting_cuda(is_current: bool) -> str:
   """Returns the newest CUDA for stack and driver, as JAX's extras are named."""
-  rows = _nvidia_smi("--query-gpu=driver_version")
-  driver = _number(rows[0][0].partition(".")[0]) if rows else 0
-  return "cuda13" if is_current and driver >= _CUDA_13_DRIVER else "cuda12"
+  fits_newest = is_current and _driver() >= DRIVERS["cuda13"]
+  return "cuda13" if fits_newest else "cuda12"
+
+
+def _driver() -> int:
+  """Returns the major version of NVIDIA's driver; 0 if it is not known."""
+  rows = nvidia_smi("--query-gpu=driver_version")
+  return _number(rows[0][0].partition(".")[0]) if rows else 0
 
 
 def _visible() -> list[str] | None:
@@ -217,7 +249,7 @@ def _memory_held(least_free: int | None = None) -> list[str]:
       default, if other processes hold more than half of it.
   """
   visible = _visible()
-  gpus = _nvidia_smi("--query-gpu=uuid,index,memory.used,memory.total")
+  gpus = nvidia_smi("--query-gpu=uuid,index,memory.used,memory.total")
   faults = []
   for uuid, index, used, total in gpus:
     # CUDA takes the beginning of a UUID for all of it.
@@ -228,7 +260,7 @@ def _memory_held(least_free: int | None = None) -> list[str]:
     least = _number(total) / 2 if least_free is None else least_free
     if _number(total) - _number(used) >= least:
       continue
-    apps = _nvidia_smi("--query-compute-apps=gpu_uuid,pid,used_memory,name")
+    apps = nvidia_smi("--query-compute-apps=gpu_uuid,pid,used_memory,name")
     here = [app for app in apps if app[0] == uuid]
     own = sum(
       _number(mib) for _, pid, mib, _ in here if pid == str(os.getpid())
@@ -251,11 +283,12 @@ def _number(text: str) -> int:
   return int(text) if text.isdigit() else 0
 
 
-def _nvidia_smi(query: str) -> list[list[str]]:
+def nvidia_smi(query: str) -> list[list[str]]:
   """Returns the rows of a query; an empty list without a driver."""
+  program = shutil.which("nvidia-smi") or _WSL_NVIDIA_SMI
   try:
     result = subprocess.run(
-      ["nvidia-smi", query, "--format=csv,noheader,nounits"],
+      [program, query, "--format=csv,noheader,nounits"],
       capture_output=True, text=True, timeout=20, check=True,
     )
   except (OSError, subprocess.SubprocessError):

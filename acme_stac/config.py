@@ -162,7 +162,8 @@ class STACConfig:
   )
   bootstrap_value_cost: float = _field(
     0.0, _NOT_NEGATIVE,
-    "Weight of squared value differences in that distance, beside its KL.",
+    "Weight of squared value differences (an outer critic's, if there is one)"
+    " in that distance, beside its KL.",
     _FLENNERHAG,
   )
   # Embedding of metaparameters.
@@ -182,8 +183,8 @@ class STACConfig:
     "sigmoid", Choice(
       sigmoid="hyperparameters are σ(η)",
       clip="they are η itself, projected to [0, 1] after each update",
-      double="the same, but 2σ(η) for loss weights, which start at η = 0 and"
-      " can rise",
+      double="as `sigmoid`, but 2σ(η) for loss weights, which start at η = 0"
+      " and can rise",
     ),
     "From metaparameters η to hyperparameters.",
     f"Algorithm 2, line 10; Kao et al.; {_OURS}",
@@ -373,12 +374,13 @@ class STACConfig:
         "With metaparameter_range 'clip', metaparameter_init must be in"
         f" [0, 1], got {self.metaparameter_init!r}.", "metaparameter_init"
       )
-    if self.bootstrap_steps > 1 and self.outer_loss != "bootstrap":
-      raise FieldError(
-        f"bootstrap_steps is {self.bootstrap_steps}, but only outer_loss"
-        f" 'bootstrap' has a target to step to, not {self.outer_loss!r}.",
-        "bootstrap_steps", "outer_loss",
-      )
+    for name, unused in (("bootstrap_steps", 1), ("bootstrap_value_cost", 0.0)):
+      value = getattr(self, name)
+      if value != unused and self.outer_loss != "bootstrap":
+        raise FieldError(
+          f"{name} is {value}, but only outer_loss 'bootstrap' has a target to"
+          f" step to, not {self.outer_loss!r}.", name, "outer_loss",
+        )
 
   def _check_shapes(self):
     """Raises FieldError for conflicting sizes."""

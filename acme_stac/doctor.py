@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 
 _TIMEOUT_SECONDS = 180.0
 _PACKAGE = "acme_stac"
+# Loaded by the checks, because it needs a package that may be missing.
+_REQUIREMENTS = "acme_stac.requirements"
 _REINSTALL = (
   "Install matching versions: 'make setup' in a clone of the project makes an"
   " environment with them ('make setup STACK=current' makes one for any newer"
@@ -50,7 +52,7 @@ class Check(NamedTuple):
     run: returns what was found; raises if something is wrong.
     advice: how to repair it.
     needed: whether the installation is unusable if the check fails.
-    needs: name of a check; if that one fails, this one is skipped.
+    needs: name of a check; if that one fails, this one is not tried.
   """
 
   name: str
@@ -69,26 +71,6 @@ def _python() -> str:
   return f"{platform.python_version()} on {platform.platform()}"
 
 
-def _requirements(package: str, extra: str = "") -> list[Any]:
-  """Returns the requirements of an installed package that apply here.
-
-  Args:
-    package: name of the package.
-    extra: return the requirements of this extra; by default, those that belong
-      to no extra.
-  """
-  requirements = _load("packaging.requirements")
-  found = []
-  for line in importlib.metadata.requires(package) or ():
-    requirement = requirements.Requirement(line)
-    marker = requirement.marker
-    if bool(extra) == ("extra ==" in line) and (
-      marker is None or marker.evaluate({"extra": extra})
-    ):
-      found.append(requirement)
-  return found
-
-
 def _wrong_versions(extra: str = "") -> list[str]:
   """Returns the packages that lack a version that acme_stac requires."""
   if not _is_installed(_PACKAGE):
@@ -96,16 +78,7 @@ def _wrong_versions(extra: str = "") -> list[str]:
       "acme_stac itself is not installed (only its folder was found), so"
       " versions cannot be compared"
     )
-  wrong = []
-  for requirement in _requirements(_PACKAGE, extra):
-    name, specifier = requirement.name, requirement.specifier
-    if not _is_installed(name):
-      wrong.append(f"{name} is missing")
-    elif not specifier.contains(
-      version := importlib.metadata.version(name), prereleases=True
-    ):
-      wrong.append(f"{name} {version}, not {specifier}")
-  return wrong
+  return [str(each) for each in _load(_REQUIREMENTS).unmet(_PACKAGE, extra)]
 
 
 def _not_locked(names: Iterable[str]) -> list[str]:
@@ -131,13 +104,14 @@ def _not_locked(names: Iterable[str]) -> list[str]:
 def _with_requirements(names: Iterable[str]) -> set[str]:
   """Returns installed packages and all that they require, directly or not."""
   canonical = _load("packaging.utils").canonicalize_name
+  requirements_of = _load(_REQUIREMENTS).requirements_of
   found: set[str] = set()
   waiting = [canonical(name) for name in names]
   while waiting:
     name = waiting.pop()
     if name not in found and _is_installed(name):
       found.add(name)
-      waiting += [canonical(needed.name) for needed in _requirements(name)]
+      waiting += [canonical(needed.name) for needed in requirements_of(name)]
   return found
 
 
@@ -167,10 +141,15 @@ def _devices() -> str:
     said = accelerator.check()
   except accelerator.AcceleratorError as error:
     raise Problem(str(error)) from error
-  if (advice := accelerator.warning()) is not None:
-    raise Problem(advice)
   memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
   return f"{said}; {os.cpu_count()} cores, {memory:.0f} GiB"
+
+
+def _gpu() -> str:
+  accelerator = _load("acme_stac.accelerator")
+  if (advice := accelerator.warning()) is not None:
+    raise Problem(advice)
+  return "none is left unused"
 
 
 def _packages() -> str:
@@ -248,17 +227,17 @@ def _environment(name: str) -> str:
   return f"{name} starts"
 
 
+_GPU_ADVICE = "Follow docs/gpu.md to set up a GPU."
+# Those that use JAX's devices; the others do without an accelerator.
+_ON_DEVICES = ("devices", "GPU")
 _CORE = (
   Check("Python", _python, ""),
   Check(
     "core", _core,
     "'pip install .' in a clone of the project, into this environment.",
   ),
-  Check(
-    "devices", _devices,
-    "Follow docs/gpu.md to set up a GPU.",
-    needed=False,
-  ),
+  Check("devices", _devices, _GPU_ADVICE),
+  Check("GPU", _gpu, _GPU_ADVICE, needed=False, needs="devices"),
 )
 _HOST = (
   Check("packages", _packages, _REINSTALL),
@@ -307,10 +286,15 @@ def _last_line(text: str) -> str:
 def _run_apart(check: Check) -> tuple[bool, str]:
   """Runs a check in a process of its own; returns (passed, its message)."""
   command = [sys.executable, "-m", "acme_stac.doctor", "--only", check.name]
-  quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_LOG_COMPILES": "0"}
+  variables = {
+    **os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_LOG_COMPILES": "0"
+  }
+  if check.name not in _ON_DEVICES:
+    # An accelerator that does not work is no fault of theirs.
+    variables["JAX_PLATFORMS"] = "cpu"
   try:
     result = subprocess.run(
-      command, env={**os.environ, **quiet}, capture_output=True, text=True,
+      command, env=variables, capture_output=True, text=True,
       errors="replace", timeout=_TIMEOUT_SECONDS,
     )
   except subprocess.TimeoutExpired:
@@ -360,6 +344,7 @@ def main(argv: list[str]) -> int:
   failed: dict[str, Check] = {}
   for check in checks:
     if check.needs in failed:
+      print(f"{'':7}{check.name}: not tried, as it needs {check.needs}")
       continue
     passed, said = _run_apart(check)
     mark = "ok" if passed else "BROKEN" if check.needed else "lacks"

@@ -79,7 +79,8 @@ class TrainedPolicy:
     config: the agent's hyperparameters.
     metadata: of the run: "agent", "environment", "environment_options",
       "environment_steps", and more of its config.json.
-    metaparameters: σ(η) of the self-tuned names, one value per head, [P].
+    metaparameters: of the self-tuned names, σ(η) or 2σ(η) as
+      `metaparameter_range` says, one value per head, [P].
   """
 
   def __init__(

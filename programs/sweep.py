@@ -36,9 +36,10 @@ from acme_stac import evaluation
 from acme_stac.evaluation import logs
 from acme_stac.evaluation.text import counted, printable
 from programs import commands
-from programs.launch import ending, modes, progress
+from programs.launch import child, ending, modes, progress
 from programs.launch import flags as run_flags
 from programs.run import arguments, machine, paths, user_file
+from programs.run import workdir as workdir_lib
 from programs.run.errors import UserError
 
 _POLL_SECONDS = 0.2
@@ -119,10 +120,7 @@ def members(directory: pathlib.Path) -> list[pathlib.Path]:
   """Returns the work directories of a run: its own, or those side by side."""
   if (directory / _CONFIG).exists():
     return [directory]
-  below = [path.parent for path in directory.rglob(_CONFIG)]
-  # 2 comes before 10.
-  below.sort(key=lambda path: (path.parent, len(path.name), path.name))
-  return below or [directory]
+  return workdir_lib.runs_below(directory) or [directory]
 
 
 def share_made(directory: pathlib.Path) -> float:
@@ -215,23 +213,18 @@ class Sweep:
       process.kill()
 
   def _start(self, name: str, cores: set[int]):
-    parent = os.getpid()
-
-    def prepare():
-      # Before the run starts any threads, which inherit the cores.
-      os.sched_setaffinity(0, cores)
-      ending.die_with_parent(parent)
-
     directory = self._workdir / name
     with open(directory / _LOG, "a") as log:
       process = subprocess.Popen(
-        [sys.executable, "-m", "programs.train", f"--workdir={directory}",
-         *self._runs[name]],
+        child.command(
+          [sys.executable, "-m", "programs.train", f"--workdir={directory}",
+           *self._runs[name]],
+          cores,
+        ),
         stdout=log,
         stderr=subprocess.STDOUT,
         # Ctrl-C reaches only this process, which stops the runs.
         start_new_session=True,
-        preexec_fn=prepare,
       )
     self._running[name] = process, cores
 
@@ -370,7 +363,7 @@ def main(argv: list[str]) -> int:
   paths.check_files((workdir / name for name in _SUMMARIES), "--workdir")
   sweep = Sweep(runs, workdir)
   with ending.StopRequest(
-    "Stopping; the runs are saving their checkpoints.", sweep.end_at_once
+    "Stopping; what the runs have learned is being saved.", sweep.end_at_once
   ) as stop:
     sweep.run(options.parallel, stop, 60.0 * options.minutes)
     for name in sweep.failed:

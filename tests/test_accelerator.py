@@ -1,6 +1,5 @@
 """What is said of an accelerator that does not work."""
 
-import importlib.metadata
 import os
 import re
 import subprocess
@@ -14,12 +13,20 @@ from programs.launch import flags, members, session
 
 TRAIN = ["--config=configs/small.py:catch", "--num_actors=1"]
 # Two GPUs; other processes hold some of the first one, and most of the second.
-NVIDIA_SMI = """#!/bin/sh
+NVIDIA_SMI = """
 case "$1" in
   *gpu=*) printf 'A, 0, 50000, 81559\\nB, 1, 80000, 81559\\n' ;;
   *) printf 'A, 17, 49990, python\\nB, 4711, 79990, other/python\\n' ;;
 esac
 """
+
+# As jax-cuda12-plugin 0.6.2 has them; JAX 0.4.30 has quotes of the other kind.
+PLUGIN_NEEDS = (
+  "jax-cuda12-pjrt==0.6.2",
+  'nvidia-cudnn-cu12<10.0,>=9.8; extra == "with-cuda"',
+  "nvidia-nccl-cu12>=2.18.1 ; extra == 'with_cuda'",
+  'nvidia-cublas-cu12>=12.1; sys_platform == "linux" and extra == "with-cuda"',
+)
 
 
 def run_check(**environment):
@@ -29,14 +36,34 @@ def run_check(**environment):
   )
 
 
-def install(monkeypatch, **versions):
-  """Pretends that these are the packages that are installed."""
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+  """Makes packages that are found before those of this environment."""
   jax.devices()  # JAX looks for its own plugins among them only once.
-  packages = [
-    type("Package", (), {"name": name.replace("_", "-"), "version": version})
-    for name, version in versions.items()
-  ]
-  monkeypatch.setattr(importlib.metadata, "distributions", lambda: packages)
+  monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+
+  def write(requires=(), **versions):
+    for name, version in versions.items():
+      folder = tmp_path / f"{name}-{version}.dist-info"
+      folder.mkdir()
+      lines = [f"Name: {name}", f"Version: {version}"]
+      if name.endswith("plugin"):
+        lines += [f"Requires-Dist: {line}" for line in requires]
+      (folder / "METADATA").write_text("\n".join(lines) + "\n")
+
+  return write
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+  """Writes an nvidia-smi with these lines of a shell."""
+  monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+  def write(text):
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{text}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+
+  return write
 
 
 def fail(monkeypatch, message):
@@ -85,14 +112,66 @@ def test_training_is_refused_before_environments_are_made(
    "pip uninstall jax-cuda13-plugin jax-cuda13-pjrt"),
   ({"jax_cuda12_plugin": "0.6.1"},
    "jax-cuda12-plugin 0.6.1 does not fit jaxlib 0.6.2"),
+  ({"jax_cuda12_plugin": "0.6.2"}, "(jax-cuda12-pjrt is missing)"),
+  ({"jax_cuda12_plugin": "0.6.2", "jax_cuda12_pjrt": "0.6.1",
+    "nvidia_cudnn_cu12": "9.1.0.70", "nvidia_nccl_cu12": "2.27.5"},
+   "jax-cuda12-plugin 0.6.2 lacks packages that fit (jax-cuda12-pjrt 0.6.1,"
+   " not ==0.6.2; nvidia-cudnn-cu12 9.1.0.70, not <10.0,>=9.8): pip install"
+   ' "jax-cuda12-plugin[with_cuda]==0.6.2".'),
 ])
-def test_plugins_that_do_not_fit(versions, said, monkeypatch):
-  install(monkeypatch, jax="0.6.2", jaxlib="0.6.2", **versions)
+def test_plugins_that_do_not_fit(install, versions, said, monkeypatch):
+  install(PLUGIN_NEEDS, jax="0.6.2", jaxlib="0.6.2", **versions)
   fail(monkeypatch, "CUDNN_STATUS_NOT_INITIALIZED")
   with pytest.raises(accelerator.AcceleratorError) as error:
     accelerator.check()
   assert "CUDNN_STATUS_NOT_INITIALIZED" in str(error.value)
   assert said in str(error.value)
+
+
+def test_a_plugin_whose_packages_fit(install, monkeypatch):
+  install(
+    PLUGIN_NEEDS, jax="0.6.2", jaxlib="0.6.2", jax_cuda12_plugin="0.6.2",
+    jax_cuda12_pjrt="0.6.2", nvidia_cudnn_cu12="9.8.0.87",
+  )
+  fail(monkeypatch, "the reason")
+  with pytest.raises(accelerator.AcceleratorError) as error:
+    accelerator.check()
+  assert "pip install" not in str(error.value)
+
+
+@pytest.mark.parametrize("plugin,version,said", [
+  ("jax_cuda12_plugin", "470.2",
+   "driver 470 is too old for cuda12, which needs 525: update the driver."),
+  ("jax_cuda13_plugin", "550.1",
+   "driver 550 is too old for cuda13, which needs 580: update the driver, or"
+   " install jax[cuda12]."),
+  ("jax_cuda13_plugin", "580.1", ""),
+])
+def test_drivers_that_are_too_old(
+  install, driver, plugin, version, said, monkeypatch
+):
+  install(**{plugin: "0.6.2"})
+  driver(f'case "$1" in *driver*) echo {version} ;; esac')
+  fail(monkeypatch, "CUDA_ERROR_INVALID_IMAGE")
+  with pytest.raises(accelerator.AcceleratorError) as error:
+    accelerator.check()
+  assert said in str(error.value)
+  assert bool(said) == ("too old" in str(error.value))
+
+
+def test_a_gpu_of_wsl(tmp_path, monkeypatch):
+  monkeypatch.setattr(accelerator.glob, "glob", lambda pattern: [])
+  monkeypatch.setattr(accelerator, "_WSL_DEVICE", tmp_path / "dxg")
+  monkeypatch.setattr(accelerator, "_WSL_NVIDIA_SMI", tmp_path / "smi")
+  monkeypatch.setenv("PATH", "/nowhere")
+  # Every GPU has the device.
+  (tmp_path / "dxg").touch()
+  assert not accelerator.has_gpu()
+  assert accelerator.nvidia_smi("--query-gpu=driver_version") == []
+  (tmp_path / "smi").write_text("#!/bin/sh\necho 555.85\n")
+  (tmp_path / "smi").chmod(0o755)
+  assert accelerator.has_gpu()
+  assert accelerator.nvidia_smi("--query-gpu=driver_version") == [["555.85"]]
 
 
 def test_two_versions_of_a_cuda_library(tmp_path, monkeypatch):
@@ -105,10 +184,8 @@ def test_two_versions_of_a_cuda_library(tmp_path, monkeypatch):
   assert "unset LD_LIBRARY_PATH" in str(error.value)
 
 
-def test_memory_that_other_processes_hold(tmp_path, monkeypatch):
-  (tmp_path / "nvidia-smi").write_text(NVIDIA_SMI)
-  (tmp_path / "nvidia-smi").chmod(0o755)
-  monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+def test_memory_that_other_processes_hold(driver, monkeypatch):
+  driver(NVIDIA_SMI)
   accelerator.check()  # The CPU alone is asked for.
   monkeypatch.setenv("JAX_PLATFORMS", "")
   monkeypatch.setattr(accelerator, "has_gpu", lambda: True)

@@ -139,6 +139,7 @@ def test_immutable():
     ("optimizer", "sgd", "Known: adam, rmsprop"),
     ("outer_critic", 1, "True or False"),
     ("bootstrap_steps", 2, "only outer_loss 'bootstrap' has a target"),
+    ("bootstrap_value_cost", 0.5, "only outer_loss 'bootstrap' has a target"),
     ("embedded", ("alpha_c",), "not self-tuned"),
     ("embedded", ("discount", "discount"), "twice"),
     ("embedding_per_head", 1, "True or False"),

@@ -198,8 +198,19 @@ def test_doctor_finds_what_is_wrong(tmp_path, monkeypatch, capsys):
   said = capsys.readouterr().out
   assert "BROKEN binaries: ImportError: undefined symbol" in said
   # The same again would be no news.
-  assert "Reverb:" not in said
+  assert "Reverb: not tried, as it needs binaries\n" in said
   assert "make setup" in said
+
+
+def test_doctor_blames_a_device_that_does_not_work(monkeypatch, capsys):
+  monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+  monkeypatch.setattr(doctor, "_HOST", ())
+  monkeypatch.setattr(doctor, "_PROGRAM", ())
+  assert doctor.main([]) == 1
+  said = capsys.readouterr().out
+  assert "ok     core: " in said
+  assert "BROKEN devices: JAX cannot compute on its devices" in said
+  assert "GPU: not tried, as it needs devices\n" in said
 
 
 @pytest.mark.parametrize("script,said", [

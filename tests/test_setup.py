@@ -8,6 +8,8 @@ import subprocess
 
 import pytest
 
+from acme_stac import accelerator
+
 ROOT = pathlib.Path(__file__).parents[1]
 # Of every lock: the fewest packages that it can have, and one of them.
 LOCKS = {
@@ -110,6 +112,18 @@ def test_accelerator_is_the_one_asked_for_or_found(
   assert result.returncode == 0, result.stderr
   assert result.stdout.endswith(f", from {locks}\n")
   assert all((ROOT / lock).is_file() for lock in locks.split())
+
+
+def test_drivers_are_those_that_the_doctor_asks_for(tools):
+  cuda12, cuda13 = accelerator.DRIVERS["cuda12"], accelerator.DRIVERS["cuda13"]
+  for driver, found in (
+    (cuda12 - 1, "cpu"), (cuda12, "cuda12"), (cuda13 - 1, "cuda12"),
+    (cuda13, "cuda13"),
+  ):
+    result = tools("current", f"{driver}.1", ACCELERATOR="")
+    assert f" for {found}, from" in result.stdout
+    # It says why.
+    assert (f"driver {driver} is too old" in result.stderr) == (found == "cpu")
 
 
 def test_the_accelerator_of_an_environment_is_kept(tools):

@@ -27,7 +27,7 @@ from acme_stac.core.types import (
 
 # Steps to a target that are compiled one after the other. More are a loop, in
 # which XLA's convolutions for the CPU take ten times as long.
-_MAX_UNROLLED = 8
+MAX_UNROLLED = 8
 
 
 def make_update(networks: Networks, config: STACConfig) -> Update:
@@ -243,7 +243,7 @@ class _Algorithm2:
 
     reached = params, optimizer_state, jnp.zeros([])
     further = self._config.bootstrap_steps - 1
-    if further <= _MAX_UNROLLED:
+    if further <= MAX_UNROLLED:
       for number in range(further):
         reached = step_further(number, reached)
     else:

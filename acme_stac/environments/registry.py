@@ -144,10 +144,10 @@ def _from_factory(
         f" members, but its num_environments is {batch.num_environments}."
       )
     return batch
-  if isinstance(factory, type):
+  if issubclass(made_type(factory), base.HasSpecs):
     on_device = _on_device_batches()
-    if on_device.registry.is_class(factory):
-      return on_device.make_from_class(
+    if on_device.registry.is_factory(factory):
+      return on_device.make_from_factory(
         factory, num_environments, seed, **options
       )
   make_one: Callable[..., Any] = factory
@@ -231,14 +231,10 @@ def _family_maker(family: _Family, level: str) -> _Maker:
 
 def parameters(function: Callable[..., Any]) -> Parameters:
   """Returns the options of a factory of environments."""
-  try:
-    signature = inspect.signature(function, eval_str=True)
-  except (NameError, AttributeError):
-    # Annotations as strings may name what only a type checker imports.
-    signature = inspect.signature(function)
+  declared = _signature(function).parameters
   named = {
     name: parameter
-    for name, parameter in signature.parameters.items()
+    for name, parameter in declared.items()
     if parameter.kind is not inspect.Parameter.VAR_KEYWORD
   }
   options = {
@@ -246,7 +242,26 @@ def parameters(function: Callable[..., Any]) -> Parameters:
     for name, parameter in named.items()
     if name not in _NOT_OPTIONS
   }
-  return Parameters(options, len(named) < len(signature.parameters))
+  return Parameters(options, len(named) < len(declared))
+
+
+def made_type(factory: Callable[..., Any]) -> type:
+  """Returns the type of what a factory makes, or `object`.
+
+  It is a class itself, or the return annotation of another callable.
+  """
+  if isinstance(factory, type):
+    return factory
+  made = _signature(factory).return_annotation
+  return made if isinstance(made, type) else object
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+  try:
+    return inspect.signature(function, eval_str=True)
+  except (NameError, AttributeError):
+    # Annotations as strings may name what only a type checker imports.
+    return inspect.signature(function)
 
 
 def option_types(environment: str | Callable[..., Any]) -> dict[str, type]:

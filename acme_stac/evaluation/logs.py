@@ -22,6 +22,9 @@ SYMBOLS = {
   "clip_threshold": "ρ̄ = c̄ / outer ρ̄",
 }
 
+# Column of runs that a program trained together with others: their number.
+RUNS_SIDE_BY_SIDE = "runs_side_by_side"
+
 
 def read_text(path: pathlib.Path) -> str:
   """Reads a text file.

@@ -69,6 +69,11 @@ class Run:
         raise ValueError(f"{axis} must be finite and never fall.")
 
   @property
+  def side_by_side(self) -> int:
+    """Runs of the program that trained it, which shared its time."""
+    return int(self.figures.get(logs.RUNS_SIDE_BY_SIDE, 1))
+
+  @property
   def steps(self) -> np.ndarray:
     """Environment steps of the rows of `curves`."""
     return self.curves[STEPS].to_numpy()

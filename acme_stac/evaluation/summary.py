@@ -35,6 +35,8 @@ def summarise_run(workdir: pathlib.Path) -> dict[str, Any]:
     final_return: mean return of the last 100 training episodes.
     mean_return: mean of the learning curve over environment steps.
     steps_per_second: median over the rows of the log.
+    runs_side_by_side: most runs that shared a program and thereby its time;
+      exists only if several did.
     skipped_updates: number of updates skipped because they were not finite.
     dropped_trajectories: number of trajectories that the learner dropped since
       its last start, because they were not finite.
@@ -75,6 +77,9 @@ def summarise_run(workdir: pathlib.Path) -> dict[str, Any]:
     ),
     "finite": bool(np.isfinite(learner.filter(like="_loss")).all(axis=None)),
   }
+  if logs.RUNS_SIDE_BY_SIDE in learner:
+    most = learner[logs.RUNS_SIDE_BY_SIDE].fillna(1).max()
+    summary[logs.RUNS_SIDE_BY_SIDE] = int(most)
   values = learner.filter(regex="^sigma_")
   if values.size:
     sigmas = values.to_numpy() / _factors(workdir, values)

@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+# Items that a brief list names.
+_BRIEFLY = 3
+
 
 def printable(text: Any) -> str:
   """Returns text that is safe to print on a terminal or a page.
@@ -38,6 +41,13 @@ def counted(number: int, noun: str) -> str:
 def listed(items: Iterable[Any]) -> str:
   """Returns for example "a, b, c"."""
   return ", ".join(map(str, items))
+
+
+def listed_briefly(items: Iterable[Any]) -> str:
+  """Returns for example "0, 1, 2 and 5 more"."""
+  items = list(items)
+  more = len(items) - _BRIEFLY
+  return listed(items[:_BRIEFLY]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def named_seeds(numbers: Iterable[int]) -> str:

@@ -189,11 +189,11 @@ def _rows(
   yield "", ""
   if policy.config.behaviour == "average":
     heads = slice(None)
-    yield f"{policy.config.num_heads} heads", "mean σ(η)"
+    yield f"{policy.config.num_heads} heads", "mean"
   else:
     head = int(state.head[0])
     heads = slice(head, head + 1)
-    yield f"head {head}", "σ(η)" if policy.metaparameters else ""
+    yield f"head {head}", ""
   for name, values in policy.metaparameters.items():
     # Weights relative to the outer ones.
     symbol = logs.SYMBOLS[name].partition(" /")[0]

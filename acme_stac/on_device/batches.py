@@ -59,14 +59,14 @@ def make(
   return Batch(*_make_functions(name, hashable), num_environments, seed)
 
 
-def make_from_class(
-  cls: Callable[..., Environment],
+def make_from_factory(
+  factory: Callable[..., Environment],
   num_environments: int,
   seed: int,
   **options: Any,
 ) -> base.BatchedEnvironment:
-  """Makes a batch of a user's subclass of `Environment`; see `make`."""
-  environment = registry.make_from_class(cls, **options)
+  """Makes a batch of what a user's class or function makes; see `make`."""
+  environment = registry.make_from_factory(factory, **options)
   functions = compile_functions(environment)
   return Batch(environment, functions, num_environments, seed)
 

@@ -16,7 +16,7 @@ _CATCH, _PYTHON = "catch", "python"
 # How names are written.
 NAME_FORMS = tuple(sorted([
   _CATCH,
-  f"{_PYTHON}:MODULE:CLASS",
+  f"{_PYTHON}:MODULE:FACTORY",
   *(f"{name}:{form}" for name, form in host_registry.ON_DEVICE.items()),
 ]))
 
@@ -31,7 +31,7 @@ class _Maker(NamedTuple):
 def is_on_device(name: str) -> bool:
   """Returns whether a name is one of an environment written in JAX.
 
-  Imports the module of python:<module>:<class>, but no library otherwise.
+  Imports the module of python:<module>:<factory>, but no library otherwise.
 
   Args:
     name: of an environment, for example as for `environments.make`.
@@ -41,13 +41,17 @@ def is_on_device(name: str) -> bool:
   """
   family, _, level = name.partition(":")
   if family == _PYTHON:
-    return is_class(_import(level))
+    return is_factory(_import(level))
   return name == _CATCH or family in host_registry.ON_DEVICE
 
 
-def is_class(factory: Any) -> bool:
-  """Returns whether an object is a subclass of `Environment`."""
-  return isinstance(factory, type) and issubclass(factory, Environment)
+def is_factory(factory: Callable[..., Any]) -> bool:
+  """Returns whether a callable makes environments written in JAX.
+
+  Calls nothing: such a factory is a subclass of `Environment`, or its return
+  annotation is one.
+  """
+  return issubclass(host_registry.made_type(factory), Environment)
 
 
 def parameters(name: str) -> host_registry.Parameters:
@@ -60,7 +64,7 @@ def make(name: str, **options: Any) -> Environment:
 
   Args:
     name: in one of `NAME_FORMS`.
-    **options: of the family, or parameters of the class.
+    **options: of the family, or parameters of the factory.
 
   Raises:
     ValueError: for an unknown name or option, with near matches, for an
@@ -73,19 +77,31 @@ def make(name: str, **options: Any) -> Environment:
   )
 
 
-def make_from_class(cls: Callable[..., Environment], **options: Any) -> Any:
-  """Makes an environment from a user's class; a ValueError tells how it failed.
+def make_from_factory(
+  factory: Callable[..., Environment], **options: Any
+) -> Environment:
+  """Makes an environment of a user's.
 
   Args:
-    cls: a subclass of `Environment`.
-    **options: of its constructor.
+    factory: for which `is_factory` is true.
+    **options: its arguments.
+
+  Raises:
+    ValueError: if it raises anything, or makes something else.
   """
   try:
-    return cls(**options)
-  except Exception as error:  # A user's class may raise anything.
+    made = factory(**options)
+  except Exception as error:  # A user's factory may raise anything.
     raise ValueError(
-      f"{cls!r} with options {options} raised {errors.describe_error(error)}."
+      f"{factory!r} with options {options} raised"
+      f" {errors.describe_error(error)}."
     ) from error
+  if not isinstance(made, Environment):
+    raise ValueError(
+      f"{factory!r} must return an acme_stac.on_device.Environment, as its"
+      f" annotation says, got {type(made).__name__}."
+    )
+  return made
 
 
 def _resolve(name: str) -> _Maker:
@@ -103,10 +119,10 @@ def _resolve(name: str) -> _Maker:
     factory = _import(level)
   else:
     factory = None
-  if not is_class(factory):
+  if factory is None or not is_factory(factory):
     raise ValueError(_not_on_device(name))
   return _Maker(
-    functools.partial(make_from_class, factory),
+    functools.partial(make_from_factory, factory),
     host_registry.parameters(factory),
   )
 
@@ -128,9 +144,9 @@ def _not_on_device(name: str) -> str:
   """Returns the message for a name of no environment written in JAX."""
   if name.startswith(f"{_PYTHON}:"):
     return (
-      f"{name!r} is no subclass of acme_stac.on_device.Environment, whose reset"
-      " and step are functions that JAX can compile. Name the class itself, not"
-      " a function that makes one."
+      f"{name!r} makes no acme_stac.on_device.Environment, whose reset and step"
+      " are functions that JAX can compile. Name a subclass, or a function with"
+      " one as return annotation: def make() -> MyEnvironment."
     )
   problem = f"Environment {name!r} is not written in JAX"
   near = _similar(name)

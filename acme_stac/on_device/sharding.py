@@ -27,7 +27,7 @@ def shard_runs(state: Any, devices: Sequence[jax.Device]) -> Any:
     ValueError: if the runs cannot be spread evenly.
   """
   _check_even(len(jax.tree_util.tree_leaves(state)[0]), "runs", devices)
-  return jax.device_put(state, _sharding(devices, _AXIS))
+  return jax.device_put(state, sharding_along(0, devices))
 
 
 def shard_batch(state: LoopState, devices: Sequence[jax.Device]) -> LoopState:
@@ -44,9 +44,9 @@ def shard_batch(state: LoopState, devices: Sequence[jax.Device]) -> LoopState:
     ValueError: if the environments cannot be spread evenly.
   """
   _check_even(len(state.environments.length), "environments", devices)
-  replicated = _sharding(devices)
-  members = _sharding(devices, _AXIS)
-  rows = _sharding(devices, None, _AXIS)
+  replicated = sharding_along(None, devices)
+  members = sharding_along(0, devices)
+  rows = sharding_along(1, devices)
 
   def put(tree: Any, sharding: NamedSharding) -> Any:
     return jax.device_put(tree, sharding)
@@ -67,15 +67,19 @@ def shard_batch(state: LoopState, devices: Sequence[jax.Device]) -> LoopState:
   )
 
 
+def sharding_along(
+  axis: int | None, devices: Sequence[jax.Device]
+) -> NamedSharding:
+  """Returns how arrays are spread along an axis, or replicated for None."""
+  spec = PartitionSpec() if axis is None else PartitionSpec(
+    *[None] * axis, _AXIS
+  )
+  return NamedSharding(Mesh(np.array(devices), (_AXIS,)), spec)
+
+
 def _check_even(number: int, what: str, devices: Sequence[jax.Device]):
   if number % len(devices):
     raise ValueError(
       f"{number} {what} cannot be spread evenly over {len(devices)} devices:"
       " the number of devices must divide it."
     )
-
-
-def _sharding(
-  devices: Sequence[jax.Device], *axes: str | None
-) -> NamedSharding:
-  return NamedSharding(Mesh(np.array(devices), (_AXIS,)), PartitionSpec(*axes))

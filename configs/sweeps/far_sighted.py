@@ -14,7 +14,8 @@ Parts, as configs/sweeps/far_sighted.py:PART; give them one --workdir:
   wrong  every agent from a fifth and from five times the entropy cost, the
          horizon 1 / (1 − γ) and the value cost.
   small  Breakout with 3 seeds of 1,000 updates, from the right start and with
-         the wrong entropy costs, for two cores.
+         the wrong entropy costs, for two cores; η's step size is ten times the
+         preset's, so that metaparameters get somewhere.
   tasks  CartPole and control's swingup with the small settings, 3 seeds each,
          by the program of several processes.
 """
@@ -91,7 +92,7 @@ def _small() -> _Runs:
   }}
   return {
     f"breakout/{start}{name}": minatar.fast_flags(
-      "breakout", *flags, *changes
+      "breakout", *flags, *changes, "--config.stac.meta_learning_rate=0.01"
     )
     for start, changes in starts.items()
     for name, flags in _AGENTS.items()

@@ -18,7 +18,6 @@ freezes processes of a run for an hour. docs/performance.md has results.
 
 import argparse
 import importlib
-import json
 import pathlib
 
 from acme_stac import checks
@@ -75,7 +74,7 @@ def main(argv: list[str]) -> int:
     command.error(str(error))
   print(module.table(result))
   if options.output:
-    options.output.write_text(json.dumps(result, indent=2))
+    options.output.write_text(measuring.to_json(result))
   if name in _DRAWN and options.plot:
     module.plot(result).savefig(options.plot, dpi=120)
   return 1 if any("error" in row for row in result["rows"]) else 0

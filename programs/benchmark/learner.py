@@ -176,10 +176,7 @@ def _variants(
 
 def table(result: dict[str, Any]) -> str:
   """Returns a Markdown table of what `run` gives."""
-
-  def number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
-
+  number = measuring.number
   return measuring.table(result["rows"], {
     "network": lambda row: row["network"],
     "batch": lambda row: (

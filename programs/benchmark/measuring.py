@@ -1,7 +1,9 @@
-"""Costs, programs under measurement, and tables, for all benchmarks."""
+"""Costs, programs under measurement, and output, for all benchmarks."""
 
 import contextlib
 import datetime
+import json
+import math
 import os
 import pathlib
 import platform
@@ -180,6 +182,25 @@ def processes_of(pid: int) -> Iterator[tuple[str, psutil.Process]]:
     except psutil.Error:  # It has ended.
       continue
     yield name, process
+
+
+def to_json(result: Mapping[str, Any]) -> str:
+  """Returns figures as JSON, with null for those that are not finite."""
+
+  def plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+      return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+      return [plain(part) for part in value]
+    is_lost = isinstance(value, float) and not math.isfinite(value)
+    return None if is_lost else value
+
+  return json.dumps(plain(result), indent=2, allow_nan=False)
+
+
+def number(value: float | None, form: str) -> str:
+  """Returns a number in a format; "" for None."""
+  return "" if value is None else format(value, form)
 
 
 def table(

@@ -5,9 +5,7 @@ Every measurement is a generator of rows that stops at a deadline.
 
 import argparse
 import itertools
-import math
 import os
-import subprocess
 import tempfile
 import threading
 import time
@@ -19,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acme_stac import environments
+from acme_stac import accelerator, environments
 from acme_stac.environments.check import random_action
 from acme_stac.networks import torsos
 from programs.benchmark import colocated, measuring, peaks, updates
@@ -76,14 +74,11 @@ def describe(
 
 
 def _driver() -> str:
-  try:
-    return subprocess.run(
-      ["nvidia-smi", "--query-gpu=name,driver_version,memory.total",
-       "--format=csv,noheader"],
-      capture_output=True, text=True, check=True,
-    ).stdout.strip()
-  except (OSError, subprocess.CalledProcessError):
-    return "no NVIDIA driver"
+  gpus = [
+    f"{', '.join(gpu)} MiB" for gpu in
+    accelerator.nvidia_smi("--query-gpu=name,driver_version,memory.total")
+  ]
+  return "; ".join(gpus) or "no NVIDIA driver"
 
 
 def _pooling_cases(options: Options) -> list[Row]:
@@ -177,15 +172,15 @@ def _measure_learner(
     compile_seconds = time.monotonic() - started
     calls = max(1, int(options.seconds_per_row / 10 / update.time(2)))
     seconds = min(update.time(calls) for _ in range(2))
-    # NaN where it was not counted.
-    rate = (update.flops or math.nan) / seconds
+    rate = update.flops and update.flops / seconds
+    peak = peaks.peak(case["dtype"]).flops_per_second
     yield {
       **case,
       "compile_seconds": compile_seconds,
       "milliseconds": 1e3 * seconds,
       "frames_per_second": _FRAMES * case["batch"] * case["length"] / seconds,
-      "teraflops_per_second": rate / 1e12,
-      "share_of_peak": rate / peaks.peak(case["dtype"]).flops_per_second,
+      "teraflops_per_second": rate and rate / 1e12,
+      "share_of_peak": rate and rate / peak,
       "megabytes": update.memory_bytes / 1e6,
     }
 
@@ -286,11 +281,6 @@ def _measure_colocated(
         yield {**case, "error": str(error)}
 
 
-def _share_of_lesser(row: measuring.Row) -> str:
-  share = row["share_of_lesser"]
-  return "" if share is None else f"{share:.2f}"
-
-
 PARTS: Mapping[str, Part] = {
   "pooling": Part(_pooling_cases, _measure_pooling, {
     "pooling, of": lambda row: "×".join(map(str, row["shape"])),
@@ -303,8 +293,12 @@ PARTS: Mapping[str, Part] = {
     "learner": "{torso}, `{agent}`, {dtype}, {batch} × {length}",
     "update, ms": "{milliseconds:.2f}",
     "frames/s": "{frames_per_second:,.0f}",
-    "TFLOP/s": "{teraflops_per_second:.2f}",
-    "share of peak": "{share_of_peak:.1%}",
+    "TFLOP/s": lambda row: measuring.number(
+      row["teraflops_per_second"], ".2f"
+    ),
+    "share of peak": lambda row: measuring.number(
+      row["share_of_peak"], ".1%"
+    ),
     "memory, MB": "{megabytes:,.0f}",
     "compiled, s": "{compile_seconds:.1f}",
   }, 0.4),
@@ -316,7 +310,9 @@ PARTS: Mapping[str, Part] = {
     "colocated Pong": "{torso}, `{agent}`, {dtype}",
     "first update, s": "{first_update_seconds:.1f} ({cache})",
     "frames/s": "{frames_per_second:,.0f}",
-    "of the lesser alone": _share_of_lesser,
+    "of the lesser alone": lambda row: measuring.number(
+      row["share_of_lesser"], ".2f"
+    ),
     "learner waits": "{learner_waits:.0%}",
     "actors: environment, inference, writing": (
       "{actors_environment:.0%}, {actors_inference:.0%}, {actors_writing:.0%}"

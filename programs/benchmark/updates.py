@@ -10,6 +10,7 @@ from dm_env import specs
 
 import acme_stac
 from acme_stac import core
+from acme_stac.core.update import MAX_UNROLLED
 
 _IMAGE = specs.BoundedArray((84, 84, 4), np.uint8, 0, 255)
 _FEATURES = specs.Array((17,), np.float32)
@@ -127,7 +128,8 @@ class MeasuredUpdate:
     lowered = parallel.update.lower(self._state, *self._data)
     self.flops = (
       _count_flops(update, self._state, *self._data)
-      if config.lstm_size is None and config.bootstrap_steps <= 8 else None
+      if config.lstm_size is None
+      and config.bootstrap_steps - 1 <= MAX_UNROLLED else None
     )
     compiled = lowered.compile()
     self._update = compiled

@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import ctypes
 import io
 import os
 import signal
@@ -40,11 +39,13 @@ class StopRequest:
 
   Attributes:
     number: the first signal received; None if there was none.
+    has_work: whether there is anything to save; if not, the first signal ends
+      this process immediately.
   """
 
   def __init__(
     self,
-    message: str = "Stopping; the checkpoint is being saved.",
+    message: str = "Stopping; what has been learned is being saved.",
     at_once: Callable[[], Any] = lambda: None,
   ):
     """Prepares to catch signals.
@@ -57,6 +58,7 @@ class StopRequest:
     self._message = message
     self._at_once = at_once
     self.number: int | None = None
+    self.has_work = True
 
   def __enter__(self) -> "StopRequest":
     # Python runs handlers in the main thread between instructions, so during a
@@ -82,6 +84,9 @@ class StopRequest:
       if number[0] not in (signal.SIGINT, signal.SIGTERM):
         continue
       now = time.monotonic()
+      if not self.has_work:
+        say("\nStopped. The same command goes on.")
+        os._exit(128 + number[0])
       if first is None:
         first = now
         say(f"\n{self._message} Ctrl-C again stops at once.")
@@ -195,18 +200,6 @@ class QuickExit:
     except OSError:
       self.code = self.code or 1
     os._exit(self.code)
-
-
-# Loaded here, because little is safe between fork and exec.
-_LIBC = ctypes.CDLL(None)
-
-
-def die_with_parent(parent: int):
-  """Makes the kernel send SIGTERM to this process when its parent dies."""
-  set_parent_death_signal = 1
-  _LIBC.prctl(set_parent_death_signal, signal.SIGTERM)
-  if os.getppid() != parent:
-    os._exit(1)  # The parent was already dead.
 
 
 def wait(condition: Callable[[], bool], seconds: float) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 from acme_stac.checks import FieldError, unknown
-from acme_stac.evaluation.text import counted
+from acme_stac.evaluation.text import counted, listed_briefly
 from acme_stac.on_device import HYPERPARAMETERS
 from programs.launch import modes
 from programs.run import machine, resume, validation
@@ -20,8 +20,6 @@ from programs.run import workdir as workdir_lib
 from programs.run.errors import UserError
 from programs.run.experiment import Experiment
 
-# Runs named in a message.
-_NAMED = 3
 # Files that a run has open, and the process beside its runs.
 _FILES, _OTHER_FILES = 10, 500
 
@@ -130,12 +128,12 @@ def check_place(workdir: pathlib.Path, experiments: Sequence[Experiment]):
       " runs have directories below it. Choose another --workdir, or leave"
       " --seeds and --vary out."
     )
-  below = [*workdir.glob("0/config.json"), *workdir.glob("*=*/**/config.json")]
+  below = workdir_lib.runs_below(workdir)
   if not are_below and not is_run and below:
     raise UserError(
       f"{workdir} has runs in directories below it, such as"
-      f" {below[0].parent.relative_to(workdir)}. Give the --seeds and --vary"
-      " that they began with, or choose another --workdir."
+      f" {below[0].relative_to(workdir)}. Give the --seeds and --vary that they"
+      " began with, or choose another --workdir."
     )
 
 
@@ -170,12 +168,19 @@ def prepare(
     }
     step = resume.common_step(list(runs.values()))
     changes = _list_changes({name: run.changes for name, run in runs.items()})
+    below = workdir_lib.runs_below(workdir)
+    others = [
+      name for path in below
+      if (name := str(path.relative_to(workdir))) not in runs
+    ]
+    if others:
+      changes.append(f"{listed_briefly(others)}: not continued")
     ahead = {name: run for name, run in runs.items() if run.step > step}
     if ahead:
       most = max(run.step for run in ahead.values())
       changes.append(
-        f"{_named(ahead)}: {counted(most, 'update')} -> {step:,}, which every"
-        " run has done"
+        f"{listed_briefly(ahead)}: {counted(most, 'update')} -> {step:,}, which"
+        " every run has done"
       )
     for run in runs.values():
       resume.remove_later_checkpoints(run.experiment, step)
@@ -193,13 +198,6 @@ def _list_changes(changes: Mapping[str, Sequence[str]]) -> list[str]:
     for change in of_run:
       names.setdefault(change, []).append(name)
   return [
-    change if len(of) == len(changes) else f"{_named(of)}: {change}"
+    change if len(of) == len(changes) else f"{listed_briefly(of)}: {change}"
     for change, of in names.items()
   ]
-
-
-def _named(names: Iterable[str]) -> str:
-  """Returns for example "0, 1, 2 and 5 more"."""
-  names = list(names)
-  more = len(names) - _NAMED
-  return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -3,18 +3,16 @@
 import contextlib
 import dataclasses
 import faulthandler
-import functools
 import os
 import pathlib
 import signal
 import subprocess
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from programs.launch import ending
+from programs.launch import child, ending
 from programs.nodes.failures import EndedError, FailureLimit, HopelessError
 
 # Environment variable of a node process: the node's name, for tools that list
@@ -80,12 +78,9 @@ class Node:
       memory = os.memfd_create("reason", os.MFD_CLOEXEC)
       self.reason = open(memory, errors="replace")  # noqa: SIM115
     reason = self.reason.fileno()
-    with self._open_log() as log, warnings.catch_warnings():
-      # JAX warns about any fork; this one does only two system calls before
-      # exec.
-      warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+    with self._open_log() as log:
       self.process = subprocess.Popen(
-        self.command,
+        child.command(self.command),
         env={
           **os.environ, **self.environment, NODE_NAME: self.name,
           REASON_FILE: str(reason),
@@ -95,7 +90,6 @@ class Node:
         stderr=log,
         # Ctrl-C then reaches only the launcher, which stops the nodes.
         start_new_session=True,
-        preexec_fn=functools.partial(ending.die_with_parent, os.getpid()),
         pass_fds=(*self.files, reason),
       )
 

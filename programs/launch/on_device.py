@@ -7,6 +7,7 @@ host writes logs and checkpoints meanwhile.
 import logging
 import math
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -38,10 +39,10 @@ def run(launch: Launch):
     Interrupted: after SIGINT or SIGTERM, with the checkpoints written.
     HopelessError: if they cannot go on.
   """
-  several = len(launch.experiments) > 1
-  saved = "checkpoints are" if several else "checkpoint is"
-  with StopRequest(f"Stopping; the {saved} being saved.") as stop:
+  with StopRequest() as stop:
+    stop.has_work = False  # While the program is compiled.
     training = _Training(launch.experiments, launch.progress, stop)
+    stop.has_work = True
     try:
       training.run()
     finally:
@@ -78,17 +79,17 @@ class _Training:
     self._experiment = experiments[0]
     self._progress = progress
     self._stop = stop
-    self._program = DeviceProgram(experiments, jax.local_devices())
+    available = jax.local_devices()
+    self._program = DeviceProgram(experiments, available)
     self._members = [
       Member(experiment, self._program.state_shapes)
       for experiment in experiments
     ]
     self._step = self._members[0].num_steps
     self._total = self._experiment.config.num_updates
-    devices = self._program.devices
     print(
       f"{counted(len(experiments), 'run')} on"
-      f" {counted(len(devices), 'device')} ({devices[0].device_kind});"
+      f" {_describe_devices(experiments, self._program.devices, available)};"
       " compiling the program",
       flush=True,
     )
@@ -190,6 +191,7 @@ class _Training:
         int(self._ended["episodes"][number]),
         float(self._ended["episode_return_sum"][number]),
         int(self._ended["episode_length_sum"][number]),
+        len(self._members),
       ))
     self._last_row = time.monotonic()
     self._row_seconds = max(
@@ -292,6 +294,24 @@ class _Training:
         failure = failure or error  # The others may fit on their disks.
     if failure:
       raise failure
+
+
+def _describe_devices(
+  experiments: Sequence[Experiment],
+  used: Sequence[jax.Device],
+  available: Sequence[jax.Device],
+) -> str:
+  """Returns the devices in use, and what would use those that are idle."""
+  kind, number = used[0].device_kind, len(available)
+  if len(used) == number:
+    return f"{counted(number, 'device')} ({kind})"
+  spread = "runs" if len(experiments) > 1 else (
+    "environments (--config.environments_per_actor)"
+  )
+  return (
+    f"{len(used)} of {number} devices ({kind}): a number of {spread} that"
+    f" {number} divides would use all"
+  )
 
 
 def _of_run(tree: Any, number: int) -> Any:

@@ -151,6 +151,8 @@ def launch(run: Run, parsed: Any, learner_environment: dict[str, str]) -> int:
   _print_start(run)
   if run.step >= experiment.config.num_updates:
     print("This run is done. A larger --config.num_environment_steps goes on.")
+    if run.learns_here:
+      _report_all(run.experiments)  # It may have been stopped before that.
     return 0
   if run.cluster is not None and run.learns_here:
     machine.check_ports(run.cluster.ports(experiment.num_queues))

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from acme_stac import on_device
 from acme_stac.core.types import Array, TrainingState
 from acme_stac.on_device.loop import Ended, replace_hyperparameters
+from acme_stac.on_device.sharding import sharding_along
 from programs.nodes.randomness import Part, random_key
 from programs.run.experiment import Experiment
 
@@ -67,21 +67,14 @@ class DeviceProgram:
       {name: values[0] for name, values in self._hyperparameters.items()},
     )
     self.state_shapes: TrainingState = one_run.training
-    shared = (
-      len(experiments) if len(experiments) > 1 else first.environments_per_actor
-    )
+    by_run = len(experiments) > 1
+    shared = len(experiments) if by_run else first.environments_per_actor
     number = max(n for n in range(1, len(devices) + 1) if shared % n == 0)
     self.devices = list(devices[:number])
-    mesh = Mesh(np.array(self.devices), ("devices",))
-    # By the first axis, the runs, or by the second, the environments.
-    by_run = len(experiments) > 1
-    self._sharding = NamedSharding(
-      mesh, PartitionSpec("devices") if by_run else PartitionSpec()
-    )
-    self._environment_sharding = NamedSharding(
-      mesh, PartitionSpec("devices" if by_run else None, *(
-        [] if by_run else ["devices"]
-      ))
+    self._sharding = sharding_along(0 if by_run else None, self.devices)
+    # The first axis is the runs, the second the environments.
+    self._environment_sharding = sharding_along(
+      0 if by_run else 1, self.devices
     )
     self._advance: Any = None
     self._evaluate = jax.jit(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from acme_stac.core.types import TrainingState
+from acme_stac.evaluation.logs import RUNS_SIDE_BY_SIDE
 from acme_stac.on_device import Evaluation
 from acme_stac.training.learner import flatten_metrics
 from programs.nodes import evaluator, logs
@@ -33,6 +34,7 @@ class Interval(NamedTuple):
     episodes: number of episodes that ended.
     return_sum: sum of their returns.
     length_sum: sum of their lengths, in actions.
+    runs: number of runs that shared these seconds.
   """
 
   step: int
@@ -42,6 +44,7 @@ class Interval(NamedTuple):
   episodes: int
   return_sum: float
   length_sum: float
+  runs: int
 
 
 class Member:
@@ -119,6 +122,7 @@ class Member:
       "share_waiting_for_data": 0.0,
       "queue_fill": 0.0,
       "dropped_trajectories": 0,
+      **({RUNS_SIDE_BY_SIDE: interval.runs} if interval.runs > 1 else {}),
     })
     if interval.episodes:
       self._episode_log.write({

@@ -26,6 +26,18 @@ def make(workdir: pathlib.Path):
   )
 
 
+def runs_below(workdir: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the work directories of runs side by side (--seeds, --vary)."""
+  found = [
+    path.parent
+    for pattern in ("[0-9]*/config.json", "*=*/**/config.json")
+    for path in workdir.glob(pattern)
+  ]
+  # 2 comes before 10.
+  found.sort(key=lambda path: (path.parent, len(path.name), path.name))
+  return found
+
+
 def lock(directory: pathlib.Path, patience_seconds: float = 40.0) -> BinaryIO:
   """Takes the lock of a work directory.
 

@@ -313,6 +313,19 @@ def test_what_most_runs_have_is_usual(tmp_path):
   assert compared.tasks == ["catch", "gymnasium:CartPole-v1"]
 
 
+def test_of_equally_frequent_values_the_shortest_path_has_the_usual(tmp_path):
+  workdirs.make(tmp_path / "catch/stac/0", "catch", "stac", 0, 1.0)
+  for value in (0.9, 0.95):
+    workdirs.make(
+      tmp_path / f"catch/discount={value}/stac/0", "catch", "stac", 0, 1.0,
+      discount=value,
+    )
+  groups = group_runs(runs.find([tmp_path])[0])
+  assert [group.label for group in groups] == [
+    "stac", "stac, discount=0.9", "stac, discount=0.95"
+  ]
+
+
 def test_lists_can_be_varied(tmp_path):
   compared = compare(tmp_path, [
     *[("catch", "stac", seed, {}) for seed in range(2)],

@@ -9,14 +9,19 @@ import numpy as np
 import pytest
 
 import acme_stac
-from acme_stac import core, environments, on_device
-from tests.support.jax_environments import Corridor
+from acme_stac import core, environment_loop, environments, on_device
+from acme_stac.networks import make_policy
+from acme_stac.training import AgentBuilder
+from tests.support.jax_environments import Corridor, Place
+from tests.training.test_actor import Source
 
 FIRST, MID, LAST = map(int, dm_env.StepType)
 
 
-def make(agent="impala", num_environments=None, **overrides):
-  environment = Corridor()
+def make(
+  agent="impala", num_environments=None, environment=None, **overrides
+):
+  environment = environment or Corridor()
   spec = environments.environment_spec(environment)
   config = acme_stac.make_config(agent, "small", **{
     "batch_size": 4, "trajectory_length": 5, "torso_sizes": (8,),
@@ -83,6 +88,52 @@ def test_rows_are_what_the_environment_does_with_the_actions():
   for batch, following in zip(batches, batches[1:], strict=False):
     assert_equal(batch[0].observation[-1], following[0].observation[0])
     assert_equal(batch[0].step_type[-1], following[0].step_type[0])
+
+
+class Straight(Corridor):
+  """A corridor without chance."""
+
+  def reset(self, key):
+    state = Place(jnp.int32(1), jnp.int32(0))
+    return state, on_device.restart(self._observe(state))
+
+
+def test_serial_collects_the_same_experience_with_the_same_parameters():
+  # Logits so far apart leave nothing to chance in the policy either.
+  trainer, networks, config = make(
+    environment=Straight(), head_output_scale=1e5, queue_batches=10
+  )
+  init, collect = jax.jit(trainer.init), jax.jit(trainer.collect)
+  builder = AgentBuilder(config, environments_per_actor=4)
+  policy = make_policy(networks, config)
+  spec = environments.environment_spec(Straight())
+  endings = set()
+  for seed in range(2, 5):
+    state = init(jax.random.PRNGKey(seed))
+    queue = builder.make_local_queue()
+    loop = environment_loop.BatchedEnvironmentLoop(
+      environments.make_batched(Straight, 4, seed=0),
+      builder.make_actor(
+        jax.random.PRNGKey(0), policy, Source(state.training.params),
+        builder.make_adder(queue, spec),
+      ),
+    )
+    for _ in range(2 * config.trajectory_length + 1):
+      loop.step(wait_for_variables=True)
+    batches = builder.make_batches(queue)
+    for _ in range(2):
+      state, trajectory, _ = collect(state)
+      expected = next(batches).trajectory
+      for name in core.Trajectory._fields[:-1]:
+        # The last row has no decision yet.
+        rows = slice(-1 if name in ("action", "behaviour_log_prob") else None)
+        assert_equal(
+          getattr(trajectory, name)[rows], getattr(expected, name)[rows]
+        )
+      ends = trajectory.step_type == LAST
+      endings |= set(trajectory.discount[ends].tolist())
+  # Terminal states and time limits.
+  assert endings == {0.0, 1.0}
 
 
 def test_ended_episodes_are_counted():

@@ -10,7 +10,8 @@ from acme_stac import environments, on_device
 from acme_stac.on_device import registry
 from tests.support import jax_environments
 
-COUNTING = "python:tests.support.jax_environments:Counting"
+SUPPORT = "python:tests.support.jax_environments"
+COUNTING = f"{SUPPORT}:Counting"
 
 
 def test_a_class_is_made_with_its_options():
@@ -21,6 +22,18 @@ def test_a_class_is_made_with_its_options():
     registry.make(COUNTING, limit="3")
   with pytest.raises(ValueError, match="option .*'limits'.* mean 'limit'"):
     registry.make(COUNTING, limits=3)
+
+
+def test_a_function_whose_annotation_is_an_environment_is_a_factory():
+  name = f"{SUPPORT}:make_corridor"
+  assert registry.is_on_device(name)
+  assert isinstance(registry.make(name), jax_environments.Corridor)
+  assert registry.parameters(name).options == {"extra": int}
+  # In the other layouts, too.
+  batch = environments.make_batched(name, 2, seed=0, extra=1)
+  assert batch.reset().observation.shape == (2, 6)
+  with pytest.raises(ValueError, match="make_nothing.*got NoneType"):
+    registry.make(f"{SUPPORT}:make_nothing")
 
 
 def test_names_of_environments_written_in_jax():
@@ -39,7 +52,8 @@ def test_names_of_environments_written_in_jax():
   [
     ("gymnasium:Catch-v0", "not written in JAX.*Did you mean 'catch'"),
     ("catsh", "Did you mean 'catch'"),
-    ("python:pathlib:Path", "no subclass of acme_stac.on_device.Environment"),
+    ("python:pathlib:Path", "makes no acme_stac.on_device.Environment"),
+    (f"{SUPPORT}:make_unannotated", "with one as return annotation"),
     ("python:nowhere:Class", "No module named 'nowhere'"),
     (f"{COUNTING}s", "has no attribute 'Countings'"),
   ],

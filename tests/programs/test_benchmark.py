@@ -1,3 +1,4 @@
+import argparse
 import json
 import sys
 from typing import NamedTuple
@@ -252,6 +253,28 @@ def test_device_without_time(tmp_path, capsys):
   assert "for want of time" in capsys.readouterr().out
   with pytest.raises(UserError, match="--only has"):
     benchmark.main(["device", "--only=pong"])
+
+
+def test_figures_that_are_unknown_are_null(monkeypatch):
+  class Update(NamedTuple):
+    flops = None
+    memory_bytes = 1
+
+    def time(self, calls):
+      return 0.1
+
+  monkeypatch.setattr(parts, "_make_update", lambda case: Update())
+  monkeypatch.setattr(peaks, "peak", lambda dtype: peaks.Peak(1.0, "measured"))
+  case = {"torso": "deep", "agent": "stacx", "dtype": "float32", "batch": 2,
+          "length": 3}
+  part = parts.PARTS["learner"]
+  options = argparse.Namespace(seconds_per_row=0.1)
+  rows = list(part.measure([case], options, deadline=float("inf")))
+  assert rows[0]["share_of_peak"] is None
+  assert "| 100.00 | 240 |  |  | 0 |" in measuring.table(rows, part.columns)
+  written = measuring.to_json({"rows": rows, "waits": [{"mean": float("nan")}]})
+  assert json.loads(written)["waits"] == [{"mean": None}]
+  assert "NaN" not in written
 
 
 def test_peaks_of_known_devices(monkeypatch):

@@ -450,7 +450,7 @@ def test_long_episodes_have_frames_all_along(tmp_path):
     assert written["step"] == "12" and written["return"] == "3.5"
     head = int(state.head[0])
     heads.add(head)
-    assert written[f"head {head}"] == "σ(η)"
+    assert f"head {head}" in written
     gamma = policy.metaparameters["discount"][head]
     assert written["γ"] == f"{gamma:.4f}"
     assert len(written) == 4 + len(policy.metaparameters)

@@ -332,6 +332,29 @@ def test_time_is_compared_at_the_median_of_the_fastest(tmp_path, undrawn):
   assert row[2] == "200 to 1,000"
 
 
+def test_rates_of_runs_that_shared_a_program_stand_alone(tmp_path, undrawn):
+  for agent, number in (("impala", 1), ("stac", 1), ("stac", 8), ("stacx", 8)):
+    workdirs.make(
+      tmp_path / f"{agent}_{number}", "catch", agent, number, 1.0,
+      side_by_side=number, rate=100.0 / number,
+    )
+  for directory in (tmp_path, tmp_path / "out" / "data"):
+    assert report.main([str(directory), f"--output={tmp_path / 'out'}"]) == 0
+    page = tmp_path / "out" / "index.html"
+    ratios = {
+      name: row[-1]
+      for name in ("stac", "stac, 8 side by side", "stacx, 8 side by side")
+      for row in cells(page, f"catch, {name}") if len(row) == 5
+    }
+    assert ratios == {
+      "stac": "1.00", "stac, 8 side by side": "–", "stacx, 8 side by side": "–"
+    }
+    assert (
+      "catch: times and rates do not compare, because programs trained unequal"
+      " numbers of runs side by side (impala 1; stac 1 or 8; stacx 8)."
+    ) in " ".join(text_of(page).split())
+
+
 def test_names_are_only_names(tmp_path):
   for name in ("a$b$c", "$\\frac$", "x/../../y", "<b>", "l" * 300):
     workdirs.make(

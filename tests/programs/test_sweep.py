@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 
 import psutil
 import pytest
@@ -98,15 +99,29 @@ def test_runs_have_cores_of_their_own(monkeypatch):
 
 def test_runs_end_with_the_sweep(tmp_path, monkeypatch):
   program = tmp_path / "python"
-  program.write_text("#!/bin/sh\nexec sleep 60\n")
+  program.write_text(
+    "#!/bin/sh\n"
+    f'case $1 in -m) exec sleep 60;; *) exec {sys.executable} "$@";; esac\n'
+  )
   program.chmod(0o700)
   monkeypatch.setattr(sys, "executable", str(program))
   (tmp_path / "run").mkdir()
   ours = sweep.Sweep({"run": []}, tmp_path)
   # A parent is the thread that started a process: its death is enough.
-  thread = threading.Thread(target=ours._start, args=("run", {0}))
-  thread.start()
-  thread.join()
+  core = max(os.sched_getaffinity(0))
+
+  def start():
+    ours._start("run", {core})
+    pid = ours._running["run"][0].pid
+    wait_for(lambda: psutil.Process(pid).name() == "sleep")
+    assert psutil.Process(pid).cpu_affinity() == [core]
+
+  thread = threading.Thread(target=start)
+  with warnings.catch_warnings(record=True) as warned:
+    warnings.simplefilter("always")
+    thread.start()
+    thread.join()
+  assert not [str(of.message) for of in warned if "fork" in str(of.message)]
   process, _ = ours._running["run"]
   try:
     assert process.wait(timeout=10) == -signal.SIGTERM

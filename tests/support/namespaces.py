@@ -6,7 +6,6 @@ one.
 """
 
 import contextlib
-import functools
 import os
 import pathlib
 import shutil
@@ -16,7 +15,7 @@ import time
 
 import psutil
 
-from programs.launch.ending import die_with_parent
+from programs.launch import child
 
 _TOOLS = ("unshare", "nsenter", "ip")
 # Longer than any test; a holder that is left over ends by itself.
@@ -73,12 +72,11 @@ class Network:
   def _hold(self, name: str, command: list[str]):
     """Starts a process in new namespaces, which are there while it is."""
     process = subprocess.Popen(
-      [*command, "sleep", _HOLD_SECONDS],
+      child.command([*command, "sleep", _HOLD_SECONDS]),
       stdin=subprocess.DEVNULL,
       stdout=subprocess.DEVNULL,
       stderr=subprocess.PIPE,
       text=True,
-      preexec_fn=functools.partial(die_with_parent, os.getpid()),
     )
     self._holders[name] = process
     comm = pathlib.Path(f"/proc/{process.pid}/comm")
@@ -165,9 +163,8 @@ class Network:
   def start(self, name: str, *command: str, **kwargs) -> subprocess.Popen:
     """Starts a command on a host; it ends when this process does."""
     return subprocess.Popen(
-      self.command(name, *command),
+      child.command(self.command(name, *command)),
       stdin=subprocess.DEVNULL,
-      preexec_fn=functools.partial(die_with_parent, os.getpid()),
       **kwargs,
     )
 

@@ -11,7 +11,7 @@ import acme_stac
 
 def make(
   directory, task, agent, seed, final, share=1.0, rows=12, sigmas=None,
-  rate=100.0, options=None, **settings,
+  rate=100.0, options=None, side_by_side=1, **settings,
 ):
   """Writes a work directory whose return rises along a line to `final`.
 
@@ -26,6 +26,7 @@ def make(
     sigmas: column -> value at the end; they begin at 0.99.
     rate: environment steps a second.
     options: of the environment.
+    side_by_side: runs of the program that trained it.
     **settings: of the agent.
   """
   config = acme_stac.make_config(
@@ -53,6 +54,7 @@ def make(
         "environment_steps_per_second": rate,
         "episode_return": done * final,
         "value_loss_head0": 1.0,
+        **({"runs_side_by_side": side_by_side} if side_by_side > 1 else {}),
         **{
           name: 0.99 + done * (value - 0.99)
           for name, value in (sigmas or {}).items()

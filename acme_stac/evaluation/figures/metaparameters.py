@@ -142,7 +142,6 @@ def _sigma_axes(grid: Sequence[Axes]):
   for axes in grid:
     axes.set_ylim(low - margin, high + margin)
     axes.set_ylabel(
-      "σ(η), same axis in all" if high <= 1.0 else "same axis in all",
-      fontsize="small",
+      "same axis in all", fontsize="small",
     )
     axes.ticklabel_format(axis="y", useOffset=False)

@@ -354,12 +354,13 @@ def _metaparameters(page: Page, comparison: Comparison):
     if not group.variation and group.agent not in ABLATIONS:
       _draw_metaparameters(page, group)
   page.text(
-    "σ(η) at the end of training, means and intervals over seeds. Apart: seeds"
-    " whose auxiliary heads are all on one side of the acting head."
+    "Metaparameters at the end of training, as in the logs (σ(η); 2σ(η) of"
+    " weights in the range \"double\"), means and intervals over seeds. Apart:"
+    " seeds whose auxiliary heads are all on one side of the acting head."
   )
   page.tables(
     (
-      "task, agent", "σ(η) of", "acting head, start", "acting head, end",
+      "task, agent", "metaparameter", "acting head, start", "acting head, end",
       "auxiliary heads, end", "apart",
     ),
     [row for group in tuned if not group.variation for row in tuned[group]],
@@ -380,7 +381,7 @@ def _draw_metaparameters(page: Page, group: Group):
   page.figure(
     metaparameters.metaparameters(curves, shortened(title, 50)),
     f"metaparameters_{name}",
-    f"σ(η) of every head, {title}{over_seeds}. γ by its horizon 1/(1−γ).",
+    f"Every head, {title}{over_seeds}. γ by its horizon 1/(1−γ).",
   )
   page.figure(
     metaparameters.alpha_order(curves, shortened(title, 50)),

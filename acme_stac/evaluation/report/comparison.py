@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import math
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -94,7 +95,9 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
   The usual value of a setting is the most frequent one among the runs of an
   agent on a task; of equally frequent ones, the one most frequent among all
-  runs of the task. For an environment's options it is always the latter, as
+  runs of the task, and then that of the run with the shortest path, as a
+  variation is a directory more (game/field=value/agent/seed). For an
+  environment's options it is always the one most frequent among all runs, as
   runs of another environment are not compared. If no run has all the usual
   values, those of the run with most of them are the usual ones. The variation
   of a group is where its settings differ from the usual ones.
@@ -107,6 +110,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
   tasks = list(dict.fromkeys(run.task for run in runs))
   for task in tasks:
     of_task = [run for run in runs if run.task == task]
+    of_task.sort(key=lambda run: len(pathlib.PurePath(run.name).parts))
     for agent in dict.fromkeys(run.agent for run in of_task):
       mine = [run for run in of_task if run.agent == agent]
       usual = _usual_settings(mine, of_task)

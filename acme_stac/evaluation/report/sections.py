@@ -182,7 +182,7 @@ def run_time(page: Page, comparison: Comparison):
   """Adds rates and minutes of training."""
   runs = pd.DataFrame([
     {
-      "task": task, "agent": agent,
+      "task": task, "agent": agent, "beside": run.side_by_side,
       "rate": run.figures["steps_per_second"],
       "minutes": run.figures["training_seconds"] / 60,
     }
@@ -191,16 +191,26 @@ def run_time(page: Page, comparison: Comparison):
   ])
   if runs.empty:
     return
-  table = runs.groupby(["task", "agent"], sort=False).agg(
+  table = runs.groupby(["task", "agent", "beside"], sort=False).agg(
     rate=("rate", "median"), low=("rate", "min"), high=("rate", "max"),
     minutes=("minutes", "median"),
   )
   rates = table["rate"]
+
+  def name(task: str, agent: str, beside: int) -> str:
+    shared = f", {beside} side by side" if beside > 1 else ""
+    return f"{short(task)}, {agent}{shared}"
+
+  def relative_time(task: str, rate: float, beside: int) -> str:
+    alike = (task, comparison.baseline, beside)
+    return f"{rates[alike] / rate:.2f}" if alike in rates else "–"
+
   page.section("Run time")
   page.text(
     "Medians over seeds, on whatever machine and beside whatever else they"
     " ran; compare only runs that ran alike. Where the lowest and the highest"
-    " rate are far apart, time says more of the machine than of the agent."
+    " rate are far apart, time says more of the machine than of the agent. Runs"
+    " side by side shared a program and its time."
   )
   page.table(
     (
@@ -209,11 +219,11 @@ def run_time(page: Page, comparison: Comparison):
     ),
     [
       (
-        f"{short(task)}, {agent}", f"{row.rate:,.0f}",
+        name(task, agent, beside), f"{row.rate:,.0f}",
         f"{row.low:,.0f} to {row.high:,.0f}", f"{row.minutes:.2f}",
-        f"{rates.get((task, comparison.baseline), math.nan) / row.rate:.2f}",
+        relative_time(task, row.rate, beside),
       )
-      for (task, agent), row in table.iterrows()
+      for (task, agent, beside), row in table.iterrows()
     ],
   )
 

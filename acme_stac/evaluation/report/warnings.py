@@ -15,7 +15,7 @@ def warnings(comparison: Comparison) -> list[str]:
   """Returns a sentence about everything that limits a comparison."""
   checks = (
     _absent_agents, _incomplete, _repeated, _without_return, _unequal_ends,
-    _unequal_settings,
+    _unequal_settings, _unequal_shares,
   )
   return [text for check in checks for text in check(comparison)]
 
@@ -129,3 +129,21 @@ def _unequal_settings(comparison: Comparison) -> Iterable[str]:
           f"{short(task)}: agents differ in {name}, although their presets do"
           f" not: {said}."
         )
+
+
+def _unequal_shares(comparison: Comparison) -> Iterable[str]:
+  """Yields tasks whose runs shared their seconds with unequal numbers."""
+  for task in comparison.tasks:
+    shared = {
+      agent: sorted({run.side_by_side for run in group.finished})
+      for agent in comparison.agents
+      if (group := comparison.group(task, agent)).finished
+    }
+    if len({number for of in shared.values() for number in of}) > 1:
+      said = "; ".join(
+        f"{agent} {' or '.join(map(str, of))}" for agent, of in shared.items()
+      )
+      yield (
+        f"{short(task)}: times and rates do not compare, because programs"
+        f" trained unequal numbers of runs side by side ({said})."
+      )

@@ -34,6 +34,21 @@ def test_a_first_signal_is_answered_and_a_second_ends_the_process():
   assert found.stdout == "killed\n"
 
 
+def test_a_signal_ends_a_process_that_has_nothing_to_save():
+  """Whatever the main thread does, such as compile."""
+  found = run("""
+    import ctypes, os, signal
+    from programs.launch import ending
+    with ending.StopRequest() as stop:
+      stop.has_work = False
+      os.kill(os.getpid(), signal.SIGTERM)
+      while True:
+        ctypes.CDLL(None).sleep(100)
+  """)
+  assert found.returncode == 128 + signal.SIGTERM
+  assert "Stopped. The same command goes on." in found.stderr
+
+
 def test_a_full_disk_does_not_change_the_exit_code():
   with open("/dev/full", "w") as full:
     found = subprocess.run(

@@ -12,6 +12,7 @@ import pytest
 
 import acme_stac
 from acme_stac import checkpointing, core, evaluation, on_device
+from programs import evaluate
 from programs.launch import flags as run_flags
 from programs.launch import on_device as launch
 from programs.launch import progress, session
@@ -127,6 +128,9 @@ def test_runs_side_by_side_are_runs_like_any_other(trained):
     assert evaluations[-1]["episodes"] == "3"
     assert float(evaluations[-1]["episode_length_mean"]) == 9.0
     assert steps(directory) == [10, 20, 30]
+    assert evaluation.summary.summarise_run(directory)[
+      "runs_side_by_side"
+    ] == 2
     assert (directory / "plots" / "learning_curve.png").exists()
     assert len(list((directory / "tensorboard").iterdir())) == 2
     policy = acme_stac.load_policy(directory)
@@ -371,6 +375,55 @@ class Bad(Corridor):
     state, timestep = super().step(state, action, key)
     longer = jnp.append(timestep.observation, 0.0)
     return state, timestep._replace(observation=longer)
+
+
+def test_plots_that_a_signal_prevented_are_drawn_by_the_same_command(
+  trained, tmp_path, capsys
+):
+  directory = tmp_path / "run"
+  shutil.copytree(trained, directory)
+  for name in NAMES:
+    shutil.rmtree(directory / name / "plots")
+  arguments = (*SMALL, *SEVERAL, BUDGET.format(600))
+  assert runs.train(directory, *arguments) == 0
+  assert "This run is done." in capsys.readouterr().out
+  for name in NAMES:
+    assert (directory / name / "plots" / "learning_curve.png").exists()
+
+
+def test_runs_that_are_left_out_are_named(trained, tmp_path):
+  shutil.copytree(trained, tmp_path / "run")
+  described = describe(
+    tmp_path / "run", "--vary=entropy_cost=0.01", BUDGET.format(600)
+  )
+  assert described.changes[-1] == f"{NAMES[1]}: not continued"
+
+
+def test_the_directory_of_several_runs_is_none_to_evaluate(trained):
+  with pytest.raises(UserError) as error:
+    evaluate.main([str(trained)])
+  assert "has 2 runs in directories below it. Give one of them" in str(
+    error.value
+  )
+  assert ", ".join(NAMES) in str(error.value)
+
+
+@pytest.mark.parametrize(
+  "argument, said",
+  [
+    ("--seeds=3", "3 runs on 3 of 4 devices (cpu): a number of runs that 4"
+     " divides would use all; compiling"),
+    ("--config.environments_per_actor=2", "1 run on 3 of 4 devices (cpu): a"
+     " number of environments (--config.environments_per_actor) that 4"),
+  ],
+)
+def test_idle_devices_are_named(tmp_path, capsys, monkeypatch, argument, said):
+  devices = jax.devices()[:4]
+  monkeypatch.setattr(jax, "local_devices", lambda **_: devices)
+  monkeypatch.setattr(StillProgram, "devices", devices[:3])
+  monkeypatch.setattr(launch, "DeviceProgram", StillProgram)
+  assert runs.train(tmp_path, *SMALL, argument, BUDGET.format(20)) == 0
+  assert said in capsys.readouterr().out
 
 
 def test_directories_of_another_arrangement(trained, tmp_path):
