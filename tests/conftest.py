@@ -48,7 +48,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   # imports, which takes two thirds of its start.
   if sys.dont_write_bytecode:
     os.environ["PYTHONPYCACHEPREFIX"] = f"{_cache.name}/python"
-    del os.environ["PYTHONDONTWRITEBYTECODE"]
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ from acme_stac.environments import Catch, environment_spec
 from tests.support import helpers
 config = helpers.small_config()
 update = core.make_update(helpers.networks(config), config)
-state, _ = update.update(
+state, _ = jax.jit(update.update)(
   update.init(jax.random.PRNGKey(0)), helpers.trajectory(config))
 print(int(state.step))
 """

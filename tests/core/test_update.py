@@ -54,12 +54,11 @@ def warm_state(config, update, state, continuous=False):
 
   And with η away from its start, where σ is flat.
   """
-  step = jax.jit(update.update)
   for seed in range(3):
     trajectory = to_float64(
       helpers.trajectory(config, 10 + seed, continuous=continuous)
     )
-    state, _ = step(to_float64(state), trajectory)
+    state, _ = update.update(to_float64(state), trajectory)
   rng = np.random.default_rng(0)
   etas = {}
   for name, eta in state.metaparams.items():
@@ -343,14 +342,16 @@ def agent_in_float64(agent, overrides):
   continuous = overrides.pop("continuous", False)
   config = helpers.small_config(agent, **overrides)
   networks, update, state, trajectory = setup(config, continuous=continuous)
-  state = warm_state(config, update, state, continuous)
+  # Most agents' metagradient needs no other program than the warming up.
+  step = core.Update(update.init, jax.jit(update.update))
+  state = warm_state(config, step, state, continuous)
   batches = [to_float64(trajectory)]
   if config.outer_batch != "same":
     batches.append(
       to_float64(helpers.trajectory(config, 5, continuous=continuous))
     )
   reference = Reference(networks, config, state, batches[0], batches[-1])
-  exact = jax.jit(lambda s: metagradient(update, config, s, *batches))(state)
+  exact = metagradient(step, config, state, *batches)
   return config, state, reference, exact
 
 

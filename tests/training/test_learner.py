@@ -12,6 +12,8 @@ from acme_stac.training.prefetch import Prefetch
 from acme_stac.training.samples import Sample
 from tests.support import helpers
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def samples(config, count=None):
   seeds = itertools.count() if count is None else range(count)
@@ -30,7 +32,6 @@ def make(config, **kwargs):
   )
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("agent,lstm_size", [("impala", None), ("stacx", 4)])
 def test_many_devices_equal_one(agent, lstm_size):
   """Gradients and metagradients of the whole batch, however it is split."""
@@ -267,7 +268,6 @@ def test_prefetch_is_ahead_but_bounded():
   assert taken == list(range(10))
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_skipped_updates_are_counted_and_said(caplog):
   """Rewards beyond any loss: nothing is learned, and the run says so."""
   config = helpers.small_config("stacx", max_gradient_norm=40.0)
