@@ -109,8 +109,7 @@ def _tasks() -> _Runs:
     ]
     for environment, steps in _TASKS.items()
     for agent in (
-      "stacx", "stacx_outer_critic", "stacx_bootstrap_1",
-      "stacx_bootstrap_outer_critic", "stacx_double",
+      "stacx_outer_critic", "stacx_bootstrap_1", "stacx_bootstrap_outer_critic"
     )
     for seed in range(3)
   }
