@@ -17,7 +17,7 @@ from typing import Any
 import acme_stac
 from acme_stac import evaluation
 from acme_stac.checks import check_integer, check_number
-from acme_stac.evaluation.text import counted, listed_briefly, printable
+from acme_stac.evaluation.text import counted, printable
 from programs import commands
 from programs.launch import ending, progress
 from programs.run import arguments, paths, workdir
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
   try:
     _check(options)
     file = evaluation.play.newest_file(options.policy)
-    _check_is_run(file)
+    workdir.check_is_run(file)
     policy = _load(options, file)
     task = _task(options, policy.metadata)
     environment = task.make(options.environments, options.seed)
@@ -210,16 +210,6 @@ def _check(options: argparse.Namespace):
         f"--video_fps of a {kind} file", options.video_fps, 0.0, rates[kind],
         above=True,
       )
-
-
-def _check_is_run(path: pathlib.Path):
-  """Raises ValueError for a directory of runs side by side."""
-  if path.is_dir() and (below := workdir.runs_below(path)):
-    names = listed_briefly(run.relative_to(path) for run in below)
-    raise ValueError(
-      f"{path} has {counted(len(below), 'run')} in directories below it. Give"
-      f" one of them: {names}."
-    )
 
 
 def _load(options: argparse.Namespace, file: pathlib.Path) -> Any:

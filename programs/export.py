@@ -9,7 +9,7 @@ TensorFlow.
 import acme_stac
 from acme_stac.evaluation.text import printable
 from programs import commands
-from programs.run import arguments, paths
+from programs.run import arguments, paths, workdir
 from programs.run.errors import UserError
 
 
@@ -29,6 +29,7 @@ def main(argv: list[str]) -> int:
     "--output", type=paths.path, required=True, help="file to write"
   )
   options = parser.parse_args(argv)
+  workdir.check_is_run(options.run)
   paths.check_files([options.output], "--output")
   try:
     metadata = acme_stac.export_policy(options.run, options.output)

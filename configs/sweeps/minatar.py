@@ -42,7 +42,7 @@ _SEARCHED_FAST = {
   "entropy_cost": (0.003, 0.01),
   "rmsprop_eps": (0.001, 1e-4),
 }
-# The best of 20 for IMPALA over games (docs/data/results.md).
+# The best tried for IMPALA in three games of four (docs/data/results.md).
 FAST = {"learning_rate": 4.8e-3, "entropy_cost": 0.01, "rmsprop_eps": 0.001}
 _BRIEF = (
   "--config.num_environment_steps=640000", "--config.evaluation.episodes=0"

@@ -6,7 +6,7 @@ import pathlib
 import time
 from typing import Any, BinaryIO
 
-from acme_stac.evaluation.text import printable
+from acme_stac.evaluation.text import counted, listed_briefly, printable
 from programs.run import paths
 from programs.run.errors import UserError
 
@@ -24,6 +24,16 @@ def make(workdir: pathlib.Path):
   paths.check_files(
     [workdir / "config.json", *workdir.glob("logs/*.csv")], _FLAG
   )
+
+
+def check_is_run(path: pathlib.Path):
+  """Raises UserError for a directory of runs side by side."""
+  if path.is_dir() and (below := runs_below(path)):
+    names = listed_briefly(run.relative_to(path) for run in below)
+    raise UserError(
+      f"{path} has {counted(len(below), 'run')} in directories below it. Give"
+      f" one of them: {names}."
+    )
 
 
 def runs_below(workdir: pathlib.Path) -> list[pathlib.Path]:

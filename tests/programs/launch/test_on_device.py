@@ -12,7 +12,7 @@ import pytest
 
 import acme_stac
 from acme_stac import checkpointing, core, evaluation, on_device
-from programs import evaluate
+from programs import evaluate, export
 from programs.launch import flags as run_flags
 from programs.launch import on_device as launch
 from programs.launch import progress, session
@@ -399,9 +399,14 @@ def test_runs_that_are_left_out_are_named(trained, tmp_path):
   assert described.changes[-1] == f"{NAMES[1]}: not continued"
 
 
-def test_the_directory_of_several_runs_is_none_to_evaluate(trained):
+@pytest.mark.parametrize(
+  "command, flags", [(evaluate, []), (export, ["--output=policy.npz"])]
+)
+def test_the_directory_of_several_runs_is_none_with_a_policy(
+  trained, command, flags
+):
   with pytest.raises(UserError) as error:
-    evaluate.main([str(trained)])
+    command.main([str(trained), *flags])
   assert "has 2 runs in directories below it. Give one of them" in str(
     error.value
   )
