@@ -20,7 +20,8 @@ ablations that of the study, whose report then has both:
              a wrong g_v, in IMPALA's loss and in the outer loss of STACX.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 from configs import sweeps
 
@@ -44,9 +45,7 @@ _SEARCHED_FAST = {
 }
 # The best tried for IMPALA in three games of four (docs/data/results.md).
 FAST = {"learning_rate": 4.8e-3, "entropy_cost": 0.01, "rmsprop_eps": 0.001}
-_BRIEF = (
-  "--config.num_environment_steps=640000", "--config.evaluation.episodes=0"
-)
+_FAST_STEPS = 640_000
 # Name -> agents and values other than the preset's. Those of γ and g_v are the
 # papers' wrong ones, of an outer 0.995 and 0.25.
 _VARIED = {
@@ -74,8 +73,14 @@ def fast_flags(game: str, *more: str) -> list[str]:
   return flags(
     game, 3,
     *[f"--config.stac.{name}={value}" for name, value in FAST.items()],
-    *_BRIEF,
+    *_budget(_FAST_STEPS),
     *more,
+  )
+
+
+def _budget(steps: int) -> tuple[str, str]:
+  return (
+    f"--config.num_environment_steps={steps}", "--config.evaluation.episodes=0"
   )
 
 
@@ -103,24 +108,14 @@ def _small() -> _Runs:
   }
 
 
-def _search() -> _Runs:
+def _search(
+  seeds: int, searched: Mapping[str, Sequence[float]], steps: int
+) -> _Runs:
   return {
     f"{game}/impala": flags(
-      game, 2, _agent("impala"),
-      *[_vary(name, values) for name, values in _SEARCHED.items()],
-      "--config.num_environment_steps=10000000",
-      "--config.evaluation.episodes=0",
-    )
-    for game in GAMES
-  }
-
-
-def _small_search() -> _Runs:
-  return {
-    f"{game}/impala": flags(
-      game, 1, _agent("impala"),
-      *[_vary(name, values) for name, values in _SEARCHED_FAST.items()],
-      *_BRIEF,
+      game, seeds, _agent("impala"),
+      *[_vary(name, values) for name, values in searched.items()],
+      *_budget(steps),
     )
     for game in GAMES
   }
@@ -139,11 +134,11 @@ def _ablations() -> _Runs:
   return runs
 
 
-_PARTS = {
+_PARTS: Mapping[str, Callable[[], _Runs]] = {
   "study": _study,
   "small": _small,
-  "search": _search,
-  "small_search": _small_search,
+  "search": functools.partial(_search, 2, _SEARCHED, 10_000_000),
+  "small_search": functools.partial(_search, 1, _SEARCHED_FAST, _FAST_STEPS),
   "ablations": _ablations,
 }
 

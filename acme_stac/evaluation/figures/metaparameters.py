@@ -141,7 +141,5 @@ def _sigma_axes(grid: Sequence[Axes]):
   margin = 0.03 * (high - low)
   for axes in grid:
     axes.set_ylim(low - margin, high + margin)
-    axes.set_ylabel(
-      "same axis in all", fontsize="small",
-    )
+    axes.set_ylabel("same axis in all", fontsize="small")
     axes.ticklabel_format(axis="y", useOffset=False)
