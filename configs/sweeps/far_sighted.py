@@ -13,9 +13,9 @@ Parts, as configs/sweeps/far_sighted.py:PART; give them one --workdir:
   right  every agent from the right start; the default.
   wrong  every agent from a fifth and from five times the entropy cost, the
          horizon 1 / (1 − γ) and the value cost.
-  small  Breakout with 3 seeds of 1,000 updates, from the right start and with
-         the wrong entropy costs, for two cores; η's step size is ten times the
-         preset's, so that metaparameters get somewhere.
+  small  Breakout with 3 seeds of 1,000 updates, from the right start and from
+         the wrong ones, for two cores; η's step size is ten times the preset's,
+         so that metaparameters get somewhere.
   tasks  CartPole and control's swingup with the small settings, 3 seeds each,
          by the program of several processes.
 """
@@ -84,11 +84,10 @@ def _wrong() -> _Runs:
 
 
 def _small() -> _Runs:
-  entropy_cost = minatar.FAST["entropy_cost"]
-  wrong = _wrong_values(entropy_cost)["entropy_cost"]
   starts = {"": [], **{
-    f"entropy_cost={value:.4g}/": [f"--config.stac.entropy_cost={value:.4g}"]
-    for value in wrong
+    f"{field}={value:.4g}/": [f"--config.stac.{field}={value:.4g}"]
+    for field, values in _wrong_values(minatar.FAST["entropy_cost"]).items()
+    for value in values
   }}
   return {
     f"breakout/{start}{name}": minatar.fast_flags(
