@@ -16,6 +16,8 @@ Parts, as configs/sweeps/far_sighted.py:PART; give them one --workdir:
   small  Breakout with 3 seeds of 1,000 updates, from the right start and from
          the wrong ones, for two cores; η's step size is ten times the preset's,
          so that metaparameters get somewhere.
+  long   Breakout at the papers' number of updates, two seeds of four agents,
+         the first of each before the second; two and a half hours of two cores.
   tasks  CartPole and control's swingup with the small settings, 3 seeds each,
          by the program of several processes.
 """
@@ -42,6 +44,7 @@ _AGENTS = {
   ],
 }
 _FACTORS = (0.2, 5.0)
+_LONG = ("stacx", "stacx_outer_critic", "impala", "impala_aux")
 # Environment -> steps.
 _TASKS = {"gymnasium:CartPole-v1": 200_000, "control:cartpole/swingup": 100_000}
 
@@ -98,6 +101,17 @@ def _small() -> _Runs:
   }
 
 
+def _long() -> _Runs:
+  return {
+    f"breakout/{name}/{seed}": minatar.flags(
+      "breakout", 1, *_AGENTS[name], f"--config.seed={seed}",
+      "--config.evaluation.episodes=0",
+    )
+    for seed in range(2)
+    for name in _LONG
+  }
+
+
 def _tasks() -> _Runs:
   return {
     f"{environment.partition(':')[2]}/{agent}/{seed}": [
@@ -114,7 +128,13 @@ def _tasks() -> _Runs:
   }
 
 
-_PARTS = {"right": _right, "wrong": _wrong, "small": _small, "tasks": _tasks}
+_PARTS = {
+  "right": _right,
+  "wrong": _wrong,
+  "small": _small,
+  "long": _long,
+  "tasks": _tasks,
+}
 
 
 def get_runs(part: str = "right") -> _Runs:
