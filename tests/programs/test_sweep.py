@@ -415,7 +415,7 @@ def test_far_sighted_agents_can_be_started(tmp_path, monkeypatch):
   monkeypatch.setattr(on_device, "check", lambda environment: None)
   parts = {
     part: sweep.load_runs(f"configs/sweeps/far_sighted.py:{part}")
-    for part in ("right", "wrong", "small")
+    for part in ("right", "wrong", "small", "long")
   }
   assert len(parts["right"]) == 5 * 9 and len(parts["wrong"]) == 5 * 9 * 6
   assert not set(parts["right"]) & set(parts["wrong"])
@@ -429,6 +429,10 @@ def test_far_sighted_agents_can_be_started(tmp_path, monkeypatch):
   small = parts["small"]["breakout/entropy_cost=0.002/stacx_double"]
   members = members_of(tmp_path, small)
   assert len(members) == 3 and members[0].config.entropy_cost == 0.002
+  horizon = parts["small"]["breakout/discount=0.999/impala"]
+  assert members_of(tmp_path, horizon)[0].config.discount == 0.999
+  (whole,) = members_of(tmp_path, parts["long"]["breakout/stacx/1"])
+  assert whole.config.num_updates == 78_125 and whole.seed == 1
 
 
 def members_of(tmp_path, flags):
