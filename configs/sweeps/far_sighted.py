@@ -44,7 +44,7 @@ _AGENTS = {
   ],
 }
 _FACTORS = (0.2, 5.0)
-_LONG = ("stacx", "stacx_outer_critic", "impala", "impala_aux")
+_LONG = ("impala", "impala_aux", "stacx", "stacx_outer_critic")
 # Environment -> steps.
 _TASKS = {"gymnasium:CartPole-v1": 200_000, "control:cartpole/swingup": 100_000}
 
