@@ -132,6 +132,18 @@ def test_links_and_pictures_exist():
   assert not unused
 
 
+def test_data_names_no_place_of_the_machine_that_made_it():
+  found = {
+    path.name: match.group()
+    for path in sorted((ROOT / "docs" / "data").rglob("*"))
+    if path.suffix in (".csv", ".json", ".md")
+    for match in [re.search(r"(?<![\w./])/(tmp|home|root|mnt|work)/.*",
+      path.read_text())]
+    if match
+  }
+  assert not found
+
+
 def test_the_site_builds_without_a_warning(tmp_path):
   pytest.importorskip("mkdocs")
   result = subprocess.run(
