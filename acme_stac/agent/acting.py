@@ -12,7 +12,7 @@ from acme.jax import variable_utils
 
 from acme_stac.config import STACConfig
 from acme_stac.core.types import Array
-from acme_stac.environments import precision
+from acme_stac.environments import nests, precision
 from acme_stac.networks import (
   ActingState,
   STACNetworks,
@@ -126,6 +126,7 @@ class STACActor(actors.GenericActor):
       adder: where experience goes; None when evaluating.
     """
     super().__init__(core, random_key, variable_client, adder)
+    self._observation_spec = environment_spec.observations
     self._action_space = make_action_space(environment_spec.actions, config)
     self._update_period = config.variable_update_period
     self._next_update = self._update_period
@@ -136,6 +137,7 @@ class STACActor(actors.GenericActor):
     Raises:
       ValueError: if an observation of 64 bits does not fit in 32.
     """
+    observation = nests.select(self._observation_spec, observation)
     super().select_action(
       precision.narrow(jax.tree_util.tree_map(np.asarray, observation))
     )

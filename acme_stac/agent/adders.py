@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from acme import adders
 
+from acme_stac.environments import nests
 from acme_stac.training import adder
 from acme_stac.training.adder import Decision
 
@@ -62,5 +63,5 @@ def _batch(timestep: dm_env.TimeStep) -> dm_env.TimeStep:
     np.array(
       [1.0 if timestep.discount is None else timestep.discount], np.float32
     ),
-    _add_axis(timestep.observation),
+    _add_axis(nests.plain_nest(timestep.observation)),
   )

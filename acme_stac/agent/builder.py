@@ -132,7 +132,6 @@ class STACBuilder(
     counter: counting.Counter | None = None,
   ) -> STACLearner:
     """Returns the learner."""
-    del environment_spec
 
     def queue_metrics() -> dict[str, float]:
       if replay_client is None:
@@ -149,6 +148,7 @@ class STACBuilder(
       extra_metrics=queue_metrics,
       should_stop=self._should_stop,
       devices=self._learner_devices,
+      environment_spec=environment_spec,
       counter=counter,
     )
 

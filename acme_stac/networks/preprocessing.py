@@ -86,7 +86,7 @@ def make_preprocessor(
     }
 
     def features(observation: Any) -> Array:
-      leaves = jax.tree_util.tree_leaves(nests.plain_nest(observation))
+      leaves = jax.tree_util.tree_leaves(nests.select(spec, observation))
       parts = [
         part(leaves[number].reshape(leaves[number].shape[0], -1))
         for number, part in columns.items()
@@ -105,7 +105,7 @@ def make_preprocessor(
   [(image_number, (name, leaf))] = used.items()
   image = _make_image(name, leaf, torso, image_channels)
   return lambda observation: image(
-    jax.tree_util.tree_leaves(nests.plain_nest(observation))[image_number]
+    jax.tree_util.tree_leaves(nests.select(spec, observation))[image_number]
   )
 
 

@@ -17,6 +17,7 @@ from acme_stac.core import (
   make_update,
 )
 from acme_stac.core.types import Array, Trajectory
+from acme_stac.environments import nests
 from acme_stac.networks import STACNetworks
 from acme_stac.training.adder import stored_spec
 from acme_stac.training.compilation import compile_in_thread
@@ -78,6 +79,7 @@ class Learner:
     self._shares_devices = shares_devices
     init = jax.jit(update.init)
     self._compiled: futures.Future[Callable[..., Any]] = futures.Future()
+    self._structure: Trajectory | None = None
     if environment_spec is None:
       self._compiled.set_result(self._parallel.update)
     else:
@@ -91,6 +93,7 @@ class Learner:
           lambda: networks.initial_state(config.batch_size)
         )
       )
+      self._structure = batch
       lowered = self._parallel.update.lower(
         jax.eval_shape(init, random_key), *[batch] * config.batches_to_begin
       )
@@ -113,7 +116,11 @@ class Learner:
     self._warned_of_skipped = False
 
   def _to_devices(self, sample: Sample) -> tuple[Trajectory, np.ndarray]:
-    return self._parallel.put(sample.trajectory), sample.params_version
+    trajectory = sample.trajectory
+    if self._structure is not None:
+      # Reverb returns lists as tuples, and an OrderedDict as a dict.
+      trajectory = nests.select(self._structure, trajectory)
+    return self._parallel.put(trajectory), sample.params_version
 
   def wait_until_compiled(self):
     """Waits until the update is compiled or its compilation has failed.

@@ -2,6 +2,9 @@
 
 import acme_stac.agent  # isort: skip  # Before anything of acme.jax.
 
+import collections
+import types
+
 import dm_env
 import jax
 import numpy as np
@@ -149,3 +152,90 @@ def test_acme_environment_loop_fills_the_queue():
   assert {result["episode_length"] for result in results} == {9}
   assert client.server_info()["trajectories"].current_size == 10 * 10 // 7
   server.stop()
+
+
+def container(kind):
+  """Returns a function that puts two parts into an observation."""
+  return {
+    "dict": lambda b, a: {"b": b, "a": a},
+    "ordered": lambda b, a: collections.OrderedDict(b=b, a=a),
+    "other order": lambda b, a: collections.OrderedDict(a=a, b=b),
+    "mapping": lambda b, a: types.MappingProxyType({"b": b, "a": a}),
+    "more": lambda b, a: {"a": a, "aa": np.zeros(3), "b": b},
+    "list": lambda b, a: [b, {"a": [a]}],
+    "tuple": lambda b, a: (b, {"a": (a,)}),
+  }[kind]
+
+
+class Parts(dm_env.Environment):
+  """Four steps with observations of two parts."""
+
+  def __init__(self, spec, observation):
+    self._spec = container(spec)
+    self._observe = container(observation)
+    self._time = 0
+
+  def _observation(self):
+    return self._observe(
+      np.array([5.0, self._time], np.float32), np.array([-1, 0], np.float32)
+    )
+
+  def reset(self):
+    self._time = 0
+    return dm_env.restart(self._observation())
+
+  def step(self, action):
+    self._time += 1
+    following = dm_env.termination if self._time > 4 else dm_env.transition
+    return following(1.0, self._observation())
+
+  def observation_spec(self):
+    part = specs.Array((2,), np.float32)
+    return self._spec(part, part)
+
+  def action_spec(self):
+    return specs.DiscreteArray(3)
+
+
+@pytest.mark.parametrize("spec,observation", [
+  ("dict", "dict"),
+  ("dict", "other order"),
+  ("dict", "ordered"),
+  ("dict", "more"),
+  ("ordered", "ordered"),
+  ("ordered", "dict"),
+  ("ordered", "other order"),
+  ("ordered", "mapping"),
+  ("list", "list"),
+  ("list", "tuple"),
+  ("tuple", "list"),
+])
+def test_actor_and_learner_see_the_same_in_every_container(spec, observation):
+  """Through Acme's loop and Reverb: the first update is on-policy."""
+  environment = Parts(spec, observation)
+  environment_spec = specs.make_environment_spec(environment)
+  config = helpers.small_config(
+    "impala", batch_size=1, trajectory_length=3, head_output_scale=3.0
+  )
+  networks = acme_stac.make_networks(environment_spec, config)
+  builder = acme_stac.STACBuilder(
+    config, log_every_seconds=0.0, learner_devices=jax.local_devices()[:1]
+  )
+  server = reverb.Server(builder.make_replay_tables(environment_spec))
+  client = reverb.Client(f"localhost:{server.port}")
+  rows = []
+  learner = builder.make_learner(
+    jax.random.PRNGKey(0), networks, builder.make_dataset_iterator(client),
+    lambda label: types.SimpleNamespace(write=rows.append), environment_spec,
+  )
+  actor = builder.make_actor(
+    jax.random.PRNGKey(1), builder.make_policy(networks, environment_spec),
+    environment_spec, learner, builder.make_adder(client, environment_spec),
+  )
+  environment_loop.EnvironmentLoop(environment, actor).run_episode()
+  learner.step()
+  server.stop()
+  np.testing.assert_allclose(
+    [rows[0][f"importance_weight_{name}"] for name in ("mean", "max")], 1.0,
+    rtol=1e-5,
+  )
