@@ -134,14 +134,10 @@ def _constructor_types(game: Any) -> dict[str, Any]:
 
 
 def _parameter_types(params: Any) -> dict[str, Any]:
-  values = {
-    field.name: getattr(params, field.name)
-    for field in dataclasses.fields(params)
-  }
   return {
-    name: type(value)
-    for name, value in values.items()
-    if isinstance(value, _OPTION_TYPES)
+    field.name: type(value)
+    for field in dataclasses.fields(params)
+    if isinstance(value := getattr(params, field.name), _OPTION_TYPES)
   }
 
 
