@@ -279,18 +279,6 @@ def environment_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
   }
 
 
-def write_config(experiment: Experiment):
-  """Writes config.json, whole or not at all.
-
-  Raises:
-    OSError: if it cannot be written.
-  """
-  path = experiment.workdir / "config.json"
-  temporary = path.with_suffix(".tmp")
-  temporary.write_text(json.dumps(experiment.to_json(), indent=2) + "\n")
-  temporary.replace(path)
-
-
 def flag_of(path: str) -> str:
   """Returns the flag that sets a field.
 
