@@ -16,7 +16,6 @@ import courier
 import launchpad as lp
 
 from acme_stac.agent import queues
-from acme_stac.training.variables import ACTOR_VARIABLES
 from programs.launch import node_process
 from programs.nodes import building
 from programs.nodes.actor import Actor
@@ -52,8 +51,7 @@ class _Peers:
     self.send = VariableSender(
       lambda data: patiently(
         lambda: variables.futures.put(data).result(), server, *waits
-      ),
-      ACTOR_VARIABLES,
+      )
     )
 
 
