@@ -18,7 +18,6 @@ import acme_stac
 from acme_stac import environments, on_device
 from acme_stac.checks import IntegerRange, NumberRange, plain_type
 from acme_stac.environment_loop import MAX_EPISODE_STEPS
-from acme_stac.on_device import registry
 
 _COUNT = IntegerRange(1, 2**63)
 # The upper limit is about the longest time that a thread can wait.
@@ -145,10 +144,6 @@ class Experiment:
     return environments.make_batched(
       self.environment, num_environments, seed, **self.environment_options
     )
-
-  def make_device_environment(self) -> on_device.Environment:
-    """Makes the run's environment as pure functions in JAX."""
-    return registry.make(self.environment, **self.environment_options)
 
   def check_ranges(self):
     """Raises FieldError for a field that is out of its range."""
