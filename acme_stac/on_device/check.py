@@ -185,7 +185,7 @@ def _of_timestep(
 
 
 def _of_purity(environment: Environment) -> list[str]:
-  """Returns what shows that reset or step is not pure."""
+  """Returns evidence that reset or step is not pure."""
   keys = jax.random.split(jax.random.PRNGKey(_SEED), _MEMBERS)
   action, _ = _arguments(environment)
   action = jax.ShapeDtypeStruct((_MEMBERS, *action.shape), action.dtype)

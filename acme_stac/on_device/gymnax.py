@@ -166,7 +166,7 @@ class Gymnax(environment.Environment):
     self._action_spec = _spec(action_space, action_space)
 
   def observe(self, observation: Any) -> Any:
-    """Returns what is observed of gymnax's observation."""
+    """Converts an observation of gymnax's to that of this environment."""
     return environment.strongly_typed(observation)
 
   def reset(self, key: Array) -> tuple[Any, dm_env.TimeStep]:

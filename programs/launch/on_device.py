@@ -68,7 +68,7 @@ class _Call(NamedTuple):
 
 
 class _Training:
-  """The runs, and what has been done of them."""
+  """The runs and their progress."""
 
   def __init__(
     self,

@@ -42,7 +42,7 @@ class Supervisor:
     host: OneHost,
     stop: StopRequest,
   ):
-    """Takes the run, a client of its counter, and the role of this host."""
+    """Makes a supervisor; `counter` is a client of the run's counter."""
     self._experiment = experiment
     self._counter = counter
     self._progress = progress
