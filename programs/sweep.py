@@ -31,6 +31,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
+
 import acme_stac
 from acme_stac import evaluation
 from acme_stac.evaluation import logs
@@ -321,10 +323,11 @@ def write_summary(
     "summary.csv": [{"run": name, **row} for name, row in rows.items()],
     "averages.csv": evaluation.statistics.average_over_seeds(finished),
   }
-  files = [
-    evaluation.summary.write_csv(workdir / name, table)
-    for name, table in tables.items() if table
-  ]
+  files = []
+  for name, table in tables.items():
+    if table:
+      pd.DataFrame(table).to_csv(workdir / name, index=False)
+      files.append(workdir / name)
   curves = evaluation.figures.plot_sweep(rows, workdir)
   return [*files, curves] if curves else files
 

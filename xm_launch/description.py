@@ -1,7 +1,7 @@
 """The description of a run on a cluster, checked field by field.
 
-What is wrong in it is reported here, or by the engine's module, before anything
-is submitted. docs/cloud.md explains every field.
+Errors in it are reported here, or by the engine's module, before anything is
+submitted. docs/cloud.md explains every field.
 """
 
 import dataclasses

@@ -12,7 +12,23 @@ _DRAWN_SIZE = 240
 _BACKGROUND, _BALL, _PADDLE = (24, 24, 32), (240, 190, 60), (80, 160, 240)
 
 
-class Catch(base.BatchedEnvironment):
+class Board(base.HasSpecs):
+  """The size and the specs of the game."""
+
+  def __init__(self, rows: int = 10, columns: int = 5):
+    checks.check_integer("rows", rows, 2, checks.MAX_SIZE)
+    checks.check_integer("columns", columns, 1, checks.MAX_SIZE)
+    self._rows, self._columns = rows, columns
+
+  def observation_spec(self) -> specs.BoundedArray:
+    shape = (self._rows, self._columns)
+    return specs.BoundedArray(shape, np.float32, 0.0, 1.0, name="board")
+
+  def action_spec(self) -> specs.DiscreteArray:
+    return specs.DiscreteArray(3, name="action")
+
+
+class Catch(Board, base.BatchedEnvironment):
   """The game of bsuite on N boards.
 
   The ball starts at the top in a random column and falls one row per step; the
@@ -25,11 +41,9 @@ class Catch(base.BatchedEnvironment):
   def __init__(
     self, num_environments: int, seed: int, rows: int = 10, columns: int = 5
   ):
-    checks.check_integer("rows", rows, 2, checks.MAX_SIZE)
-    checks.check_integer("columns", columns, 1, checks.MAX_SIZE)
+    super().__init__(rows, columns)
     self.num_environments = num_environments
     self._rng = np.random.default_rng(seed)
-    self._rows, self._columns = rows, columns
     self._ball_row = np.zeros(num_environments, np.int64)
     self._ball_column = np.zeros(num_environments, np.int64)
     self._paddle = np.zeros(num_environments, np.int64)
@@ -75,13 +89,6 @@ class Catch(base.BatchedEnvironment):
       self._ball_column[0],
       self._paddle[0],
     )
-
-  def observation_spec(self) -> specs.BoundedArray:
-    shape = (self._rows, self._columns)
-    return specs.BoundedArray(shape, np.float32, 0.0, 1.0, name="board")
-
-  def action_spec(self) -> specs.DiscreteArray:
-    return specs.DiscreteArray(3, name="action")
 
 
 def draw(

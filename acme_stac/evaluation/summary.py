@@ -3,7 +3,6 @@
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,11 +100,3 @@ def _factors(workdir: pathlib.Path, values: pd.DataFrame) -> np.ndarray:
     is_doubled = False  # A log alone, or of an old version.
   weights = values.columns.str.contains("_cost_head")
   return np.where(is_doubled & weights, 2.0, 1.0)
-
-
-def write_csv(
-  path: pathlib.Path, rows: Sequence[Mapping[str, Any]]
-) -> pathlib.Path:
-  """Writes rows as CSV, a column for each key of any row; returns the path."""
-  pd.DataFrame(rows).to_csv(path, index=False)
-  return path

@@ -6,9 +6,7 @@ import dm_env
 import jax
 import jax.numpy as jnp
 import numpy as np
-from dm_env import specs
 
-from acme_stac import checks
 from acme_stac.environments import catch
 from acme_stac.on_device import environment
 
@@ -23,15 +21,10 @@ class CatchState(NamedTuple):
   paddle: Array
 
 
-class Catch(environment.Environment):
+class Catch(catch.Board, environment.Environment):
   """The game of `acme_stac.environments.Catch`: same specs, rules, options."""
 
   name = "catch"
-
-  def __init__(self, rows: int = 10, columns: int = 5):
-    checks.check_integer("rows", rows, 2, checks.MAX_SIZE)
-    checks.check_integer("columns", columns, 1, checks.MAX_SIZE)
-    self._rows, self._columns = rows, columns
 
   def reset(self, key: Array) -> tuple[CatchState, dm_env.TimeStep]:
     column = jax.random.randint(key, (), 0, self._columns, jnp.int32)
@@ -60,10 +53,3 @@ class Catch(environment.Environment):
 
   def render(self, state: CatchState) -> np.ndarray:
     return catch.draw(self._rows, self._columns, *map(int, state))
-
-  def observation_spec(self) -> specs.BoundedArray:
-    shape = (self._rows, self._columns)
-    return specs.BoundedArray(shape, np.float32, 0.0, 1.0, name="board")
-
-  def action_spec(self) -> specs.DiscreteArray:
-    return specs.DiscreteArray(3, name="action")

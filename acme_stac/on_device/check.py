@@ -87,7 +87,7 @@ def _of_tracing(environment: Environment) -> list[str]:
     return problems
   next_state, timestep = second
   return [
-    *_differences("state", state, next_state),
+    *_differences(state, next_state),
     *_of_timestep("reset", environment, reset_step),
     *_of_timestep("step", environment, timestep),
   ]
@@ -127,13 +127,13 @@ def _trace(
   return results, []
 
 
-def _differences(name: str, before: Any, after: Any) -> Iterator[str]:
-  """Yields the parts of a nest whose shape or type step() changes."""
+def _differences(before: Any, after: Any) -> Iterator[str]:
+  """Yields the parts of the state whose shape or type step() changes."""
   structure: Any = jax.tree_util.tree_structure(before)
   other_structure: Any = jax.tree_util.tree_structure(after)
   if structure != other_structure:
     yield (
-      f"step() must return a {name} of the structure of reset()'s,"
+      "step() must return a state of the structure of reset()'s,"
       f" {structure}, got {other_structure}."
     )
     return
@@ -143,7 +143,7 @@ def _differences(name: str, before: Any, after: Any) -> Iterator[str]:
   ):
     if (one.shape, one.dtype) != (other.shape, other.dtype):
       yield (
-        f"{name}{jax.tree_util.keystr(path)} is {_text(one)} after reset() and"
+        f"state{jax.tree_util.keystr(path)} is {_text(one)} after reset() and"
         f" {_text(other)} after step(): a compiled loop needs one shape and"
         " type."
       )
@@ -185,7 +185,7 @@ def _of_timestep(
 
 
 def _of_purity(environment: Environment) -> list[str]:
-  """Returns what shows that reset or step is not pure."""
+  """Returns evidence that reset or step is not pure."""
   keys = jax.random.split(jax.random.PRNGKey(_SEED), _MEMBERS)
   action, _ = _arguments(environment)
   action = jax.ShapeDtypeStruct((_MEMBERS, *action.shape), action.dtype)

@@ -134,14 +134,10 @@ def _constructor_types(game: Any) -> dict[str, Any]:
 
 
 def _parameter_types(params: Any) -> dict[str, Any]:
-  values = {
-    field.name: getattr(params, field.name)
-    for field in dataclasses.fields(params)
-  }
   return {
-    name: type(value)
-    for name, value in values.items()
-    if isinstance(value, _OPTION_TYPES)
+    field.name: type(value)
+    for field in dataclasses.fields(params)
+    if isinstance(value := getattr(params, field.name), _OPTION_TYPES)
   }
 
 
@@ -170,7 +166,7 @@ class Gymnax(environment.Environment):
     self._action_spec = _spec(action_space, action_space)
 
   def observe(self, observation: Any) -> Any:
-    """Returns what is observed of gymnax's observation."""
+    """Converts an observation of gymnax's to that of this environment."""
     return environment.strongly_typed(observation)
 
   def reset(self, key: Array) -> tuple[Any, dm_env.TimeStep]:

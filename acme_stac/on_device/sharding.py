@@ -47,10 +47,7 @@ def shard_batch(state: LoopState, devices: Sequence[jax.Device]) -> LoopState:
   replicated = sharding_along(None, devices)
   members = sharding_along(0, devices)
   rows = sharding_along(1, devices)
-
-  def put(tree: Any, sharding: NamedSharding) -> Any:
-    return jax.device_put(tree, sharding)
-
+  put = jax.device_put
   ahead = state.ahead
   if isinstance(ahead, Trajectory):
     ahead = put(ahead._replace(core_state=()), rows)._replace(

@@ -178,20 +178,19 @@ def table(result: dict[str, Any]) -> str:
   """Returns a Markdown table of what `run` gives."""
   number = measuring.number
   return measuring.table(result["rows"], {
-    "network": lambda row: row["network"],
+    "network": "{network}",
     "batch": lambda row: (
       f"{row['batch']} × {row['length']}"
       + (f" on each of {row['devices']}" if row["devices"] > 1 else "")
     ),
-    "agent (heads)": lambda row: f"`{row['agent']}` ({row['heads']})",
-    "update, ms": lambda row: f"{row['milliseconds']:.1f}",
-    "time / IMPALA (min–max)": lambda row: (
-      f"{row['time_ratio']:.2f}"
-      f" ({row['time_ratio_min']:.2f}–{row['time_ratio_max']:.2f})"
+    "agent (heads)": "`{agent}` ({heads})",
+    "update, ms": "{milliseconds:.1f}",
+    "time / IMPALA (min–max)": (
+      "{time_ratio:.2f} ({time_ratio_min:.2f}–{time_ratio_max:.2f})"
     ),
-    "memory, MB": lambda row: f"{row['megabytes']:.0f}",
-    "memory / IMPALA": lambda row: f"{row['memory_ratio']:.2f}",
-    "steps/s": lambda row: f"{row['steps_per_second']:,.0f}",
+    "memory, MB": "{megabytes:.0f}",
+    "memory / IMPALA": "{memory_ratio:.2f}",
+    "steps/s": "{steps_per_second:,.0f}",
     "FLOPs / IMPALA": lambda row: number(row["flops_ratio"], ".2f"),
     "share of peak": lambda row: number(row["share_of_peak"], ".0%"),
   })

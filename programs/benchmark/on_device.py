@@ -160,8 +160,8 @@ def _compile(
 class _Parts:
   """The loop and its parts, each for a number of updates.
 
-  Each but `begin` maps a LoopState and as many batches [updates, T+1, B] to the
-  next state and what it makes.
+  All but `begin` map a LoopState and that many batches [updates, T+1, B] to the
+  next state and their results.
   """
 
   def __init__(
@@ -243,7 +243,7 @@ class _Compiled:
   """A part, compiled for all seeds, with its state.
 
   Attributes:
-    compile_seconds: what tracing and compiling took.
+    compile_seconds: duration of tracing and compiling.
   """
 
   def __init__(self, part: Callable[..., Any], state: Any, batches: Any):

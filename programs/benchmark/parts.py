@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from acme_stac import accelerator, environments
-from acme_stac.environments.check import random_action
 from acme_stac.networks import torsos
 from programs.benchmark import colocated, measuring, peaks, updates
+from programs.benchmark.environments import random_actions
 
 Row = dict[str, Any]
 Options = argparse.Namespace
@@ -206,12 +205,7 @@ def _measure_emulator(
       environments.make_batched("atari:pong", number, seed=index)
       for index in range(case["batches"])
     ]
-    rng = np.random.default_rng(0)
-    spec = batches[0].action_spec()
-    actions = [
-      np.stack([random_action(spec, rng) for _ in range(number)])
-      for _ in range(64)
-    ]
+    actions = random_actions(batches[0], 64)
     begin = threading.Barrier(len(batches))
 
     def step(environment, begin=begin, actions=actions):

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent import futures
 from typing import Any
+from unittest import mock
 
 import pandas as pd
 import psutil
@@ -137,16 +138,12 @@ def _apart(
   environment: Mapping[str, str], call: Callable[..., Any], *arguments: str
 ) -> Any:
   """Returns the result of a call in a process with a node's environment."""
-  before = dict(os.environ)
-  os.environ.update(environment)
-  try:
-    with futures.ProcessPoolExecutor(
-      1, multiprocessing.get_context("spawn")
-    ) as pool:
-      return pool.submit(call, *arguments).result()
-  finally:
-    os.environ.clear()
-    os.environ.update(before)
+  spawn = multiprocessing.get_context("spawn")
+  with (
+    mock.patch.dict(os.environ, environment),
+    futures.ProcessPoolExecutor(1, spawn) as pool,
+  ):
+    return pool.submit(call, *arguments).result()
 
 
 def _acting_costs(case: str, agent: str) -> dict[str, measuring.Cost]:

@@ -234,7 +234,7 @@ def _rates(directory: pathlib.Path) -> dict[str, float]:
   made = 0.0
   for path in directory.glob("actor_*.csv"):
     counts = logs.read(path)["actor_environment_steps"]
-    # A new life begins at nothing, not at its first row.
+    # A new life begins at 0, not at its first row.
     made += total(counts) + float(counts[counts.diff() < 0.0].sum())
   learner = logs.read(directory / "learner.csv")
   learned = total(learner["environment_steps"])

@@ -125,15 +125,13 @@ class MeasuredUpdate:
       )
       for seed in range(config.batches_to_begin)
     ]
-    lowered = parallel.update.lower(self._state, *self._data)
     self.flops = (
       _count_flops(update, self._state, *self._data)
       if config.lstm_size is None
       and config.bootstrap_steps - 1 <= MAX_UNROLLED else None
     )
-    compiled = lowered.compile()
-    self._update = compiled
-    memory: Any = compiled.memory_analysis()
+    self._update = parallel.update.lower(self._state, *self._data).compile()
+    memory: Any = self._update.memory_analysis()
     self.memory_bytes = (
       memory.temp_size_in_bytes
       + memory.argument_size_in_bytes

@@ -1,8 +1,8 @@
 """Starts processes that end when the one that started them does.
 
-What has to happen in such a process before its command, this file does as a
-program of its own: between fork and exec (`preexec_fn`), nothing is safe in a
-process that has threads, and JAX warns.
+This file is also the program that prepares such a process and then becomes its
+command: between fork and exec (`preexec_fn`), nothing is safe in a process that
+has threads, and JAX warns.
 """
 
 import ctypes

@@ -26,12 +26,11 @@ _MAX_SEEDS = 1000
 _OVERRIDE = re.compile(r"--?(no)?config\.")
 
 
-def parse(argv: list[str], doc: str | None = None) -> argparse.Namespace:
+def parse(argv: list[str]) -> argparse.Namespace:
   """Parses the command line of a run and loads its configuration.
 
   Args:
     argv: the arguments, without the program's name.
-    doc: documentation of the command, for --help.
 
   Returns:
     The flags, where `config` is an ml_collections.ConfigDict.
@@ -39,7 +38,7 @@ def parse(argv: list[str], doc: str | None = None) -> argparse.Namespace:
   Raises:
     UserError: if anything about them is wrong.
   """
-  parsed = parse_flags(argv, doc)
+  parsed = parse_flags(argv)
   parsed.config = load_config(parsed)
   return parsed
 

@@ -9,6 +9,7 @@ The evaluator reads variables; the counter grants steps and ends the run.
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,6 @@ import courier
 import launchpad as lp
 
 from acme_stac.agent import queues
-from acme_stac.training.variables import ACTOR_VARIABLES
 from programs.launch import node_process
 from programs.nodes import building
 from programs.nodes.actor import Actor
@@ -52,8 +52,7 @@ class _Peers:
     self.send = VariableSender(
       lambda data: patiently(
         lambda: variables.futures.put(data).result(), server, *waits
-      ),
-      ACTOR_VARIABLES,
+      )
     )
 
 
@@ -64,7 +63,7 @@ def _run(make: Callable[[], Any], environment_timeout: float | None = None):
     make: makes the node.
     environment_timeout: seconds, if the node has environments.
   """
-  if node_process.is_node_process():
+  if node_process.NODE_NAME in os.environ:  # A process for this node alone.
     if environment_timeout is not None:
       node_process.end_if_stuck(2 * environment_timeout)
     node_process.run(make)

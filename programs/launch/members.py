@@ -66,7 +66,7 @@ def make_experiments(parsed: Any, num_actors: int) -> tuple[Experiment, ...]:
     except FieldError as error:
       raise UserError(f"--vary: {error}") from error
     directory = base.workdir.joinpath(
-      *[f"{name}={_text(value)}" for name, value in chosen.items()]
+      *[f"{n}={repr(x).removesuffix('.0')}" for n, x in chosen.items()]
     )
     experiments += [
       dataclasses.replace(
@@ -102,11 +102,6 @@ def _parse_values(texts: Iterable[str]) -> dict[str, list[float]]:
       raise UserError(f"--vary={text} repeats a field or a value.")
     varied[name] = parsed
   return varied
-
-
-def _text(value: float) -> str:
-  """Returns a number as it stands in the name of a directory."""
-  return repr(value).removesuffix(".0")
 
 
 def check_place(workdir: pathlib.Path, experiments: Sequence[Experiment]):

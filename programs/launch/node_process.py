@@ -128,11 +128,6 @@ class Node:
     self.process.wait()
 
 
-def is_node_process() -> bool:
-  """Returns whether this process was started for a single node."""
-  return NODE_NAME in os.environ
-
-
 def run(make: Callable[[], Any]):
   """Makes and runs the one node of this process."""
   # The log may be on a full disk.

@@ -68,7 +68,7 @@ class _Call(NamedTuple):
 
 
 class _Training:
-  """The runs, and what has been done of them."""
+  """The runs and their progress."""
 
   def __init__(
     self,
@@ -123,7 +123,10 @@ class _Training:
       if last is not None:
         self._receive(last)
       last = call
-      if self._something_is_due():
+      if (
+        self._step >= min(self._evaluation_due, self._total)
+        or self._checkpoint_is_due()
+      ):
         self._receive(call)
         last = None
         self._evaluate_if_due()
@@ -161,8 +164,7 @@ class _Training:
     # It began when it was made, or when the devices had done the one before.
     seconds = max(now - max(call.started, self._received), 1e-9)
     self._received = now
-    target = self._experiment.log_every_seconds
-    target = min(max(target, _SHORTEST), _LONGEST)
+    target = min(max(self._experiment.log_every_seconds, _SHORTEST), _LONGEST)
     self._size = min(
       max(int(target * call.updates / seconds), 1), _GROWTH * call.updates
     )
@@ -224,12 +226,6 @@ class _Training:
       "evaluation_cut_off": self._cut_off,
       "finished": finished,
     }
-
-  def _something_is_due(self) -> bool:
-    return (
-      self._step >= min(self._evaluation_due, self._total)
-      or self._checkpoint_is_due()
-    )
 
   def _next_evaluation(self, step: int) -> int:
     """Returns the update, after a given one, at which an evaluation is due."""

@@ -35,9 +35,8 @@ def acting_environment(threads: int = 1) -> dict[str, str]:
 def learning_environment() -> dict[str, str]:
   """Returns environment variables of the learner's process.
 
-  An update of a convolutional network on the CPU takes gigabytes that are given
-  back and faulted in again every time: 500 pages to a fault, where the kernel
-  offers that, make it up to a quarter faster.
+  An update of a convolutional network on the CPU allocates and frees gigabytes;
+  huge pages, where the kernel has them, make it up to a quarter faster.
   """
   tunables = os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
   return {"GLIBC_TUNABLES": tunables}

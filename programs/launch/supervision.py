@@ -1,6 +1,5 @@
 """Watches the nodes of a host: shows the run, restarts and ends processes."""
 
-import functools
 import signal
 import time
 from collections.abc import Sequence
@@ -43,7 +42,7 @@ class Supervisor:
     host: OneHost,
     stop: StopRequest,
   ):
-    """Takes the run, a client of its counter, and the role of this host."""
+    """Makes a supervisor; `counter` is a client of the run's counter."""
     self._experiment = experiment
     self._counter = counter
     self._progress = progress
@@ -215,14 +214,8 @@ def _describe_exit(code: int) -> str:
 
 def stop_nodes(nodes: Sequence[Node]):
   """Ends nodes: those that call others first, so that no call waits."""
-  for group in (
-    [node for node in nodes if node.group not in _SERVERS],
-    [node for node in nodes if node.group in _SERVERS],
-  ):
-    for node in group:
-      if node.running and node.process is not None:
-        node.process.terminate()
-    wait(functools.partial(_all_ended, group), STOP_SECONDS)
+  _terminate([node for node in nodes if node.group not in _SERVERS])
+  _terminate([node for node in nodes if node.group in _SERVERS])
   for node in nodes:
     if node.running:
       say(f"\nNode {node.name} did not stop; killed.")
@@ -230,5 +223,9 @@ def stop_nodes(nodes: Sequence[Node]):
     node.kill()
 
 
-def _all_ended(nodes: Sequence[Node]) -> bool:
-  return not any(node.running for node in nodes)
+def _terminate(nodes: Sequence[Node]):
+  """Sends SIGTERM to nodes; waits until they end, at most `STOP_SECONDS`."""
+  for node in nodes:
+    if node.running and node.process is not None:
+      node.process.terminate()
+  wait(lambda: not any(node.running for node in nodes), STOP_SECONDS)

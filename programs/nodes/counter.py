@@ -157,7 +157,7 @@ class RunCounter:
     return reserved <= self._consumed + self._max_ahead + self._held
 
   def report_episodes(self, returns: Sequence[float]) -> bool:
-    """Takes the returns of episodes that ended.
+    """Records the returns of episodes that ended.
 
     Returns:
       Whether the run is finished, so that an actor need not go on.
@@ -169,7 +169,7 @@ class RunCounter:
   def report_evaluation(
     self, mean_return: float, episodes: int = 0, cut_off: int = 0
   ):
-    """Takes the result of an evaluation.
+    """Records the result of an evaluation.
 
     Args:
       mean_return: of its episodes.
@@ -188,7 +188,7 @@ class RunCounter:
     queued: int | None = 0,
     starving: bool = False,
   ) -> float | None:
-    """Takes the progress of the learner.
+    """Records the progress of the learner.
 
     Args:
       environment_steps: consumed in the whole run.
@@ -216,7 +216,7 @@ class RunCounter:
       self._reserved -= max(dropped - self._dropped, 0)
       self._dropped = dropped
       self._queues_known |= queued is not None
-      # Nobody makes more than was granted: what is there was not lost.
+      # Actors make no more than was granted, so what has arrived is not lost.
       self._reserved = max(self._reserved, received + (queued or 0))
       if environment_steps != self._consumed:
         if self._consumed is not None:

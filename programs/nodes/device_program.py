@@ -51,7 +51,9 @@ class DeviceProgram:
     """
     self._experiments = experiments
     first = experiments[0]
-    self._environment = first.make_device_environment()
+    self._environment = on_device.make(
+      first.environment, **first.environment_options
+    )
     self._networks = first.network_factory(first.environment_spec, first.config)
     self._trainer = on_device.make_trainer(
       self._environment, self._networks, first.config,

@@ -6,7 +6,7 @@ import os
 import pathlib
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,17 +44,13 @@ def make_logger(
   """
   experiment.logs.mkdir(parents=True, exist_ok=True)
   path = experiment.logs / f"{label}.csv"
-  everywhere: list[Logger] = [Unfailing(CsvLogger(path), str(path))]
+  loggers: dict[str, Logger] = {str(path): CsvLogger(path)}
   if dashboards:
     events = experiment.workdir / "tensorboard"
-    everywhere.append(
-      Unfailing(TensorBoardLogger(events, label), str(events))
-    )
+    loggers[str(events)] = TensorBoardLogger(events, label)
     if experiment.wandb_project is not None:
-      everywhere.append(
-        Unfailing(WandbLogger(experiment, label), "Weights & Biases")
-      )
-  return _Dispatcher(everywhere)
+      loggers["Weights & Biases"] = WandbLogger(experiment, label)
+  return _Unfailing(loggers)
 
 
 class CsvLogger(Logger):
@@ -180,44 +176,30 @@ class WandbLogger(Logger):
       self._run.finish()
 
 
-class Unfailing(Logger):
-  """Drops rows that cannot be written, with a warning once a minute."""
+class _Unfailing(Logger):
+  """Writes to several loggers, by the place that warnings name.
 
-  def __init__(self, logger: Logger, place: str):
-    """Wraps a logger; `place` names it in warnings."""
-    self._logger = logger
-    self._place = place
-    self._last_warning = float("-inf")
+  Drops rows that one of them cannot write, with a warning once a minute.
+  """
 
-  def write(self, data: Mapping[str, Any]):
-    """Writes a row if possible."""
-    try:
-      self._logger.write(data)
-    # A full disk is an OSError, but a network service may raise anything.
-    except Exception as error:
-      now = time.monotonic()
-      if now - self._last_warning > _WARNING_SECONDS:
-        self._last_warning = now
-        logging.warning("%s cannot be written: %s", self._place, error)
-
-  def close(self):
-    """Closes the logger."""
-    try:
-      self._logger.close()
-    except Exception as error:  # As above.
-      logging.warning("%s cannot be closed: %s", self._place, error)
-
-
-class _Dispatcher(Logger):
-  """Writes to several loggers."""
-
-  def __init__(self, loggers: Sequence[Logger]):
+  def __init__(self, loggers: Mapping[str, Logger]):
     self._loggers = loggers
+    self._last_warning = dict.fromkeys(loggers, float("-inf"))
 
   def write(self, data: Mapping[str, Any]):
-    for logger in self._loggers:
-      logger.write(data)
+    for place, logger in self._loggers.items():
+      try:
+        logger.write(data)
+      # A full disk is an OSError, but a network service may raise anything.
+      except Exception as error:
+        now = time.monotonic()
+        if now - self._last_warning[place] > _WARNING_SECONDS:
+          self._last_warning[place] = now
+          logging.warning("%s cannot be written: %s", place, error)
 
   def close(self):
-    for logger in self._loggers:
-      logger.close()
+    for place, logger in self._loggers.items():
+      try:
+        logger.close()
+      except Exception as error:  # As above.
+        logging.warning("%s cannot be closed: %s", place, error)

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from acme_stac.training.variables import VariableSource
+from acme_stac.training.variables import ACTOR_VARIABLES, VariableSource
 from programs.nodes.failures import NotReadyError
 
 # How long a call waits for a learner that is still starting.
@@ -65,20 +65,14 @@ class VariableClient:
 class VariableSender:
   """Sends the learner's variables to a variable server."""
 
-  def __init__(self, send: Callable[[bytes], Any], names: Sequence[str]):
-    """Makes a sender.
-
-    Args:
-      send: calls the server's `put`.
-      names: names of the variables to send.
-    """
+  def __init__(self, send: Callable[[bytes], Any]):
+    """Makes a sender; `send` calls the server's `put`."""
     self._send = send
-    self._names = list(names)
 
   def __call__(self, learner: VariableSource) -> int:
     """Sends the newest variables; returns their version."""
-    values = learner.get_variables(self._names)
-    variables = dict(zip(self._names, values, strict=True))
+    values = learner.get_variables(ACTOR_VARIABLES)
+    variables = dict(zip(ACTOR_VARIABLES, values, strict=True))
     self._send(pickle.dumps(variables))
     return int(variables["version"])
 

@@ -18,7 +18,6 @@ import acme_stac
 from acme_stac import environments, on_device
 from acme_stac.checks import IntegerRange, NumberRange, plain_type
 from acme_stac.environment_loop import MAX_EPISODE_STEPS
-from acme_stac.on_device import registry
 
 _COUNT = IntegerRange(1, 2**63)
 # The upper limit is about the longest time that a thread can wait.
@@ -145,10 +144,6 @@ class Experiment:
     return environments.make_batched(
       self.environment, num_environments, seed, **self.environment_options
     )
-
-  def make_device_environment(self) -> on_device.Environment:
-    """Makes the run's environment as pure functions in JAX."""
-    return registry.make(self.environment, **self.environment_options)
 
   def check_ranges(self):
     """Raises FieldError for a field that is out of its range."""
@@ -277,18 +272,6 @@ def environment_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
     for name, value in config.environment_options.items()
     if value is not None
   }
-
-
-def write_config(experiment: Experiment):
-  """Writes config.json, whole or not at all.
-
-  Raises:
-    OSError: if it cannot be written.
-  """
-  path = experiment.workdir / "config.json"
-  temporary = path.with_suffix(".tmp")
-  temporary.write_text(json.dumps(experiment.to_json(), indent=2) + "\n")
-  temporary.replace(path)
 
 
 def flag_of(path: str) -> str:

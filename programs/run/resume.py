@@ -12,12 +12,7 @@ import jax
 from acme_stac import checkpointing, core, environments
 from programs.run import paths, workdir
 from programs.run.errors import UserError
-from programs.run.experiment import (
-  Experiment,
-  differences,
-  flag_of,
-  write_config,
-)
+from programs.run.experiment import Experiment, differences, flag_of
 
 # Fields of the agent that determine the meaning of a checkpoint's numbers.
 _FIXED = ("metaparameter_range", "embedded", "embedding_per_head")
@@ -87,7 +82,7 @@ def check_workdir(experiment: Experiment) -> Prepared:
 
 
 def record_settings(prepared: Prepared):
-  """Writes config.json.
+  """Writes config.json, whole or not at all.
 
   Raises:
     UserError: if it cannot be written.
@@ -96,8 +91,10 @@ def record_settings(prepared: Prepared):
   path = experiment.workdir / "config.json"
   # A finished run keeps the settings that it was trained with.
   if prepared.step < experiment.config.num_updates or not path.exists():
+    temporary = path.with_suffix(".tmp")
     try:
-      write_config(experiment)
+      temporary.write_text(json.dumps(experiment.to_json(), indent=2) + "\n")
+      temporary.replace(path)
     except OSError as error:
       raise paths.cannot_be_written(path, error, "--workdir") from error
 

@@ -50,8 +50,7 @@ def make_experiment(
       experiment = describe(config, num_actors, workdir, environment)
       _check_num_environments(experiment)
     else:
-      # Two environments, to catch errors that occur only in a batch.
-      with _probe(config.environment, 2, options) as probe:
+      with _probe(config.environment, options) as probe:
         _check_action_repeat(config, probe)
         environments.check(probe)
         experiment = describe(config, num_actors, workdir, probe)
@@ -92,16 +91,16 @@ def _check_fields(config: ml_collections.ConfigDict):
 
 @contextlib.contextmanager
 def _probe(
-  name: str, number: int, options: dict[str, Any]
+  name: str, options: dict[str, Any]
 ) -> Iterator[environments.BatchedEnvironment]:
-  """Makes a batch of environments and closes it afterwards.
+  """Makes two environments, as some fail only in a batch; closes them.
 
   Raises:
     ValueError: if they cannot be made.
     ImportError: if their package is missing.
   """
   try:
-    environment = environments.make_batched(name, number, seed=0, **options)
+    environment = environments.make_batched(name, 2, seed=0, **options)
   except FieldError as error:
     raise _wrong_option(error) from error
   except (ValueError, ImportError):

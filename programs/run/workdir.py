@@ -76,7 +76,7 @@ def lock(directory: pathlib.Path, patience_seconds: float = 40.0) -> BinaryIO:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
       # The other run's directory may have been removed meanwhile.
-      if _identity(path) == _identity_of(os.fstat(file.fileno())):
+      if _identity(path) == _identity(file.fileno()):
         return file
     except BlockingIOError as error:
       if time.monotonic() > deadline:
@@ -113,13 +113,10 @@ class Watch:
     return self._now() == self._begun_with
 
 
-def _identity(path: pathlib.Path) -> tuple[int, int] | None:
-  """Returns which file is at a path, or None."""
+def _identity(file: pathlib.Path | int) -> tuple[int, int] | None:
+  """Returns which file a path or descriptor leads to; None without one."""
   try:
-    return _identity_of(path.stat())
+    status = os.stat(file)
   except (FileNotFoundError, NotADirectoryError):
     return None
-
-
-def _identity_of(status: os.stat_result) -> tuple[int, int]:
   return status.st_dev, status.st_ino

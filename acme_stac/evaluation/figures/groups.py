@@ -52,16 +52,14 @@ def short(task: str) -> str:
   return task.removeprefix("gymnasium:").removeprefix("gymnax:")
 
 
-def curves(
-  runs: Sequence[Run], column: str, x: np.ndarray, axis: str = STEPS
-) -> np.ndarray:
-  """Returns a column of runs at K points of an axis, [runs, K].
+def curves(runs: Sequence[Run], x: np.ndarray, axis: str = STEPS) -> np.ndarray:
+  """Returns the returns of runs at K points of an axis, [runs, K].
 
   Beyond the end of a run its last value holds in `SECONDS`, and is NaN in
   `STEPS`.
   """
   return np.stack([
-    logs.interpolate(run.curves, column, x, axis, hold=axis == SECONDS)
+    logs.interpolate(run.curves, "episode_return", x, axis, axis == SECONDS)
     for run in runs
   ])
 
@@ -112,7 +110,7 @@ def learning_curves(
         ends = [run.end(axis) for run in finished]
         end = min(ends) if axis == STEPS else np.median(ends)
         x = np.linspace(0.0, end, POINTS)
-        values = curves(finished, "episode_return", x, axis)
+        values = curves(finished, x, axis)
         _draw_means(axes, x, values, label=name, **drawn)
       for run in runs:
         if not run.finished:
@@ -130,13 +128,12 @@ def learning_curves(
   return figure
 
 
-def aggregate_curves(scores: dict[str, np.ndarray], what: str) -> Figure:
+def aggregate_curves(scores: dict[str, np.ndarray]) -> Figure:
   """Draws the mean score over tasks during training (Figs. 2a and 3).
 
   Args:
     scores: agent -> normalised scores, [seeds, tasks, K], at K equally spaced
       points of each task's training; NaN before the first return.
-    what: name of the score.
   """
   figure, (axes,) = styles.panels(1, height=3.4)
   for agent, values in scores.items():
@@ -145,7 +142,8 @@ def aggregate_curves(scores: dict[str, np.ndarray], what: str) -> Figure:
     found = statistics.mean_curves({agent: values[..., whole]})
     plot_utils.plot_sample_efficiency_curve(
       x, *found, ax=axes, colors=_colours(list(scores)),
-      xlabel="training, % of the environment steps", ylabel=what, **_SIZES,
+      xlabel="training, % of the environment steps",
+      ylabel="mean normalised score", **_SIZES,
     )
   _restyle(axes, list(scores))
   styles.least_span(axes, "y", _LEAST_SPAN)

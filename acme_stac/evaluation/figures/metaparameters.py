@@ -24,7 +24,7 @@ def metaparameters(
 ) -> Figure | None:
   """Draws σ(η) of every head, one panel per metaparameter (Figs. 5a, 9-19).
 
-  Of weights in the range "double" it is 2σ(η).
+  For weights in the range "double", draws 2σ(η).
 
   Args:
     tables: logs of runs, of which the means and ranges are drawn.

@@ -35,11 +35,11 @@ def plot_run(workdir: pathlib.Path) -> list[pathlib.Path]:
   Raises:
     OSError: if a log cannot be read or a plot cannot be written.
   """
-  workdir = pathlib.Path(workdir)
   learner = logs.read_learner(workdir)
   if learner.empty:
     return []
-  name = _name(workdir)
+  described = _described(workdir)
+  name = " on ".join(described) if described else printable(workdir.name)
   evaluator = logs.read_evaluator(workdir)
   figures = {
     "learning_curve.png": _learning_curve(name, learner, evaluator),
@@ -69,12 +69,6 @@ def _described(workdir: pathlib.Path) -> tuple[str, str] | None:
   described = json.loads(logs.read_text(path))
   task = printable(described["environment"]).removeprefix("gymnasium:")
   return printable(described["agent"]), task
-
-
-def _name(workdir: pathlib.Path) -> str:
-  """Returns a run's title: its agent and task, or else its directory."""
-  described = _described(workdir)
-  return " on ".join(described) if described else printable(workdir.name)
 
 
 def plot_sweep(

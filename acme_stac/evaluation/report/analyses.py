@@ -80,7 +80,7 @@ def _normalised_scores(page: Page, comparison: Comparison, suite: str):
     figures.aggregate_curves({
       agent: _score_curves(comparison, tasks, agent, len(matrix))
       for agent, matrix in several.items()
-    }, "mean normalised score"),
+    }),
     f"training_{name}",
     f"Mean normalised score{' over tasks' if together else ''} during training,"
     " 95% intervals.",
@@ -218,7 +218,7 @@ def _score_curves(
   """Returns normalised scores during training, [seeds, tasks, K]."""
   return np.stack([
     comparison.scales[task].normalised(figures.curves(
-      comparison.group(task, agent).counted[:seeds], "episode_return",
+      comparison.group(task, agent).counted[:seeds],
       np.linspace(0.0, comparison.horizon(task), figures.POINTS),
     ))
     for task in tasks

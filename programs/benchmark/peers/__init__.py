@@ -23,8 +23,6 @@ from typing import Any
 from programs.benchmark.peers import contenders
 from programs.benchmark.peers.comparison import compare, plot, table
 
-__all__ = ["add_arguments", "compare", "plot", "run", "table"]
-
 
 def add_arguments(parser: argparse.ArgumentParser):
   """Defines this benchmark's flags."""

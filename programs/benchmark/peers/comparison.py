@@ -85,7 +85,7 @@ def table(result: dict[str, Any]) -> str:
   """Returns a Markdown table of the result of `run`."""
 
   def number(name: str, form: str):
-    return lambda row: "" if row.get(name) is None else f"{row[name]:{form}}"
+    return lambda row: measuring.number(row.get(name), form)
 
   rows = result["rows"]
   measured: dict[str, Any] = next(
