@@ -8,6 +8,7 @@ from acme_stac.evaluation import runs
 from acme_stac.evaluation.figures import groups as figures
 from acme_stac.evaluation.figures import styles
 from acme_stac.evaluation.report.comparison import Comparison
+from acme_stac.evaluation.statistics import Estimate
 from acme_stac.presets import AGENTS
 from tests.support import workdirs
 
@@ -68,3 +69,44 @@ def test_a_figure_is_the_same_each_time(tmp_path):
     figures.profiles(scores).savefig(tmp_path / f"{seed}.png")
     pictures.append((tmp_path / f"{seed}.png").read_bytes())
   assert pictures[0] == pictures[1]
+
+
+def drawn_lengths(figure: Figure) -> list[float]:
+  """Returns the lengths of a figure's bars as drawn, in pixels."""
+  figure.draw_without_rendering()
+  return [
+    bar.get_window_extent().width for axes in figure.axes
+    for bar in axes.patches
+  ]
+
+
+def test_improvements_are_drawn_as_long_as_they_are():
+  values = {"a": -60.0, "b": -42.0, "c": -18.0, "d": 150.0}
+  figure = figures.relative_improvement({
+    "stac": {task: Estimate(x, x - 5, x + 5) for task, x in values.items()}
+  }, "impala")
+  lengths = drawn_lengths(figure)
+  np.testing.assert_allclose(
+    np.divide(lengths, lengths[0]), [1.0, 0.7, 0.3, 2.5], rtol=0.01
+  )
+  assert [text.get_text() for text in figure.axes[0].texts] == [
+    "-60", "-42", "-18", "+150",
+  ]
+
+
+@pytest.mark.parametrize(("highest", "expected"), [
+  (350.0, ["−50", "0", "50", "100", "300"]),
+  (2e6, ["0", "100", "1k", "10k", "100k", "1M"]),
+])
+def test_an_axis_of_large_improvements_shows_its_scale(highest, expected):
+  figure = figures.relative_improvement({
+    "stac": {
+      "a": Estimate(-60.0, -65.0, -55.0), "b": Estimate(-18.0, -20.0, -16.0)
+    },
+    "stacx": {"a": Estimate(highest, highest / 2, 1.1 * highest)},
+  }, "impala")
+  worst, bad, _ = drawn_lengths(figure)
+  for axes in figure.axes:
+    assert [x.get_text() for x in axes.get_xticklabels()] == expected
+  # Losses, which are mostly of less than 100%, remain comparable.
+  assert worst == pytest.approx(60 / 18 * bad, rel=0.01)

@@ -33,11 +33,10 @@ LADDER = {
   },
 }
 _LADDER_COLOURS = {"STAC": styles.BLUE, "STACX": styles.GREEN}
-# Improvements in %: the axis is linear up to ±50 or, beyond, up to ±10.
-_LINEAR_TO, _LINEAR_WITHIN = 50.0, 10.0
-_IMPROVEMENTS = [
-  sign * 10**power for sign in (-1, 1) for power in range(1, 7)
-] + [0]
+# Improvements in %: if some, or their intervals, are beyond ±200, the axis is
+# linear up to ±100 alone.
+_LINEAR_TO, _LINEAR_WITHIN = 200.0, 100.0
+_MOST_TICKS = 7
 _THRESHOLDS = np.array([-50, -20, -10, -5, 0, 5, 10, 20, 50, 100])
 POINTS = 50
 # Least span of an axis of normalised scores.
@@ -269,6 +268,8 @@ def relative_improvement(
 ) -> Figure:
   """Draws improvements over a baseline by task (Figs. 8, 9 and 11).
 
+  Their values stand to the right of their bars' rows.
+
   Args:
     improvements: agent -> task -> improvement of the score in %.
     baseline: name of the agent that the others are compared with.
@@ -290,6 +291,11 @@ def relative_improvement(
       range(len(values)), [shortened(short(task), 28) for task in ordered],
       fontsize="small",
     )
+    for row, value in enumerate(values):
+      axes.text(
+        1.02, row, _signed(value), transform=axes.get_yaxis_transform(),
+        va="center", fontsize="small",
+      )
     axes.axvline(0.0, color="black", lw=0.8)
     styles.title(axes, f"{agent} over {baseline}")
     axes.set_xlabel("relative improvement, %")
@@ -298,11 +304,32 @@ def relative_improvement(
   high = max(axes.get_xlim()[1] for axes in grid)
   for axes in grid:
     axes.set_xlim(low, high)
+    axes.tick_params(axis="x", labelsize="small")
     if max(-low, high) > _LINEAR_TO:
       axes.set_xscale("symlog", linthresh=_LINEAR_WITHIN)
-      axes.xaxis.set_major_locator(ticker.FixedLocator(_IMPROVEMENTS))
-    axes.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+      axes.set_xticks(_improvement_ticks(low, high))
+      axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    else:
+      axes.xaxis.set_major_locator(ticker.MaxNLocator(_MOST_TICKS - 1))
   return figure
+
+
+def _signed(value: float) -> str:
+  """Returns a short text of an improvement in %."""
+  return f"{value:+,.0f}" if 10 <= abs(value) < 1e6 else f"{value:+.2g}"
+
+
+def _improvement_ticks(low: float, high: float) -> np.ndarray:
+  """Returns ticks, few enough to read, of an axis that is linear up to ±100."""
+  powers = 10.0 ** np.arange(2, 15)
+  every = np.sort(np.concatenate([[50.0], powers, 3 * powers]))
+  ticks = every
+  for positive in (every, powers, powers[::2], powers[::4]):
+    ticks = np.concatenate([-positive[::-1], [0.0], positive])
+    ticks = ticks[(low <= ticks) & (ticks <= high)]
+    if len(ticks) <= _MOST_TICKS:
+      break
+  return ticks
 
 
 def improved_tasks(

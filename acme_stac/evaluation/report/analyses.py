@@ -243,7 +243,8 @@ def _improvement(page: Page, comparison: Comparison):
   page.figure(
     figures.relative_improvement(shown, baseline), "relative_improvement",
     f"Relative improvement of the normalised score over {baseline} with 95%"
-    " intervals; where some are beyond ±50%, logarithmic beyond ±10%.",
+    " intervals. Where some reach beyond ±200%, the axis is logarithmic beyond"
+    " ±100%.",
   )
   tasks = list(dict.fromkeys(t for of in improvements.values() for t in of))
   page.table(
