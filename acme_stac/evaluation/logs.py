@@ -81,6 +81,12 @@ def read_evaluator(workdir: pathlib.Path) -> pd.DataFrame:
   return read(workdir / "logs" / "evaluator.csv", "learner_steps")
 
 
+def read_actors(workdir: pathlib.Path) -> list[pd.DataFrame]:
+  """Reads the logs of a work directory's actors that have rows, see `read`."""
+  tables = [read(path) for path in (workdir / "logs").glob("actor_*.csv")]
+  return [table for table in tables if not table.empty]
+
+
 def interpolate(
   table: pd.DataFrame, column: str, at: np.ndarray, axis: str,
   hold: bool = False,

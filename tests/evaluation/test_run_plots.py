@@ -59,6 +59,30 @@ def test_a_run_is_drawn_with_its_metagradient_and_evaluation(tmp_path, saved):
   assert len(saved["metagradient.png"].axes) == 4
 
 
+def test_the_pipeline_shows_how_long_actors_wait(tmp_path, saved):
+  logs = workdirs.make(tmp_path, "catch", "stac", 0, 1.0) / "logs"
+  plots.plot_run(tmp_path)
+  titles = [axes.get_title() for axes in saved["pipeline.png"].axes]
+  assert "actors waiting for the learner" not in titles
+  head = (
+    "actor_environment_steps,share_waiting_for_learner,share_blocked_by_queue\n"
+  )
+  # The second actor started again after half of its steps.
+  (logs / "actor_0.csv").write_text(
+    f"{head}16000,0.25,0.25\n32000,0.5,0.25\n"
+  )
+  (logs / "actor_1.csv").write_text(f"{head}100,0.5,0.0\n100,0.0,0.25\n")
+  plots.plot_run(tmp_path)
+  (panel,) = [
+    axes for axes in saved["pipeline.png"].axes
+    if axes.get_title() == "actors waiting for the learner"
+  ]
+  (line,) = panel.lines
+  np.testing.assert_allclose(line.get_xdata(), [32_000, 64_000], rtol=0.01)
+  np.testing.assert_allclose(line.get_ydata(), [0.5, 0.5])
+  assert panel.get_ylim() == (0.0, 1.05)
+
+
 def test_a_sweep_has_a_panel_for_each_group(tmp_path, saved):
   for run, returns in {"a/x": (1, 2), "a/y": (3, 4), "b/x": ("nan", 5)}.items():
     logs = tmp_path / run / "logs"

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,9 +21,12 @@ _METAGRADIENT = {
 _PIPELINE = {
   "environment steps/s": "environment_steps_per_second",
   "policy age (updates)": "policy_age_mean",
-  "queue fill": "queue_fill",
   "learner waiting for data": "share_waiting_for_data",
 }
+_ACTORS_WAITING = "actors waiting for the learner"
+# Columns of an actor's log that add up to this.
+_WAITING = ["share_waiting_for_learner", "share_blocked_by_queue"]
+_SHARES = ("learner waiting for data", _ACTORS_WAITING)
 
 
 def plot_run(workdir: pathlib.Path) -> list[pathlib.Path]:
@@ -47,7 +50,7 @@ def plot_run(workdir: pathlib.Path) -> list[pathlib.Path]:
       [learner], f"Self-tuned metaparameters: {name}"
     ),
     "metagradient.png": _metagradient(name, learner),
-    "pipeline.png": _pipeline(name, learner),
+    "pipeline.png": _pipeline(name, learner, logs.read_actors(workdir)),
   }
   (workdir / "plots").mkdir(exist_ok=True)
   return [
@@ -193,19 +196,53 @@ def _metagradient(name: str, learner: pd.DataFrame) -> Figure | None:
   return figure
 
 
-def _pipeline(name: str, learner: pd.DataFrame) -> Figure:
-  """Draws the step rate, policy age, queue fill and the learner's waiting."""
-  figure, grid = styles.panels(len(_PIPELINE), height=2.2)
-  for axes, (title, column) in zip(grid, _PIPELINE.items(), strict=True):
-    if column in learner:
-      axes.plot(
-        learner["environment_steps"], learner[column], color=styles.BLUE
-      )
+def _pipeline(
+  name: str, learner: pd.DataFrame, actors: Sequence[pd.DataFrame]
+) -> Figure | None:
+  """Draws the step rate, the policy age, and how long parts wait."""
+  steps = learner["environment_steps"]
+  lines = {
+    title: (steps, learner[column])
+    for title, column in _PIPELINE.items() if column in learner
+  }
+  actors = [table for table in actors if set(_WAITING) <= set(table)]
+  if actors:
+    lines[_ACTORS_WAITING] = _waiting(actors, steps.iloc[-1])
+  if not lines:
+    return None
+  figure, grid = styles.panels(len(lines), height=2.2)
+  for axes, (title, line) in zip(grid, lines.items(), strict=True):
+    axes.plot(*line, color=styles.BLUE)
     styles.title(axes, title)
     styles.steps_axis(axes)
-    axes.set_ylim(bottom=0)
-  # The last two are shares.
-  for axes in grid[2:]:
-    axes.set_ylim(0.0, 1.05)
+    axes.set_ylim(0.0, 1.05 if title in _SHARES else None)
   figure.suptitle(f"Pipeline: {name}", fontsize="medium")
   return figure
+
+
+def _waiting(
+  actors: Sequence[pd.DataFrame], end: float
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the mean share of time that actors wait, over environment steps.
+
+  An actor logs only its own steps, from 0 again after a restart. Its rows are
+  placed as if it made the same share of all steps throughout.
+
+  Args:
+    actors: logs of the actors.
+    end: environment steps of the run.
+
+  Returns:
+    Environment steps and shares, each [K].
+  """
+  places = []
+  for table in actors:
+    steps = table["actor_environment_steps"]
+    made = steps.diff().where(steps.diff() >= 0, steps).cumsum()
+    places.append(end * made.to_numpy() / made.iloc[-1])
+  x = max(places, key=len)
+  shares = [
+    np.interp(x, place, table[_WAITING].sum(axis=1))
+    for place, table in zip(places, actors, strict=True)
+  ]
+  return x, np.mean(shares, axis=0)
