@@ -7,6 +7,8 @@ from matplotlib.figure import Figure
 from acme_stac.evaluation.figures import run as plots
 from tests.support import workdirs
 
+_CARTPOLE = "gymnasium:CartPole-v1"
+
 
 @pytest.fixture
 def saved(monkeypatch):
@@ -35,7 +37,7 @@ def test_plots_of_what_the_logs_have(tmp_path):
 
 def test_a_run_is_drawn_with_its_metagradient_and_evaluation(tmp_path, saved):
   workdirs.make(
-    tmp_path / "w3", "gymnasium:CartPole-v1", "stacx", 3, 100.0,
+    tmp_path / "w3", _CARTPOLE, "stacx", 3, 100.0,
     sigmas={"sigma_discount_head0": 0.995},
   )
   log = tmp_path / "w3" / "logs" / "learner.csv"
@@ -115,6 +117,22 @@ def test_a_sweep_is_titled_by_what_its_runs_have_in_common(tmp_path, saved):
   assert [x.get_title() for x in saved["learning_curves.png"].axes] == [
     "stac on catch (a)", "stac on catch (b)", "impala on catch", "catch",
   ]
+
+
+def test_panels_of_one_task_compare_by_eye(tmp_path, saved):
+  runs = {
+    "a/0": ("catch", 1.0), "b/0": ("catch", 10.0),
+    "c/x": (_CARTPOLE, 500.0),
+  }
+  for run, (task, final) in runs.items():
+    workdirs.make(tmp_path / run, task, "stac", 0, final)
+  plots.plot_sweep(runs, tmp_path)
+  figure = saved["learning_curves.png"]
+  low, high, other = [axes.get_ylim() for axes in figure.axes]
+  assert low == high and low[1] == pytest.approx(10.0, rel=0.1)
+  assert other[1] > 400
+  (legend,) = figure.legends
+  assert [x.get_text() for x in legend.get_texts()] == ["seed 0", "x"]
 
 
 def test_small_changes_of_metaparameters_look_small(tmp_path, saved):

@@ -3,9 +3,11 @@
 import json
 import pathlib
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from acme_stac.evaluation import logs
@@ -64,14 +66,21 @@ def _save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
   return path
 
 
-def _described(workdir: pathlib.Path) -> tuple[str, str] | None:
+class _Described(NamedTuple):
+  """What a run is of."""
+
+  agent: str
+  task: str
+
+
+def _described(workdir: pathlib.Path) -> _Described | None:
   """Returns the agent and task of a work directory, None if not recorded."""
   path = workdir / "config.json"
   if not path.exists():
     return None
   described = json.loads(logs.read_text(path))
   task = printable(described["environment"]).removeprefix("gymnasium:")
-  return printable(described["agent"]), task
+  return _Described(printable(described["agent"]), task)
 
 
 def plot_sweep(
@@ -79,7 +88,8 @@ def plot_sweep(
 ) -> pathlib.Path | None:
   """Draws the training returns of a sweep's runs over environment steps.
 
-  Runs whose names differ only in the last part share a panel.
+  Runs whose names differ only in the last part share a panel, and panels of
+  one task a y-axis.
 
   Args:
     runs: names of runs; those without a return yet are left out.
@@ -99,14 +109,20 @@ def plot_sweep(
     return None
   figure, grid = styles.panels(len(panels), height=3.0)
   names = list(dict.fromkeys(name for of in panels.values() for name in of))
+  described = {
+    group: [_described(workdir / group / name) for name in of]
+    for group, of in panels.items()
+  }
   titles = {
-    group: _common_name(workdir, group, of) for group, of in panels.items()
+    group: _common_name(found) or printable(group)
+    for group, found in described.items()
   }
   for axes, (group, of_group) in zip(grid, panels.items(), strict=True):
     for name, log in of_group.items():
       axes.plot(
         log["environment_steps"], log["episode_return"],
-        label=printable(name), **styles.line(name, names),
+        label=f"seed {name}" if name.isdecimal() else printable(name),
+        **styles.line(name, names),
       )
     title = titles[group]
     if group and list(titles.values()).count(title) > 1:
@@ -114,20 +130,24 @@ def plot_sweep(
     styles.title(axes, title)
     styles.steps_axis(axes)
     styles.returns_axis(axes)
+  by_task: dict[str, list[Axes]] = {}
+  for axes, found in zip(grid, described.values(), strict=True):
+    tasks = {one.task for one in found if one}
+    if len(tasks) == 1:
+      by_task.setdefault(tasks.pop(), []).append(axes)
+  for alike in by_task.values():
+    styles.share_y_limits(alike)
   styles.legend(figure)
   return _save(figure, workdir / "learning_curves.png")
 
 
-def _common_name(
-  workdir: pathlib.Path, group: str, names: Iterable[str]
-) -> str:
-  """Returns what a panel's runs share: agent and task, or else the group."""
-  described = [_described(workdir / group / name) for name in names]
-  if None in described:
-    return printable(group)
-  found = [set(values) for values in zip(*described, strict=True)]
-  shared = " on ".join(of.pop() for of in found if len(of) == 1)
-  return shared or printable(group)
+def _common_name(described: Sequence[_Described | None]) -> str:
+  """Returns the agent and task that runs share, empty without any."""
+  known = [one for one in described if one is not None]
+  if len(known) < len(described):
+    return ""
+  found = [set(values) for values in zip(*known, strict=True)]
+  return " on ".join(of.pop() for of in found if len(of) == 1)
 
 
 def _learning_curve(

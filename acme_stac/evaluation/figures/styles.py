@@ -184,6 +184,13 @@ def save(figure: Figure, file: pathlib.Path | BinaryIO, dpi: int):
   figure.savefig(file, format="png", dpi=dpi)
 
 
+def share_y_limits(grid: Sequence[Axes]):
+  """Gives panels the same y-limits, around all that is drawn in them."""
+  lows, highs = zip(*(axes.get_ylim() for axes in grid), strict=True)
+  for axes in grid:
+    axes.set_ylim(min(lows), max(highs))
+
+
 def least_span(axes: Axes, which: str, span: float):
   """Widens the x- or y-axis to a span, so that small differences look small."""
   limits = axes.set_xlim if which == "x" else axes.set_ylim
