@@ -85,6 +85,39 @@ def test_the_pipeline_shows_how_long_actors_wait(tmp_path, saved):
   assert panel.get_ylim() == (0.0, 1.05)
 
 
+def test_a_log_of_one_row_is_seen(tmp_path, saved):
+  logs = workdirs.make(
+    tmp_path / "a/3", "catch", "stac", 3, 1.0, share=0.0,
+    sigmas={"sigma_discount_head0": 0.98, "sigma_alpha_head0": 0.9},
+  ) / "logs"
+  (logs / "learner.csv").write_text(
+    "learner_steps,environment_steps,episode_return,sigma_discount_head0,"
+    "sigma_alpha_head0,environment_steps_per_second,policy_age_mean\n"
+    "0,0,0.5,0.99,0.99,100,0\n"
+  )
+  plots.plot_run(tmp_path / "a/3")
+  plots.plot_sweep(["a/3"], tmp_path)
+  assert set(saved) == {
+    "learning_curve.png", "learning_curves.png", "metaparameters.png",
+    "pipeline.png",
+  }
+  for figure in saved.values():
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+      (line,) = axes.lines
+      assert line.get_marker() != "None" and line.get_markevery() is None
+      assert axes.get_xlim()[0] == 0
+      ticks = [x.get_text() for x in axes.get_xticklabels()]
+      assert ticks and all(x.isdecimal() for x in ticks)
+
+
+def test_a_run_without_an_episode_says_so(tmp_path, saved):
+  workdirs.make(tmp_path, "catch", "stac", 3, float("nan"))
+  plots.plot_run(tmp_path)
+  (axes,) = saved["learning_curve.png"].axes
+  assert [x.get_text() for x in axes.texts] == ["no episode has ended yet"]
+
+
 def test_a_sweep_has_a_panel_for_each_group(tmp_path, saved):
   for run, returns in {"a/x": (1, 2), "a/y": (3, 4), "b/x": ("nan", 5)}.items():
     logs = tmp_path / run / "logs"

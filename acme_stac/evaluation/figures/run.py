@@ -169,6 +169,11 @@ def _learning_curve(
       fmt="o--", capsize=3, color=styles.VERMILION,
       label=f"evaluation ({how}), mean ± standard error",
     )
+  if not axes.lines:
+    axes.text(
+      0.5, 0.5, "no episode has ended yet", transform=axes.transAxes,
+      ha="center", va="center",
+    )
   axes.set_ylabel("episode return")
   styles.title(axes, name)
   styles.steps_axis(axes)

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
+import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -121,8 +122,16 @@ def title(axes: Axes, text: str):
 
 
 def steps_axis(axes: Axes, name: str = "environment steps"):
-  """Labels an x-axis of steps or seconds, with k for thousands."""
+  """Labels an x-axis of steps or seconds from 0, with k for thousands.
+
+  Call it when all lines are drawn.
+  """
   axes.set_xlabel(name, fontsize="small")
+  axes.set_xlim(0.0, max(1.0, axes.get_xlim()[1]))
+  # Of whole numbers, none has a prefix such as milli.
+  axes.xaxis.set_major_locator(
+    ticker.MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True)
+  )
   axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
 
 
@@ -171,8 +180,20 @@ def narrow(figure: Figure):
     legend(figure)
 
 
+def _mark_single_points(figure: Figure):
+  """Draws a marker where a line has one point, which is invisible without."""
+  for axes in figure.axes:
+    for line in axes.lines:
+      if np.isfinite(np.asarray(line.get_ydata(), float)).sum() == 1:
+        line.set_markevery(None)
+        if line.get_marker() == "None":
+          line.set_marker("o")
+
+
 def save(figure: Figure, file: pathlib.Path | BinaryIO, dpi: int):
   """Writes a figure as PNG, with "$" in names as plain text, not as a formula.
+
+  Marks lines of a single point.
 
   Args:
     figure: made by `panels`.
@@ -181,6 +202,7 @@ def save(figure: Figure, file: pathlib.Path | BinaryIO, dpi: int):
   """
   for text in figure.findobj(Text):
     text.set_parse_math(False)
+  _mark_single_points(figure)
   figure.savefig(file, format="png", dpi=dpi)
 
 
