@@ -1,7 +1,10 @@
 """Styles and layout of figures."""
 
+import io
+
 import numpy as np
 import pytest
+from matplotlib import image
 from matplotlib.figure import Figure
 
 from acme_stac.evaluation import runs
@@ -110,3 +113,50 @@ def test_an_axis_of_large_improvements_shows_its_scale(highest, expected):
     assert [x.get_text() for x in axes.get_xticklabels()] == expected
   # Losses, which are mostly of less than 100%, remain comparable.
   assert worst == pytest.approx(60 / 18 * bad, rel=0.01)
+
+
+def test_intervals_stand_out_from_black_bars_and_missing_bars_are_marked():
+  found = {
+    ("catch", value, agent): Estimate(10.0, 8.0, 12.0)
+    for value in (0.9, 0.99) for agent in ("impala", "stacx_outer_critic")
+  }
+  del found["catch", 0.99, "impala"]
+  figure = figures.robustness(found, "discount", str)
+  (axes,) = figure.axes
+  assert len(axes.patches) == 3
+  assert [(x.get_text(), x.get_position()[0]) for x in axes.texts] == [
+    ("–", pytest.approx(0.8)),
+  ]
+  # Inside the black bar, a row of pixels has the white outline of the line.
+  black = next(
+    bar for bar in axes.patches if bar.get_facecolor()[:3] == (0.0, 0.0, 0.0)
+  )
+  black.set_hatch("")
+  picture = io.BytesIO()
+  styles.save(figure, picture, dpi=100)
+  picture.seek(0)
+  pixels = image.imread(picture)[..., :3]
+  box = black.get_window_extent()
+  x = round((box.x0 + box.x1) / 2)
+  y = len(pixels) - round(axes.transData.transform((0.0, 9.0))[1])
+  assert pixels[y, x - 5 : x + 5].max() > 0.8
+  assert pixels[y, x - 15 : x - 5].max() < 0.2
+
+
+def test_a_legend_has_all_that_tells_runs_apart():
+  names = [
+    f"stacx, discount=0.9, {varied}, learning_rate=0.001, kl_cost=0.25"
+    for varied in ("entropy_cost=0.01", "entropy_cost=0.02")
+  ]
+  figure, (axes,) = styles.panels(1)
+  for name in names:
+    axes.plot([0, 1], label=name)
+  styles.legend(figure)
+  for _ in range(2):
+    (legend,) = figure.legends
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert [text.replace("\n", " ") for text in shown] == names
+    figure.draw_without_rendering()
+    assert axes.get_window_extent().height > 100
+    assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+    styles.narrow(figure)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import ticker
+from matplotlib import patheffects, ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rliable import plot_utils
@@ -41,7 +41,7 @@ _THRESHOLDS = np.array([-50, -20, -10, -5, 0, 5, 10, 20, 50, 100])
 POINTS = 50
 # Least span of an axis of normalised scores.
 _LEAST_SPAN = 0.1
-_ERROR_BARS = {"lw": 1}
+_ERRORS: dict[str, Any] = {"ecolor": "black", "elinewidth": 1}
 # Font sizes of rliable's plots.
 _SIZES = {"labelsize": "medium", "ticklabelsize": "medium"}
 
@@ -226,10 +226,34 @@ def probabilities(estimates: Mapping[str, Estimate], baseline: str) -> Figure:
   return figure
 
 
-def _errors(estimates: Sequence[Estimate]) -> np.ndarray:
-  """Returns lengths of error bars, [2, K]; 0 where there is no interval."""
+def _bars(
+  axes: Axes, places: Sequence[float], estimates: Sequence[Estimate],
+  size: float = 0.8, across: bool = True, **drawn: Any,
+):
+  """Draws bars of estimates with their intervals, visible on every colour.
+
+  Args:
+    axes: panel to draw in.
+    places: of the bars, [K].
+    estimates: [K].
+    size: width of a bar.
+    across: whether bars are horizontal.
+    **drawn: style of the bars.
+  """
+  values = [estimate.value for estimate in estimates]
   errors = [(e.value - e.low, e.high - e.value) for e in estimates]
-  return np.nan_to_num(np.array(errors, float)).T.clip(min=0.0)
+  # 0 where there is no interval.
+  lengths = np.nan_to_num(np.array(errors, float)).T.clip(min=0.0)
+  if across:
+    axes.barh(places, values, size, **drawn)
+    lines = axes.errorbar(values, places, xerr=lengths, fmt="none", **_ERRORS)
+  else:
+    axes.bar(places, values, size, **drawn)
+    lines = axes.errorbar(places, values, yerr=lengths, fmt="none", **_ERRORS)
+  for line in lines[2]:
+    line.set_path_effects([
+      patheffects.withStroke(linewidth=3, foreground="white")
+    ])
 
 
 def ablation(
@@ -250,9 +274,8 @@ def ablation(
         if agent not in bars[name]:
           continue
         estimate = bars[name][agent]
-        axes.barh(
-          position, estimate.value, color=_LADDER_COLOURS[family],
-          xerr=_errors([estimate]), error_kw=_ERROR_BARS, height=0.7,
+        _bars(
+          axes, [position], [estimate], 0.7, color=_LADDER_COLOURS[family]
         )
         ticks.append((position, f"{family} {step}"))
         position += 1
@@ -282,10 +305,9 @@ def relative_improvement(
   for axes, (agent, of) in zip(grid, improvements.items(), strict=True):
     ordered = dict(sorted(of.items(), key=lambda x: x[1].value))
     values = [estimate.value for estimate in ordered.values()]
-    axes.barh(
-      range(len(values)), values, xerr=_errors(list(ordered.values())),
+    _bars(
+      axes, range(len(values)), list(ordered.values()),
       color=[styles.VERMILION if x < 0 else styles.BLUE for x in values],
-      error_kw=_ERROR_BARS,
     )
     axes.set_yticks(
       range(len(values)), [shortened(short(task), 28) for task in ordered],
@@ -368,6 +390,8 @@ def robustness(
 ) -> Figure:
   """Draws scores with a setting perturbed, one row per task (Figs. 4, 6-8).
 
+  Draws "–" in place of a score that is missing.
+
   Args:
     found: (task, value of the setting, agent) -> score.
     setting: name of the setting.
@@ -380,16 +404,23 @@ def robustness(
   for axes, task in zip(grid, tasks, strict=True):
     values = sorted({value for one, value, _ in found if one == task})
     for number, agent in enumerate(agents):
-      places = [
-        i for i, value in enumerate(values) if (task, value, agent) in found
-      ]
-      estimates = [found[task, values[i], agent] for i in places]
-      axes.bar(
-        np.array(places) + (number - (len(agents) - 1) / 2) * width,
-        [estimate.value for estimate in estimates], width,
-        yerr=_errors(estimates), label=agent, error_kw=_ERROR_BARS,
-        **styles.bars(agent, agents),
-      )
+      offset = (number - (len(agents) - 1) / 2) * width
+      places = {
+        i + offset: found.get((task, value, agent))
+        for i, value in enumerate(values)
+      }
+      drawn = {i: x for i, x in places.items() if x is not None}
+      if drawn:
+        _bars(
+          axes, list(drawn), list(drawn.values()), width, across=False,
+          label=agent, **styles.bars(agent, agents),
+        )
+      for i in places.keys() - drawn.keys():
+        axes.text(
+          i, 0.02, "–", transform=axes.get_xaxis_transform(), ha="center",
+          color=styles.style(agent, agents)["color"], fontsize="x-large",
+          fontweight="bold",
+        )
     axes.set_xticks(range(len(values)), [describe(value) for value in values])
     styles.title(axes, short(task))
     axes.set_ylabel("final return")

@@ -31,6 +31,8 @@ WIDTH, _NARROW = 7.0, 3.7
 # Points of a line from one marker to the next.
 _MARK_EVERY = 12
 EPISODE_WINDOW = 100
+# Longest line of a legend.
+_LEGEND_LETTERS = 48
 
 
 def _place(agent: str, agents: Sequence[str]) -> int:
@@ -141,7 +143,10 @@ def returns_axis(axes: Axes):
 
 
 def legend(figure: Figure):
-  """Adds one legend for all panels, below them so that it covers no line."""
+  """Adds one legend for all panels, below them so that it covers no line.
+
+  Long names are wrapped between their words.
+  """
   entries: dict[str, Any] = {}
   for axes in figure.axes:
     for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -150,17 +155,36 @@ def legend(figure: Figure):
     old.remove()
   if not entries:
     return
-  names = [shortened(name, 48) for name in entries]
-  # Approximate widths in points: of a letter of the small font, and a handle.
-  longest = 5.0 * max(map(len, names)) + 40.0
-  columns = max(1, min(len(names), int(72 * figure.get_figwidth() / longest)))
-  figure.set_figheight(
-    figure.get_figheight() + 0.2 * -(-len(names) // columns)
-  )
+  names = [_wrapped(name) for name in entries]
+  columns, height = _legend_layout(names, figure.get_figwidth())
+  figure.set_figheight(figure.get_figheight() + height)
   figure.legend(
     entries.values(), names, loc="outside lower center", ncols=columns,
     fontsize="small", frameon=False, handlelength=3,
   )
+
+
+def _wrapped(name: str) -> str:
+  """Returns a name in lines of at most `_LEGEND_LETTERS`."""
+  lines = textwrap.wrap(
+    name, _LEGEND_LETTERS, break_long_words=False, break_on_hyphens=False
+  )
+  return "\n".join(shortened(line, _LEGEND_LETTERS) for line in lines)
+
+
+def _legend_layout(names: Sequence[str], width: float) -> tuple[int, float]:
+  """Returns the columns and the height in inches of a legend.
+
+  Args:
+    names: of the entries, with line breaks.
+    width: of the figure in inches.
+  """
+  lines = [name.splitlines() for name in names]
+  # Approximate widths in points: of a letter of the small font, and a handle.
+  longest = 5.0 * max(len(line) for of in lines for line in of) + 40.0
+  columns = max(1, min(len(names), int(72 * width / longest)))
+  numbers = np.array_split(list(map(len, lines)), columns)
+  return columns, 0.2 * max(column.sum() for column in numbers)
 
 
 def narrow(figure: Figure):
@@ -169,7 +193,11 @@ def narrow(figure: Figure):
   specification = axes[0].get_subplotspec()
   assert specification is not None
   rows = specification.get_gridspec().nrows
-  height = (figure.get_figheight() - 0.2 * bool(figure.legends)) / rows
+  height = figure.get_figheight()
+  for old in figure.legends:
+    names = [text.get_text() for text in old.get_texts()]
+    height -= _legend_layout(names, figure.get_figwidth())[1]
+  height /= rows
   grid = figure.add_gridspec(len(axes), 1)
   for number, panel in enumerate(axes):
     panel.set_subplotspec(grid[number, 0])

@@ -337,7 +337,8 @@ def _robustness(
 
   page.figure(
     figures.robustness(found, setting, describe), f"robustness_{setting}",
-    f"Final return with {setting} perturbed, means and 95% intervals.",
+    f"Final return with {setting} perturbed, means and 95% intervals (–: no"
+    " finished run).",
   )
 
 
