@@ -301,6 +301,23 @@ def test_a_sweep_under_way_compares_what_all_agents_have(tmp_path, undrawn):
   assert cells(output / "index.html", "stacx", "2×1")
 
 
+@pytest.mark.parametrize("seeds", [3, 4])
+def test_a_report_on_one_task_shows_each_number_once(tmp_path, undrawn, seeds):
+  for seed in range(seeds):
+    for agent in ("impala", "stacx"):
+      workdirs.make(
+        tmp_path / agent / str(seed), "catch", agent, seed, 0.5 + seed
+      )
+  output = tmp_path / "out"
+  assert report.main([str(tmp_path), f"--output={output}"]) == 0
+  assert not (output / "improved_tasks.png").exists()
+  (head,) = cells(output / "index.html", "agent", "seeds × tasks")
+  iqm = ["interquartile mean"] if seeds > 3 else []
+  assert head[2:] == [*iqm, "mean", "optimality gap"]
+  (head,) = cells(output / "index.html", "agent", "seeds")
+  assert "evaluation" not in head
+
+
 def test_mean_over_training_ends_where_runs_are_compared(tmp_path, undrawn):
   for agent, steps in (("impala", 16_000), ("stac", 64_000)):
     workdirs.make(

@@ -203,7 +203,7 @@ def aggregates(estimates: Mapping[str, Mapping[str, Estimate]]) -> Figure:
   Args:
     estimates: agent -> name of the aggregate -> estimate.
   """
-  names = list(statistics.AGGREGATES)
+  names = list(next(iter(estimates.values())))
   figure, grid = styles.panels(
     len(names), height=0.9 + 0.24 * len(estimates)
   )

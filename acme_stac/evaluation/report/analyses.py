@@ -68,8 +68,11 @@ def _normalised_scores(page: Page, comparison: Comparison, suite: str):
     )
   _say_left_out(page, comparison, tasks, agents, matrices)
   aggregates = statistics.aggregate(several)
+  for name in _equal_to_mean(several):
+    for estimates in aggregates.values():
+      del estimates[name]
   page.table(
-    ("agent", "seeds × tasks", *statistics.AGGREGATES),
+    ("agent", "seeds × tasks", *next(iter(aggregates.values()))),
     [
       (agent, "×".join(map(str, several[agent].shape)), *estimates.values())
       for agent, estimates in aggregates.items()
@@ -105,6 +108,16 @@ def _normalised_scores(page: Page, comparison: Comparison, suite: str):
       + "; ".join(f"{agent} {found}" for agent, found in estimates.items())
       + ".",
     )
+
+
+def _equal_to_mean(scores: Mapping[str, np.ndarray]) -> list[str]:
+  """Returns the aggregates that equal the mean whatever the scores are."""
+  if any(matrix.shape[1] > 1 for matrix in scores.values()):
+    return []
+  # The interquartile mean drops a quarter of the runs, rounded down, at each
+  # end.
+  few = all(len(matrix) < 4 for matrix in scores.values())
+  return ["median", "interquartile mean"] if few else ["median"]
 
 
 def _most_comparable(
@@ -254,10 +267,11 @@ def _improvement(page: Page, comparison: Comparison):
       for agent, of in improvements.items()
     ],
   )
-  page.figure(
-    figures.improved_tasks(shown, baseline), "improved_tasks",
-    f"Tasks on which the mean score improves on {baseline} by at least x%.",
-  )
+  if len(tasks) > 1:
+    page.figure(
+      figures.improved_tasks(shown, baseline), "improved_tasks",
+      f"Tasks on which the mean score improves on {baseline} by at least x%.",
+    )
 
 
 def _ladder(page: Page, comparison: Comparison):

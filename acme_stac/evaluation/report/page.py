@@ -92,6 +92,8 @@ class Page:
   ):
     """Adds a table, which scrolls by itself if it is too wide.
 
+    Leaves out columns that are empty in all rows.
+
     Args:
       head: one cell per column.
       rows: one cell per column each. A cell may be an `Estimate`, which is
@@ -102,6 +104,15 @@ class Page:
       inside = "".join(f"<{tag}>{_cell(cell)}</{tag}>" for cell in cells)
       return f"<tr>{inside}</tr>"
 
+    rows = list(rows)
+    empty = [
+      bool(rows) and all(row[i] == "" for row in rows)
+      for i in range(len(head))
+    ]
+    head, *rows = (
+      [cell for cell, left_out in zip(row, empty, strict=True) if not left_out]
+      for row in (head, *rows)
+    )
     body = "".join(line(row, "td") for row in rows)
     self._parts.append(
       f'<div class="table"><table class="{kind}"><thead>{line(head, "th")}'

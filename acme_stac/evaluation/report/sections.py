@@ -293,19 +293,19 @@ def inventory(page: Page, comparison: Comparison):
   for group in comparison.groups:
     done = [run.seed for run in group.finished]
     absent = missing_seeds(comparison, group)
-    rows.append({
-      "task": short(group.task),
-      "agent": group.label,
-      "finished": f"{len(done)} of {len(group.runs)}",
-      "finished seeds": named_seeds(done) if done else "",
-      "missing": named_seeds(absent) if absent else "",
-      "unfinished seeds": listed(unfinished(group.runs)),
-    })
-  table = pd.DataFrame(rows)
-  # Leaves out columns that are empty for all groups.
-  table = table.loc[:, (table != "").any()]
+    rows.append((
+      short(group.task), group.label, f"{len(done)} of {len(group.runs)}",
+      named_seeds(done) if done else "",
+      named_seeds(absent) if absent else "", listed(unfinished(group.runs)),
+    ))
   with page.fold(
     f"Seeds of {counted(len(rows), 'group')} of runs: which are finished,"
     " missing and unfinished"
   ):
-    page.table(list(table), table.to_numpy().tolist(), "text")
+    page.table(
+      (
+        "task", "agent", "finished", "finished seeds", "missing",
+        "unfinished seeds",
+      ),
+      rows, "text",
+    )
