@@ -7,7 +7,8 @@ of programs.train. Each run has a directory below --workdir. The same command
 resumes a sweep: it skips finished runs and continues interrupted ones. A run
 that fails does not stop the others; it is named at the end. summary.csv has a
 row for each run; averages.csv has means over seeds with 95% bootstrap intervals
-(see acme_stac.evaluation.summary and .statistics). learning_curves.png has a
+(see acme_stac.evaluation.summary and .statistics): over runs whose names differ
+only in a number at their end. learning_curves.png has a
 panel for each group of runs whose names differ only in the last part. Runs side
 by side (--launch=on_device --seeds=8) are one run of the sweep but several of
 the tables, of the names NAME/0, NAME/1, ...

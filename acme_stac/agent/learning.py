@@ -20,6 +20,7 @@ class STACLearner(Learner, core.Learner):
   def __init__(
     self,
     *args: Any,
+    write_row: Callable[[dict[str, Any]], Any],
     counter: counting.Counter | None = None,
     **kwargs: Any,
   ):
@@ -27,11 +28,17 @@ class STACLearner(Learner, core.Learner):
 
     Args:
       *args: arguments of `Learner`.
+      write_row: called with each row of metrics and counts.
       counter: incremented by every step.
       **kwargs: arguments of `Learner`.
     """
-    super().__init__(*args, prefetch=prefetch, **kwargs)
     self._counter = counter or counting.Counter()
+    super().__init__(
+      *args,
+      write_row=lambda row: write_row({**self._counter.get_counts(), **row}),
+      prefetch=prefetch,
+      **kwargs,
+    )
 
   def step(self):
     """Consumes a batch.
@@ -39,9 +46,12 @@ class STACLearner(Learner, core.Learner):
     Raises:
       StopIteration: if there are no more batches.
     """
+    started = time.monotonic()
     super().step()
     self._counter.increment(
-      steps=1, environment_steps=self._config.steps_per_update
+      steps=1,
+      environment_steps=self._config.steps_per_update,
+      walltime=time.monotonic() - started,
     )
 
 

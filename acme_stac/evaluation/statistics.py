@@ -228,10 +228,11 @@ def relative_improvement(mine: np.ndarray, theirs: np.ndarray) -> Estimate:
 def average_over_seeds(
   rows: Mapping[str, Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-  """Averages the runs whose names differ only in the last part.
+  """Averages the runs whose names differ only in the seed.
 
   Args:
-    rows: name of a run, such as "cartpole/stac/3", -> `summary.summarise_run`.
+    rows: name of a run -> `summary.summarise_run`. The last part of a name is a
+      seed if it is a number, as in "cartpole/stac/3".
 
   Returns:
     A row for each group: its name, the number of runs and, for every kind of
@@ -239,12 +240,15 @@ def average_over_seeds(
   """
   table = pd.DataFrame.from_dict(rows, orient="index")
   averages = []
-  for group, members in table.groupby(
-    lambda name: name.rpartition("/")[0], sort=False
-  ):
+  for group, members in table.groupby(_without_seed, sort=False):
     row = {"group": group, "runs": len(members)}
     for name in _RETURNS:
       value, low, high = mean_interval(members[name])
       row |= {name: value, f"{name}_low": low, f"{name}_high": high}
     averages.append(row)
   return averages
+
+
+def _without_seed(name: str) -> str:
+  group, _, last = name.rpartition("/")
+  return group if last.isdecimal() else name

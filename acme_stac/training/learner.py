@@ -65,7 +65,8 @@ class Learner:
       shares_devices: whether actors infer on the same devices. No update is
         then queued ahead, so that inference waits for at most one update.
       environment_spec: specs of one environment. If given, the update is
-        compiled from shapes, in a thread; the first `step` waits for it.
+        compiled from shapes, in a thread; the first `step` waits for it, and
+        batches get the structure of the specs.
       prefetch: (iterator, transform, should_stop) -> the source of batches.
 
     Raises:

@@ -7,6 +7,8 @@ from typing import Any
 
 from programs.run.errors import UserError
 
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+
 
 def call(path: str, function: str, flag: str, folder: str) -> Any:
   """Calls a function of a Python file.
@@ -51,5 +53,10 @@ def call(path: str, function: str, flag: str, folder: str) -> Any:
 
 
 def known_files(folder: str) -> list[str]:
-  """Returns the Python files of a folder below the current directory."""
-  return sorted(map(str, pathlib.Path(folder).glob("[a-z]*.py")))
+  """Returns the project's Python files in a folder.
+
+  Their paths are relative if the current directory is the project's.
+  """
+  here = pathlib.Path()
+  root = here if here.samefile(_ROOT) else _ROOT
+  return sorted(map(str, (root / folder).glob("[a-z]*.py")))

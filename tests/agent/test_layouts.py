@@ -120,6 +120,8 @@ def test_local_layout(tmp_path):
   assert np.isfinite(last["episode_return"])
   assert last["actions"] == last["episode_length"]
   assert all(np.isfinite(row["value_loss_head0"]) for row in learned.rows)
+  # As Acme's learners do, for curves over the actors' steps.
+  assert 0 < learned.rows[-1]["actor_steps"] <= 500
   after = agent._learner.get_variables(["policy"])[0]
   moved = jax.tree_util.tree_map(
     lambda a, b: np.abs(a - b).max(), before, after
@@ -299,6 +301,7 @@ def test_development_head():
   assert head.counter.get_counts()["learner_steps"] == head.learner_steps
   assert rows.rows[-1]["learner_steps"] == head.learner_steps
   assert rows.rows[-1]["queue_fill"] <= 1.0
+  assert rows.rows[-1]["learner_walltime"] > 0.0
 
   timestep = head.environment.reset()
   head.evaluator.observe_first(timestep)

@@ -142,3 +142,12 @@ def test_sweeps_have_the_intervals_of_reports():
   )
   assert second["evaluation"] == 1.0
   assert math.isnan(second["evaluation_low"])
+
+
+def test_agents_of_a_sweep_are_not_averaged_as_if_they_were_seeds():
+  row = {"evaluation": 1.0, "final_return": 1.0, "mean_return": 1.0}
+  names = ["cartpole/impala", "cartpole/stacx", "stac"]
+  averages = statistics.average_over_seeds(dict.fromkeys(names, row))
+  assert [(row["group"], row["runs"]) for row in averages] == [
+    (name, 1) for name in names
+  ]
