@@ -12,6 +12,8 @@ ablations that of the study, whose report then has both:
   study      five games, four agents, 16 seeds; the default.
   small      the same with 3 seeds of 1,000 updates, for two cores, and settings
              that learn in so few.
+  medium     Breakout with 5 seeds of 5,000 updates and the preset's settings,
+             for two cores.
   search     IMPALA's step size, entropy cost and RMSProp's ε, every
              combination. The best over games belongs in the preset "minatar",
              from which all the parts take their settings.
@@ -108,6 +110,15 @@ def _small() -> _Runs:
   }
 
 
+def _medium() -> _Runs:
+  return {
+    f"breakout/{agent}": flags(
+      "breakout", 5, _agent(agent), *_budget(3_200_000)
+    )
+    for agent in ("stacx", "impala", "impala_aux", "stac")
+  }
+
+
 def _search(
   seeds: int, searched: Mapping[str, Sequence[float]], steps: int
 ) -> _Runs:
@@ -137,6 +148,7 @@ def _ablations() -> _Runs:
 _PARTS: Mapping[str, Callable[[], _Runs]] = {
   "study": _study,
   "small": _small,
+  "medium": _medium,
   "search": functools.partial(_search, 2, _SEARCHED, 10_000_000),
   "small_search": functools.partial(_search, 1, _SEARCHED_FAST, _FAST_STEPS),
   "ablations": _ablations,
