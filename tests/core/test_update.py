@@ -321,7 +321,10 @@ AGENTS = [
   ("a2c_meta_gamma", {"trajectory_length": 5, "batch_size": 4}),
   ("stac", {"continuous": True, "lstm_size": 6}),
   ("stacx_average_ensemble", {"continuous": True, "outer_batch": "next"}),
-  ("stacx_outer_critic", {"metaparameter_range": "double"}),
+  ("stacx_outer_critic", {
+    "metaparameter_range": "double", "continuous": True, "lstm_size": 6,
+    "num_heads": 2,
+  }),
   ("stac_bootstrap", {
     "continuous": True, "lstm_size": 6, "bootstrap_value_cost": 0.3,
   }),

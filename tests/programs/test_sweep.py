@@ -415,7 +415,7 @@ def test_far_sighted_agents_can_be_started(tmp_path, monkeypatch):
   monkeypatch.setattr(on_device, "check", lambda environment: None)
   parts = {
     part: sweep.load_runs(f"configs/sweeps/far_sighted.py:{part}")
-    for part in ("right", "wrong", "small", "long")
+    for part in ("right", "wrong", "small", "long", "tasks")
   }
   assert len(parts["right"]) == 5 * 9 and len(parts["wrong"]) == 5 * 9 * 6
   assert not set(parts["right"]) & set(parts["wrong"])
@@ -433,6 +433,7 @@ def test_far_sighted_agents_can_be_started(tmp_path, monkeypatch):
   assert members_of(tmp_path, horizon)[0].config.discount == 0.999
   (whole,) = members_of(tmp_path, parts["long"]["breakout/stacx/1"])
   assert whole.config.num_updates == 78_125 and whole.seed == 1
+  assert len(parts["tasks"]) == 2 * 3 * 3
 
 
 def members_of(tmp_path, flags):

@@ -16,7 +16,7 @@ from acme_stac.evaluation import statistics
 
 # Directory of a start in configs/sweeps/far_sighted.py:small -> its title.
 _STARTS = {
-  "": "right",
+  "": "base",
   "entropy_cost=0.002": "g_e / 5",
   "entropy_cost=0.05": "g_e × 5",
   "discount=0.975": "horizon / 5",
@@ -69,19 +69,21 @@ def _tables(runs: pd.DataFrame, returns: dict[str, np.ndarray]) -> str:
   lines += ["", starts, "|---" * (len(_STARTS) + 1) + "|"]
   ends = runs.groupby(["agent", "start"]).mean(numeric_only=True)
   ends = ends.dropna(subset="sigma_discount_head0")
-  for agent in ends.index.unique("agent"):
+  for agent, label in _AGENTS.items():
+    if agent not in ends.index:
+      continue
     end = ends.loc[agent].reindex(_STARTS)
     cells = zip(
       end.sigma_policy_cost_head0, end.sigma_discount_head0, strict=True
     )
     lines.append(_row([
-      _AGENTS[agent], *[f"{cost:.2f}, {gamma:.4f}" for cost, gamma in cells]
+      label, *[f"{cost:.2f}, {gamma:.4f}" for cost, gamma in cells]
     ]))
   return "\n".join(lines)
 
 
 def main(output: str) -> None:
-  """Draws a panel per start, with a dot per seed and a line at the mean."""
+  """Draws a panel per start, and the means over all of them."""
   runs = _read()
   returns = {
     agent: np.stack([
@@ -91,8 +93,11 @@ def main(output: str) -> None:
     for agent in _AGENTS
   }
   print(_tables(runs, returns))
-  figure = Figure(figsize=(12, 3.2), layout="constrained")
-  panels = figure.subplots(1, len(_STARTS) + 1, sharex=True, sharey=True)
+  figure = Figure(figsize=(13, 3.2), layout="constrained")
+  panels = figure.subplots(
+    1, len(_STARTS) + 1, sharey=True, width_ratios=[1] * len(_STARTS) + [2]
+  )
+  highest = max(values.max() for values in returns.values())
   pooled = statistics.aggregate(returns)
   for place, (agent, values) in enumerate(returns.items()):
     colour = "0.4" if agent.startswith("impala") else "#0072b2"
@@ -102,15 +107,18 @@ def main(output: str) -> None:
     mean = pooled[agent]["mean"]
     panels[-1].plot([mean.low, mean.high], [place, place], color=colour)
     panels[-1].plot(mean.value, place, "|", color=colour, ms=16, mew=2)
-  for axes, title in zip(
-    panels, [*_STARTS.values(), "mean of all, 95%"], strict=True
-  ):
+  titles = [*_STARTS.values(), "all starts: mean, 95% interval"]
+  for axes, title in zip(panels, titles, strict=True):
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
+  for axes in panels[:-1]:
+    axes.set_xlim(0, 1.05 * highest)
   panels[0].set_yticks(range(len(_AGENTS)), list(_AGENTS.values()))
   panels[0].invert_yaxis()
-  panels[0].set_xlim(0, None)
-  figure.supxlabel("return of the last 100 episodes", fontsize=10)
+  figure.supxlabel(
+    "return of the last 100 episodes (dots: seeds; bars: means; grey: nothing"
+    " tuned)", fontsize=10,
+  )
   figure.savefig(output, dpi=120)
 
 
