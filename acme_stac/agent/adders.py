@@ -15,9 +15,15 @@ from acme_stac.training.adder import Decision
 class TrajectoryAdder(adders.Adder):
   """Passes the time steps of one environment to an adder of batches."""
 
-  def __init__(self, batched: adder.TrajectoryAdder):
-    """Makes an adder; `batched` receives batches of one environment."""
+  def __init__(self, batched: adder.TrajectoryAdder, observation_spec: Any):
+    """Makes an adder.
+
+    Args:
+      batched: receives batches of one environment.
+      observation_spec: nest of specs, whose structure is stored.
+    """
     self._batched = batched
+    self._observation_spec = observation_spec
 
   @property
   def num_items(self) -> int:
@@ -30,7 +36,7 @@ class TrajectoryAdder(adders.Adder):
 
   def add_first(self, timestep: dm_env.TimeStep):
     """Adds the first time step of an episode."""
-    self._batched.add_first(_batch(timestep))
+    self._batched.add_first(self._batch(timestep))
 
   def add(
     self, action: Any, next_timestep: dm_env.TimeStep, extras: Decision
@@ -48,20 +54,19 @@ class TrajectoryAdder(adders.Adder):
       np.asarray(action)[None], np.asarray(log_prob)[None],
       _add_axis(core_state), version,
     )
-    self._batched.add(decision, _batch(next_timestep))
+    self._batched.add(decision, self._batch(next_timestep))
+
+  def _batch(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
+    """Returns a time step with a batch axis, and numbers in place of None."""
+    return dm_env.TimeStep(
+      np.array([timestep.step_type], np.int32),
+      np.array([timestep.reward or 0.0], np.float32),
+      np.array(
+        [1.0 if timestep.discount is None else timestep.discount], np.float32
+      ),
+      _add_axis(nests.select(self._observation_spec, timestep.observation)),
+    )
 
 
 def _add_axis(nest: Any) -> Any:
   return jax.tree_util.tree_map(lambda x: np.asarray(x)[None], nest)
-
-
-def _batch(timestep: dm_env.TimeStep) -> dm_env.TimeStep:
-  """Returns a time step with a batch axis, and numbers in place of None."""
-  return dm_env.TimeStep(
-    np.array([timestep.step_type], np.int32),
-    np.array([timestep.reward or 0.0], np.float32),
-    np.array(
-      [1.0 if timestep.discount is None else timestep.discount], np.float32
-    ),
-    _add_axis(nests.plain_nest(timestep.observation)),
-  )

@@ -99,7 +99,8 @@ class STACBuilder(
     """Returns the adder of one actor."""
     del policy
     return TrajectoryAdder(
-      self._parts.make_adder(ReverbQueue(replay_client), environment_spec)
+      self._parts.make_adder(ReverbQueue(replay_client), environment_spec),
+      environment_spec.observations,
     )
 
   def make_actor(

@@ -20,7 +20,7 @@ class STACLearner(Learner, core.Learner):
   def __init__(
     self,
     *args: Any,
-    write_row: Callable[[dict[str, Any]], Any],
+    write_row: Callable[[dict[str, Any]], Any] = lambda row: None,
     counter: counting.Counter | None = None,
     **kwargs: Any,
   ):

@@ -87,6 +87,16 @@ def read_actors(workdir: pathlib.Path) -> list[pd.DataFrame]:
   return [table for table in tables if not table.empty]
 
 
+def over_lives(steps: pd.Series) -> pd.Series:
+  """Returns what a process and those that replaced it made up to each row.
+
+  Args:
+    steps: counts of each life, which begins at 0.
+  """
+  made = steps.diff()
+  return made.where(made >= 0, steps).cumsum()
+
+
 def interpolate(
   table: pd.DataFrame, column: str, at: np.ndarray, axis: str,
   hold: bool = False,

@@ -12,7 +12,6 @@ import tree
 
 from acme_stac.config import STACConfig
 from acme_stac.core.types import Trajectory
-from acme_stac.environments import nests
 from acme_stac.networks import make_action_space
 from acme_stac.training.local_queue import Writer
 from acme_stac.training.samples import Sample, not_finite, trajectory_shapes
@@ -160,9 +159,7 @@ class TrajectoryAdder:
   def _begin_row(self, timestep: dm_env.TimeStep):
     self._row += 1
     row = self._row
-    leaves = tree.flatten(
-      nests.select(self._spec.observations, timestep.observation)
-    )
+    leaves = tree.flatten(timestep.observation)
     for members, rows, observation in self._items:
       for to, value in zip(observation, leaves, strict=True):
         to[row] = value[members]

@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
       "node": "run", "error": f"It ended with exit code {process.returncode}."
     })
   return {
-    **_rates(options.workdir / "logs"),
+    **_rates(options.workdir),
     "events": collections.Counter(event for _, event in events),
     "event_seconds": [seconds for seconds, _ in events],
     "samples": [sample._asdict() for sample in samples],
@@ -224,20 +224,16 @@ def growth(samples: Sequence[Sample]) -> list[dict[str, Any]]:
   return rows
 
 
-def _rates(directory: pathlib.Path) -> dict[str, float]:
+def _rates(workdir: pathlib.Path) -> dict[str, float]:
   """Returns steps written and learned, and steps per second."""
-
-  def total(counts: pd.Series) -> float:
-    # Every life counts for itself; of a learner, from its checkpoint on.
-    return float(counts.iloc[0] + counts.diff().clip(lower=0.0).sum())
-
-  made = 0.0
-  for path in directory.glob("actor_*.csv"):
-    counts = logs.read(path)["actor_environment_steps"]
-    # A new life begins at 0, not at its first row.
-    made += total(counts) + float(counts[counts.diff() < 0.0].sum())
-  learner = logs.read(directory / "learner.csv")
-  learned = total(learner["environment_steps"])
+  made = sum(
+    float(logs.over_lives(table["actor_environment_steps"]).iloc[-1])
+    for table in logs.read_actors(workdir)
+  )
+  learner = logs.read(workdir / "logs" / "learner.csv")
+  counts = learner["environment_steps"]
+  # A learner's new life goes on from its checkpoint.
+  learned = float(counts.iloc[0] + counts.diff().clip(lower=0.0).sum())
   rate = learner["environment_steps_per_second"]
   tenth = max(1, len(rate) // 10)
   return {

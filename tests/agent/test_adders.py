@@ -14,9 +14,8 @@ def test_single_environment_and_episode_ends():
   config = helpers.small_config(trajectory_length=4, batch_size=2)
   builder = AgentBuilder(config)
   queue = builder.make_local_queue()
-  adder = TrajectoryAdder(
-    builder.make_adder(queue, helpers.environment_spec(()))
-  )
+  spec = helpers.environment_spec(())
+  adder = TrajectoryAdder(builder.make_adder(queue, spec), spec.observations)
   value = 0.0
 
   def observation():

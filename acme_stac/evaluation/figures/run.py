@@ -262,8 +262,7 @@ def _waiting(
   """
   places = []
   for table in actors:
-    steps = table["actor_environment_steps"]
-    made = steps.diff().where(steps.diff() >= 0, steps).cumsum()
+    made = logs.over_lives(table["actor_environment_steps"])
     places.append(end * made.to_numpy() / made.iloc[-1])
   x = max(places, key=len)
   shares = [
